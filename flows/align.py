@@ -1,0 +1,60 @@
+"""Flow `align`: the whole path, label -> train_reward -> train_policy -> evaluate -> report, and its stages as flows of their own."""
+
+from __future__ import annotations
+
+from prefect import flow
+from pydantic import BaseModel
+
+from moslim_core.settings import Settings
+from tasks.evaluate import evaluate
+from tasks.label import label
+from tasks.latest import publish
+from tasks.pipeline import close_pipeline, open_pipeline
+from tasks.report import report
+from tasks.stage import Outcome
+from tasks.train_policy import train_policy
+from tasks.train_reward import train_judge, train_reward
+
+STAGES = ("label", "train_reward", "train_policy", "evaluate", "report")
+
+
+class Pipeline(BaseModel):
+    """What a run of the flow made, stage by stage."""
+
+    run_id: str
+    outcomes: dict[str, Outcome]
+
+
+def _stages(settings: Settings, until: str, run_id: str, outcomes: dict[str, Outcome]) -> None:
+    """Run the stages in order up to `until`; each finds what it needs of the earlier ones in `outcomes`."""
+    wanted = STAGES[: STAGES.index(until) + 1]
+    outcomes["label"] = label(settings, run_id)
+    rows = outcomes["label"].ref
+    if "train_reward" in wanted:
+        outcomes["train_reward"] = train_reward(settings, rows, run_id)
+    if "train_policy" in wanted:
+        outcomes["train_policy"] = train_policy(settings, rows, outcomes["train_reward"].ref, run_id)
+    if "evaluate" in wanted:
+        if settings.evaluation.judge == "reward_model":
+            outcomes["train_judge"] = train_judge(settings, rows, run_id)
+        judge = outcomes["train_judge"].ref if "train_judge" in outcomes else None
+        outcomes["evaluate"] = evaluate(settings, rows, outcomes["train_policy"].ref, judge, run_id)
+    if "report" in wanted:
+        names = {"rows": "label", "reward_model": "train_reward", "judge": "train_judge", "policy": "train_policy"}
+        inputs = {name: outcomes[stage].ref for name, stage in names.items() if stage in outcomes}
+        outcomes["report"] = report(settings, {**inputs, "evaluation": outcomes["evaluate"].ref}, run_id)
+
+
+@flow(name="align")
+def align(settings: Settings, until: str = "report") -> Pipeline:
+    """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report."""
+    run_id = open_pipeline(settings, until)
+    outcomes: dict[str, Outcome] = {}
+    try:
+        _stages(settings, until, run_id, outcomes)
+    except BaseException as error:
+        close_pipeline(settings, run_id, "FAILED" if isinstance(error, Exception) else "KILLED", outcomes)
+        raise
+    close_pipeline(settings, run_id, "FINISHED", outcomes)
+    publish(settings, run_id, outcomes)
+    return Pipeline(run_id=run_id, outcomes=outcomes)

@@ -1,0 +1,100 @@
+"""Settings from a profile (packaged by name, or a YAML file) and `--set key=value`, with errors that say what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from moslim_core.errors import UserError
+from moslim_core.settings import Settings
+
+# Paths in a profile file are relative to it; on the command line, to the current directory.
+PATHS = (("data", "path"), ("policy", "prompts"))
+
+
+def packaged() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return sorted(f.name.removesuffix(".yaml") for f in files("flows").joinpath("profiles").iterdir() if f.name.endswith(".yaml"))
+
+
+def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
+    """Settings of a profile with overrides. Raises UserError, naming the key and what it takes."""
+    values, name = _read(profile)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise UserError(f"--set {override}: write key=value, e.g. --set policy.steps=40")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {override}: the value is not YAML.\nQuote it, e.g. --set 'key=\"a: b\"'.") from error
+        _set(values, key.split("."), value, override)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, name) from error
+    return settings.model_copy(
+        update={
+            "data": settings.data.model_copy(update={"path": _absolute(settings.data.path)}),
+            "policy": settings.policy.model_copy(update={"prompts": _absolute(settings.policy.prompts)}),
+        }
+    )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path.expanduser().absolute() if path else None
+
+
+def _read(profile: str) -> tuple[dict[str, Any], str]:
+    if profile in packaged():
+        return yaml.safe_load(files("flows").joinpath("profiles", f"{profile}.yaml").read_text(encoding="utf-8")), profile
+    path = Path(profile).expanduser()
+    if not path.is_file():
+        raise UserError(f"--profile {profile}: no such profile or file.\nPackaged profiles: {', '.join(packaged())}.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--profile {path}: not YAML ({str(error).splitlines()[0]}).\nMend the file.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--profile {path}: a mapping of settings is needed.\nCopy a packaged one: {', '.join(packaged())}.")
+    for section, key in PATHS:
+        given = values.get(section, {}).get(key) if isinstance(values.get(section), dict) else None
+        if given is not None:
+            values[section][key] = str(path.absolute().parent / Path(given).expanduser())
+    return values, str(path)
+
+
+def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        inner = values.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {override}: {key} is not a section.\nGive it whole, or in a profile file.")
+        values = inner
+    values[keys[-1]] = value
+
+
+def _explain(error: ValidationError, profile: str) -> UserError:
+    first = error.errors()[0]
+    place = [str(p) for p in first["loc"]]
+    key = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        known = _fields(place[:-1])
+        near = get_close_matches(place[-1], known, n=1)
+        hint = f"did you mean {'.'.join([*place[:-1], near[0]])}?" if near else f"known here: {', '.join(known)}."
+        return UserError(f"unknown setting {key!r} (profile {profile}): {hint}")
+    message = first["msg"].removeprefix("Value error, ")
+    return UserError(f"setting {key!r} (profile {profile}): {message}; got {str(first['input'])[:80]!r}.\nSee moslim run --help.")
+
+
+def _fields(place: list[str]) -> list[str]:
+    model: Any = Settings
+    for key in place:
+        model = getattr(model, "model_fields", {}).get(key)
+        model = getattr(model, "annotation", None)
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

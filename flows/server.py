@@ -1,0 +1,116 @@
+"""One Prefect server per work directory: started on a free loopback port when none is configured, gone with its owner."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
+
+from tasks.launcher import LAST_LINES, guarded
+
+START_SECONDS = 120.0
+
+
+@contextlib.contextmanager
+def prefect_server(work_dir: Path) -> Iterator[str]:
+    """The API's address. PREFECT_API_URL wins; else the server of this work directory, started here if none is alive.
+
+    Only the process that started it stops it.
+    """
+    configured = os.environ.get("PREFECT_API_URL")
+    if configured:
+        yield configured
+        return
+    home = work_dir / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    record = home / "server.json"
+    started: subprocess.Popen[bytes] | None = None
+    with FileLock(str(home / "server.lock")):
+        address = _alive(record)
+        if address is None:
+            started, address = _start(home, record)
+    os.environ["PREFECT_API_URL"] = address
+    try:
+        yield address
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        if started is not None:
+            record.unlink(missing_ok=True)
+            stop(started)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server and what it started."""
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, what: str) -> None:
+    """Return once `url` answers. Raises RuntimeError with the log's end if the process dies or the time is up."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if _answers(url):
+            return
+        time.sleep(0.1)
+    stop(process)
+    tail = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    raise RuntimeError(f"{what} did not start (log: {log}):\n" + "\n".join(tail))
+
+
+def _start(home: Path, record: Path) -> tuple[subprocess.Popen[bytes], str]:
+    port = free_port()
+    log = home / "server.log"
+    environment = {
+        **os.environ,
+        "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            guarded(command), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+        )
+    address = f"http://127.0.0.1:{port}/api"
+    wait_until_healthy(f"{address}/health", process, log, "the Prefect server")
+    record.write_text(json.dumps({"address": address, "pid": process.pid}))
+    return process, address
+
+
+def _alive(record: Path) -> str | None:
+    try:
+        known = json.loads(record.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    address = str(known["address"])
+    return address if psutil.pid_exists(known["pid"]) and _answers(f"{address}/health") else None
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False

@@ -1,0 +1,170 @@
+"""The label stage's work: rated rows -> splits by prompt hash, prompts for the policy and for evaluation, a data card."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moslim_core import models
+from moslim_core.data import sources
+from moslim_core.data.rows import Row, prompt_key, unit_hash, write_json_lines
+from moslim_core.errors import UserError
+from moslim_core.preferences import Message, PreferenceSchema, condition
+from moslim_core.progress import Progress
+from moslim_core.settings import Settings
+
+TRAIN, VALIDATION, TEST, JUDGE = "train", "validation", "test", "judge"
+
+
+def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -> dict[str, Any]:
+    """Write {train,validation,test[,judge]}.jsonl, prompts.{train,evaluation}.jsonl and data_card.json into `output`.
+
+    `judge` is half of the training prompts, kept for an independent judge when evaluation.judge=reward_model. Returns the
+    data card. Raises UserError on bad input before anything is written.
+    """
+    schema = settings.preferences
+    splits: dict[str, list[Row]] = defaultdict(list)
+    dropped: Counter[str] = Counter()
+    seen: set[tuple[str, str]] = set()
+    for stated, row in _limited(sources.rated_rows(settings.data, schema), settings.data.limit):
+        key = prompt_key(row.prompt)
+        if not row.response.strip():
+            dropped["empty answer"] += 1
+        elif not row.labels:
+            dropped["no label"] += 1
+        elif (key, row.response) in seen:
+            dropped["duplicate"] += 1
+        else:
+            seen.add((key, row.response))
+            splits[_split(stated, key, settings)].append(row)
+        progress.update("reading rated answers", len(seen), len(seen))
+    _check_labels(splits, schema, settings)
+    training, evaluation = _prompts(settings, splits, dropped)
+    _check_lengths(settings, training + evaluation, cache)
+    card = _card(splits, schema, dropped, len(training), len(evaluation))
+    output.mkdir(parents=True, exist_ok=True)
+    for name, rows in splits.items():
+        write_json_lines(output / f"{name}.jsonl", (r.to_json() for r in rows))
+    for name, chosen in (("train", training), ("evaluation", evaluation)):
+        write_json_lines(output / f"prompts.{name}.jsonl", ({"prompt": p} for p, _ in chosen))
+    (output / "data_card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
+    return card
+
+
+def _limited(rows: Iterable[tuple[str | None, Row]], limit: int | None) -> list[tuple[str | None, Row]]:
+    """At most `limit` rows, those with the smallest hash: a fair draw that does not depend on the file's order."""
+    every = list(rows)
+    if limit is None or len(every) <= limit:
+        return every
+    chosen = sorted(range(len(every)), key=lambda i: unit_hash(prompt_key(every[i][1].prompt) + every[i][1].response, "limit"))
+    return [every[i] for i in sorted(chosen[:limit])]
+
+
+def _split(stated: str | None, key: str, settings: Settings) -> str:
+    """A split that the source states is kept; missing ones are cut from train by the prompt's hash."""
+    split = stated or TRAIN
+    if stated is None:
+        place = unit_hash(key, "split")
+        if place < settings.data.test_fraction:
+            split = TEST
+        elif place < settings.data.test_fraction + settings.data.validation_fraction:
+            split = VALIDATION
+    if split == TRAIN and settings.evaluation.judge == "reward_model" and unit_hash(key, "judge") < 0.5:
+        return JUDGE
+    return split
+
+
+def _check_labels(splits: dict[str, list[Row]], schema: PreferenceSchema, settings: Settings) -> None:
+    source = settings.data.path or settings.data.source
+    needed = [TRAIN, VALIDATION, TEST] + ([JUDGE] if settings.evaluation.judge == "reward_model" else [])
+    for split in needed:
+        for name in schema.names:
+            if not any(name in row.labels for row in splits[split]):
+                total = sum(name in row.labels for rows in splits.values() for row in rows)
+                what = "every label is null" if total == 0 else f"no labelled row in the {split} split"
+                raise UserError(
+                    f"{source}: {what} for preference {name!r}.\n"
+                    f"Give rows with {name} levels (more rows if data.limit is set), or leave {name} out of the preferences."
+                )
+
+
+def _prompts(
+    settings: Settings, splits: dict[str, list[Row]], dropped: Counter[str]
+) -> tuple[list[tuple[list[Message], str]], list[tuple[list[Message], str]]]:
+    """(training, evaluation) prompts with their places, without repeats; none of the evaluation ones is trained on."""
+    training: dict[str, tuple[list[Message], str]] = {}
+    evaluation: dict[str, tuple[list[Message], str]] = {}
+    rated = {prompt_key(r.prompt) for name in (TRAIN, VALIDATION, JUDGE) for r in splits[name]}
+    if settings.policy.prompts is None:
+        place = f"a prompt of {settings.data.path or settings.data.source}"
+        for row in splits[TRAIN]:
+            training.setdefault(prompt_key(row.prompt), (row.prompt, place))
+        for row in splits[TEST]:
+            evaluation.setdefault(prompt_key(row.prompt), (row.prompt, place))
+    else:
+        for stated, prompt, place in sources.prompts(settings.policy.prompts):
+            key = prompt_key(prompt)
+            held = stated not in (None, "train") or (stated is None and unit_hash(key, "split") < settings.data.test_fraction)
+            (evaluation if held else training).setdefault(key, (prompt, place))
+    for key in list(evaluation):
+        if key in rated or key in training:
+            del evaluation[key]
+            dropped["evaluation prompt that also occurs in training"] += 1
+    if not training or not evaluation:
+        where = settings.policy.prompts or settings.data.path or settings.data.source
+        raise UserError(
+            f"{where}: {len(training)} prompts to train on and {len(evaluation)} to evaluate on are left, both are needed.\n"
+            "Give more prompts, or raise data.limit or data.test_fraction."
+        )
+    limit = settings.evaluation.limit
+    chosen = sorted(evaluation, key=lambda k: unit_hash(k, "evaluation"))[:limit]
+    return list(training.values()), [evaluation[k] for k in chosen]
+
+
+def _check_lengths(settings: Settings, chosen: list[tuple[list[Message], str]], cache: Path) -> None:
+    """Refuse prompts that do not fit the model's context or policy.max_prompt_tokens under the longest instruction."""
+    tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
+    config = models.load_config(settings.model.base, cache)
+    context = getattr(config, "max_position_embeddings", None) or 10**9
+    room = min(settings.policy.max_prompt_tokens, context - settings.policy.max_new_tokens)
+    schema = settings.preferences
+    longest = schema.targets({p.name: max(p.requestable, key=lambda v, p=p: len(p.label(v))) for p in schema.preferences})
+    texts = [
+        tokenizer.apply_chat_template(
+            condition(p, longest, schema, settings.policy.placement), tokenize=False, add_generation_prompt=True
+        )
+        for p, _ in chosen
+    ]
+    for ids, (_, place) in zip(tokenizer(texts, add_special_tokens=False)["input_ids"], chosen, strict=True):
+        if len(ids) > room:
+            raise UserError(
+                f"{place}: the prompt has {len(ids)} tokens with its instruction, {room} fit.\n"
+                f"Shorten or drop it, or raise policy.max_prompt_tokens ({settings.policy.max_prompt_tokens}; the model's context is {context})."
+            )
+
+
+def _card(
+    splits: dict[str, list[Row]], schema: PreferenceSchema, dropped: Counter[str], training: int, evaluation: int
+) -> dict[str, Any]:
+    rows = [row for chosen in splits.values() for row in chosen]
+    words = np.array([len(r.response.split()) for r in rows])
+    return {
+        "rows": {name: len(chosen) for name, chosen in splits.items()},
+        "prompts": {"training": training, "evaluation": evaluation},
+        "sources": dict(Counter(r.source for r in rows)),
+        "labels": {
+            p.name: {
+                "labelled": sum(p.name in r.labels for r in rows),
+                "levels": {str(v): sum(r.labels.get(p.name) == v for r in rows) for v in range(1, p.k + 1)},
+            }
+            for p in schema.preferences
+        },
+        "dropped": dict(dropped),
+        "answer_words": {str(q): float(np.percentile(words, q)) for q in (5, 25, 50, 75, 95)},
+    }
+

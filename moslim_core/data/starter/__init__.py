@@ -1,0 +1,86 @@
+"""The starter set: prompts written for this project, answers sampled from the packaged model, labels by rules.
+
+`moslim data build-starter` runs `build`; its output ships beside this file, so a first run needs no sampling.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from moslim_core.data.annotators import annotate_all
+from moslim_core.policy.generation import Sampling, generate
+from moslim_core.preferences import PreferenceSchema
+
+HERE = Path(__file__).parent
+PROMPTS = HERE / "prompts.txt"
+ROWS = HERE / "rows.jsonl.gz"
+
+
+class Style(NamedTuple):
+    """A wish added to the prompt while sampling, so that answers spread over the levels; it is not kept in the row."""
+
+    wish: str
+    max_new_tokens: int
+    temperature: float
+
+
+# Caps and temperatures spread lengths and word choice where a small model ignores the wish.
+STYLES = (
+    Style("", 40, 1.0),
+    Style("", 64, 0.7),
+    Style("Answer in at most five words.", 16, 1.0),
+    Style("Answer in one short sentence.", 28, 0.8),
+    Style("Be warm, cheerful and encouraging. Say how wonderful this is!", 40, 1.0),
+    Style("Be cold and grumpy. Complain about how bad, sad and boring this is.", 40, 1.0),
+    Style("Use only short, simple words that a small child knows.", 40, 0.8),
+    Style("Use advanced academic vocabulary and technical terminology.", 40, 0.8),
+)
+
+
+def prompts() -> list[str]:
+    """The prompts of the starter set, in the file's order."""
+    return PROMPTS.read_text(encoding="utf-8").splitlines()
+
+
+def build(
+    model: Any,
+    tokenizer: Any,
+    schema: PreferenceSchema,
+    seed: int,
+    limit: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[dict[str, Any]]:
+    """One row per prompt and style: prompt, response, source and one level per preference with a rule."""
+    chosen = prompts()[:limit]
+    rng = random.Random(seed)
+    for index, style in enumerate(STYLES):
+        asked = [[{"role": "user", "content": f"{p} {style.wish}".strip()}] for p in chosen]
+        answers = generate(
+            model,
+            tokenizer,
+            asked,
+            Sampling(max_new_tokens=style.max_new_tokens, temperature=style.temperature),
+            seed=rng.getrandbits(32),
+            on_batch=lambda done, index=index: on_progress(index * len(chosen) + done, len(STYLES) * len(chosen)),
+        )
+        for prompt, answer in zip(chosen, answers, strict=True):
+            if answer.text:
+                labels = annotate_all(answer.text, schema)
+                yield {"prompt": prompt, "response": answer.text, "source": "starter", **labels}
+
+
+def write(rows: Iterator[dict[str, Any]], path: Path) -> int:
+    """Write rows as gzipped JSON lines, the same bytes for the same rows; returns their number."""
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
+        for row in rows:
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            count += 1
+    partial.rename(path)
+    return count

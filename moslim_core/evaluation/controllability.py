@@ -1,0 +1,164 @@
+"""Controllability: how obtained levels follow requested levels, one row per generated answer (METHOD section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel
+from scipy.stats import rankdata
+
+from moslim_core.evaluation.bootstrap import Interval, interval, resamples
+from moslim_core.preferences import Preference, PreferenceSchema, Targets, is_held_out
+
+Array = np.ndarray
+
+
+class Obtained(BaseModel):
+    """One answer and what the judge found in it. A preference that the judge could not tell is missing, never a level."""
+
+    prompt: int
+    targets: dict[str, int]
+    text: str
+    tokens: int
+    truncated: bool
+    levels: dict[str, float]
+
+
+class LevelMean(BaseModel):
+    """What answers looked like where one level was asked for."""
+
+    level: int
+    answers: int
+    obtained: Interval
+    words: float | None
+
+
+class Control(BaseModel):
+    """One preference. For a guard (one level can be requested) only `levels`, `mae` and `answers` carry meaning."""
+
+    guard: bool
+    answers: int
+    missing: int
+    spearman: Interval
+    mae: Interval
+    exact: Interval
+    within_one: Interval
+    span: Interval
+    violations: int
+    levels: list[LevelMean]
+
+
+class Controllability(BaseModel):
+    """Of one system. `cross_talk[i][j]` is the slope of the obtained score of j on the requested score of i."""
+
+    preferences: dict[str, Control]
+    cross_talk: dict[str, dict[str, Interval]]
+    held_out: Interval
+    seen_pairs: Interval
+    answers: int
+    truncated: float
+
+
+def spearman(requested: Array, obtained: Array) -> float:
+    """Rank correlation over answers, mid-ranks for ties; NaN where one side is constant."""
+    return _correlation(rankdata(requested), rankdata(obtained)) if len(requested) > 2 else float("nan")
+
+
+def slope(x: Array, y: Array) -> float:
+    """Least-squares slope of y on x; NaN where x is constant."""
+    spread = ((x - x.mean()) ** 2).sum() if len(x) > 1 else 0.0
+    return float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread > 0 else float("nan")
+
+
+def span(requested: Array, obtained: Array, low: int, high: int) -> float:
+    """E[obtained | highest request] - E[obtained | lowest request]; NaN where one of them is missing."""
+    top, bottom = obtained[requested == high], obtained[requested == low]
+    return float(top.mean() - bottom.mean()) if len(top) and len(bottom) else float("nan")
+
+
+def _correlation(a: Array, b: Array) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum() / norm) if norm > 0 else float("nan")
+
+
+def _mean(values: Array) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def controllability(
+    rows: Sequence[Obtained], schema: PreferenceSchema, held_out: list[Targets], bootstrap: int, seed: int
+) -> Controllability:
+    """Everything of METHOD section 5 but fronts, with 95 % intervals by `bootstrap` resamples over prompts."""
+    errors: dict[bool, list[tuple[int, float]]] = {True: [], False: []}
+    for row in rows:
+        if len(row.targets) > 1:
+            for name, level in row.targets.items():
+                if name in row.levels and not schema[name].is_guard:
+                    errors[is_held_out(Targets(row.targets), held_out)].append((row.prompt, abs(row.levels[name] - level)))
+    return Controllability(
+        preferences={p.name: _control(rows, p, bootstrap, seed) for p in schema.preferences},
+        cross_talk={
+            i.name: {j.name: _cross_talk(rows, i, j, bootstrap, seed) for j in schema.preferences}
+            for i in schema.preferences
+            if not i.is_guard
+        },
+        held_out=_grouped_mean(errors[True], bootstrap, seed),
+        seen_pairs=_grouped_mean(errors[False], bootstrap, seed),
+        answers=len(rows),
+        truncated=_mean(np.array([r.truncated for r in rows], dtype=float)) if rows else 0.0,
+    )
+
+
+def _grouped_mean(pairs: list[tuple[int, float]], bootstrap: int, seed: int) -> Interval:
+    if not pairs:
+        return Interval(value=None, low=None, high=None)
+    groups, values = (np.array(c) for c in zip(*pairs, strict=True))
+    return interval(_mean, (values,), resamples(groups, bootstrap, seed))
+
+
+def _control(rows: Sequence[Obtained], preference: Preference, bootstrap: int, seed: int) -> Control:
+    name = preference.name
+    asked = [r for r in rows if name in r.targets]
+    judged = [r for r in asked if name in r.levels]
+    requested = np.array([r.targets[name] for r in judged], dtype=float)
+    obtained = np.array([r.levels[name] for r in judged], dtype=float)
+    words = np.array([len(r.text.split()) for r in judged], dtype=float)
+    prompts = np.array([r.prompt for r in judged], dtype=int)
+    draws = resamples(prompts, bootstrap, seed)
+    levels = []
+    for level in preference.requestable:
+        at = requested == level
+        levels.append(
+            LevelMean(
+                level=level,
+                answers=int(at.sum()),
+                obtained=interval(_mean, (obtained[at],), resamples(prompts[at], bootstrap, seed)),
+                words=float(words[at].mean()) if at.any() else None,
+            )
+        )
+    means = [m.obtained.value for m in levels if m.obtained.value is not None]
+    low, high = preference.requestable[0], preference.requestable[-1]
+    return Control(
+        guard=preference.is_guard,
+        answers=len(judged),
+        missing=len(asked) - len(judged),
+        spearman=interval(spearman, (requested, obtained), draws),
+        mae=interval(lambda r, o: _mean(np.abs(r - o)), (requested, obtained), draws),
+        exact=interval(lambda r, o: _mean(np.rint(o) == r), (requested, obtained), draws),
+        within_one=interval(lambda r, o: _mean(np.abs(np.rint(o) - r) <= 1), (requested, obtained), draws),
+        span=interval(lambda r, o: span(r, o, low, high) if low < high else float("nan"), (requested, obtained), draws),
+        violations=sum(b < a for a, b in zip(means, means[1:], strict=False)),
+        levels=levels,
+    )
+
+
+def _cross_talk(rows: Sequence[Obtained], i: Preference, j: Preference, bootstrap: int, seed: int) -> Interval:
+    used = [r for r in rows if i.name in r.targets and j.name in r.levels]
+    # Where both are requested together their requests may be correlated by the grid, so only requests of i alone count.
+    alone = [r for r in used if len(r.targets) == 1]
+    used = alone or used
+    x = np.array([i.score(r.targets[i.name]) for r in used], dtype=float)
+    y = np.array([j.score(r.levels[j.name]) for r in used], dtype=float)
+    return interval(slope, (x, y), resamples(np.array([r.prompt for r in used], dtype=int), bootstrap, seed))

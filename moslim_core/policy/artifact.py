@@ -1,0 +1,53 @@
+"""What a trained policy is on disk: a LoRA adapter, the tokenizer, and `moslim_policy.json` with all that its use needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from moslim_core import models
+from moslim_core.errors import UserError
+from moslim_core.models import DeviceName, DType
+from moslim_core.preferences import Placement, PreferenceSchema
+from moslim_core.settings import MappingSettings
+
+POLICY_FILE = "moslim_policy.json"
+
+
+class PolicyCard(BaseModel):
+    """How the policy is asked (schema, placement) and how it was trained (mapping and its statistics, held-out pairs)."""
+
+    base: str
+    preferences: PreferenceSchema
+    placement: Placement
+    optimiser: str
+    steps: int
+    max_new_tokens: int
+    mapping: MappingSettings
+    mapping_state: dict[str, Any]
+    held_out: list[dict[str, int]]
+
+    def save(self, directory: Path) -> None:
+        (directory / POLICY_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> PolicyCard:
+        """Raises UserError if `directory` is no policy."""
+        file = directory / POLICY_FILE
+        if not file.is_file():
+            raise UserError(f"{directory} is no policy of this project: {POLICY_FILE} is missing.\nGive what `moslim policy` wrote.")
+        return cls.model_validate_json(file.read_bytes())
+
+
+def load_policy(
+    directory: Path, cache: Path, dtype: DType = "auto", device: DeviceName = "auto"
+) -> tuple[Any, Any, PolicyCard]:
+    """(policy with its adapter merged into the base, tokenizer, card)."""
+    from peft import PeftModel
+
+    card = PolicyCard.load(directory)
+    base, tokenizer = models.load_chat_model(card.base, cache, dtype, device)
+    policy = PeftModel.from_pretrained(base, str(directory)).merge_and_unload()
+    return policy.eval(), tokenizer, card

@@ -1,0 +1,54 @@
+"""Training examples for the policy: prompts under sampled targets, the targets travelling as dataset columns (METHOD section 4)."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moslim_core.data.rows import plain_text
+from moslim_core.preferences import Message, PreferenceSchema, TargetSampler, Targets, condition, held_out_pairs
+from moslim_core.settings import PolicySettings
+
+
+def held_out_combinations(schema: PreferenceSchema, settings: PolicySettings, seed: int) -> list[Targets]:
+    """The level pairs that training never asks for."""
+    return held_out_pairs(schema, settings.held_out_fraction, seed)
+
+
+def training_examples(
+    prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, settings: PolicySettings, seed: int
+) -> list[dict[str, Any]]:
+    """steps x prompts_per_step examples, every prompt equally often.
+
+    Columns: `prompt` (the conversation with the instruction, for the policy), `question` (the plain conversation, all that the
+    reward model sees), `targets` (JSON: a table column can't hold mappings with different keys), `group` (a running number).
+    """
+    rng = random.Random(seed)
+    sampler = TargetSampler(schema, rng.getrandbits(32), settings.none_fraction, held_out_combinations(schema, settings, seed))
+    examples: list[dict[str, Any]] = []
+    order: list[int] = []
+    for group in range(settings.steps * settings.prompts_per_step):
+        if not order:
+            order = rng.sample(range(len(prompts)), len(prompts))
+        prompt, targets = prompts[order.pop()], next(sampler)
+        examples.append(
+            {
+                "prompt": condition(prompt, targets, schema, settings.placement, rng),
+                "question": plain_text(prompt),
+                "targets": dump_targets(targets),
+                "group": group,
+            }
+        )
+    return examples
+
+
+def dump_targets(targets: Mapping[str, int]) -> str:
+    """Targets as a dataset column carries them."""
+    return json.dumps(dict(targets))
+
+
+def load_targets(column: str, schema: PreferenceSchema) -> Targets:
+    """Targets from a dataset column."""
+    return schema.targets(json.loads(column))

@@ -1,0 +1,73 @@
+"""The one reward callable that every optimiser shares: plain question and answer -> all heads -> mapping -> one number.
+
+Libraries order completions differently, so nothing here is found by position: question, targets and group travel with each row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from moslim_core.policy.conditioning import load_targets
+from moslim_core.reward.mapping import RewardMapping
+from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.scorer import RewardScorer
+
+ZERO_STD = 1e-4
+
+
+class PolicyReward:
+    """Scores completions for the targets in their row and logs, per preference, what the reward was made of."""
+
+    __name__ = "reward"
+
+    def __init__(self, scorer: RewardScorer, mapping: RewardMapping) -> None:
+        self.scorer, self.mapping = scorer, mapping
+        self.started = self.finished = 0.0
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        question: Sequence[str],
+        targets: Sequence[str],
+        group: Sequence[int],
+        log_metric: Callable[[str, float], None] = lambda name, value: None,
+        **_: Any,
+    ) -> list[float]:
+        """One reward per completion (text or one-message list). Raises RuntimeError naming the row where one is not finite."""
+        self.started = time.monotonic()
+        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
+        schema = self.scorer.schema
+        wanted = [load_targets(t, schema) for t in targets]
+        probabilities = self.scorer(list(question), texts)
+        try:
+            mapped = self.mapping(probabilities, wanted)
+        except ValueError as error:
+            raise RuntimeError(f"no reward for a rollout of prompt {question[0]!r}...: {error}") from error
+        for preference in schema.preferences:
+            name = preference.name
+            utilities = mapped.utilities[name]
+            active = ~np.isnan(utilities)
+            if active.any():
+                log_metric(f"utility/{name}", float(utilities[active].mean()))
+                log_metric(f"standardised/{name}", float(mapped.standardised[name][active].mean()))
+                log_metric(f"zero_variance/{name}", zero_variance(utilities[active], np.array(group)[active]))
+            expected = expected_level(probabilities[name])
+            for level in preference.requestable:
+                rows = [i for i, t in enumerate(wanted) if t.get(name) == level]
+                if rows:
+                    log_metric(f"expected_level/{name}/{level}", float(expected[rows].mean()))
+        self.finished = time.monotonic()
+        return mapped.rewards.tolist()
+
+
+def zero_variance(values: np.ndarray, group: np.ndarray) -> float:
+    """Share of groups whose values do not differ: they give this preference no gradient."""
+    by_group = defaultdict(list)
+    for value, key in zip(values, group, strict=True):
+        by_group[key].append(value)
+    return float(np.mean([np.std(v) < ZERO_STD for v in by_group.values()]))

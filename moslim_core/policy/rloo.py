@@ -1,0 +1,175 @@
+"""RLOO through TRL: leave-one-out baselines over groups of answers to the same conditioned prompt (Ahmadian et al. 2024).
+
+TRL owns rollouts, advantages and updates; conditioning and reward are ours. The reference is the policy at step 0: the base with
+its adapter off.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import TrainerCallback, set_seed
+from trl import RLOOConfig, RLOOTrainer
+
+from moslim_core import models
+from moslim_core.checkpoints import MarkComplete, last_complete
+from moslim_core.data.rows import read_json_lines
+from moslim_core.policy.artifact import PolicyCard
+from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
+from moslim_core.policy.generation import Sampling, generate
+from moslim_core.policy.reward_function import PolicyReward
+from moslim_core.progress import Progress
+from moslim_core.reward.mapping import RewardMapping
+from moslim_core.reward.scorer import RewardScorer
+from moslim_core.settings import Settings
+
+REFERENCE_ROLLOUTS = 128
+
+# TRL's metric names -> this project's (METHOD section 4); the rest of TRL's are not recorded.
+METRICS = {
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "completion_tokens",
+    "completions/clipped_ratio": "truncated",
+    "frac_reward_zero_std": "zero_variance",
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+def train(
+    settings: Settings, prompts: Path, reward_model: Path, cache: Path, checkpoints: Path, output: Path, progress: Progress
+) -> None:
+    """Train on the prompts of a JSON lines file with the reward model of a folder; save the policy in `output`.
+
+    Resumes from the last checkpoint in `checkpoints`, where adapter, optimiser, RNG and mapping statistics are.
+    """
+    policy, schema = settings.policy, settings.preferences
+    set_seed(settings.seed)
+    model, tokenizer = models.load_chat_model(settings.model.base, cache, settings.model.dtype, settings.model.device)
+    device = str(model.device)
+    scorer = RewardScorer.load(reward_model, device)
+    mapping = RewardMapping(schema, settings.mapping)
+    reward = PolicyReward(scorer, mapping)
+    examples = training_examples([v["prompt"] for _, v in read_json_lines(prompts)], schema, policy, settings.seed)
+    last = last_complete(checkpoints)
+    if last is not None:
+        mapping.load_state(last[1])
+    elif settings.mapping.standardisation == "reference":
+        _fit_reference(mapping, scorer, model, tokenizer, examples, settings)
+
+    rollouts = policy.prompts_per_step * policy.group_size
+    micro = max(d for d in range(1, min(policy.micro_batch, rollouts) + 1) if rollouts % d == 0)
+    trainer = RLOOTrainer(
+        model=model,
+        reward_funcs=reward,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(examples),
+        peft_config=LoraConfig(
+            r=policy.lora_rank,
+            lora_alpha=2 * policy.lora_rank,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+        args=RLOOConfig(
+            output_dir=str(checkpoints),
+            max_steps=policy.steps,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=rollouts // micro,
+            num_generations=policy.group_size,
+            max_completion_length=policy.max_new_tokens,
+            temperature=policy.temperature,
+            learning_rate=policy.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=min(3, policy.steps // 5),
+            beta=policy.beta,
+            normalize_advantages=policy.normalise_advantages,
+            # Examples come in the order of their stratified targets, each once: a resumed run meets the same ones.
+            shuffle_dataset=False,
+            # TRL turns it on by default; with adapters on a model that fits, it only costs time.
+            gradient_checkpointing=False,
+            disable_dropout=True,
+            logging_steps=1,
+            save_steps=policy.checkpoint_every,
+            save_total_limit=2,
+            seed=settings.seed,
+            report_to=[],
+            disable_tqdm=True,
+            bf16=False,
+            use_cpu=device == "cpu",
+            dataloader_pin_memory=device.startswith("cuda"),
+        ),
+        callbacks=[_Report(progress, reward), MarkComplete(mapping.state)],
+    )
+    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+
+    output.mkdir(parents=True, exist_ok=True)
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    PolicyCard(
+        base=settings.model.base,
+        preferences=schema,
+        placement=policy.placement,
+        optimiser=policy.optimiser,
+        steps=policy.steps,
+        max_new_tokens=policy.max_new_tokens,
+        mapping=settings.mapping,
+        mapping_state=mapping.state(),
+        held_out=[dict(pair) for pair in held_out_combinations(schema, policy, settings.seed)],
+    ).save(output)
+
+
+def _fit_reference(
+    mapping: RewardMapping, scorer: RewardScorer, model: Any, tokenizer: Any, examples: list[dict[str, Any]], settings: Settings
+) -> None:
+    chosen = [examples[i % len(examples)] for i in range(REFERENCE_ROLLOUTS)]
+    sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature)
+    answers = generate(model, tokenizer, [e["prompt"] for e in chosen], sampling, settings.seed)
+    probabilities = scorer([e["question"] for e in chosen], [a.text for a in answers])
+    mapping.fit_reference(probabilities, [load_targets(e["targets"], scorer.schema) for e in chosen])
+
+
+class _Report(TrainerCallback):
+    """Metrics under this project's names, seconds per phase, a stop on NaN."""
+
+    def __init__(self, progress: Progress, reward: PolicyReward) -> None:
+        self.progress, self.reward = progress, reward
+        self.begun = self.ended = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress.update("training the policy", state.global_step, state.max_steps)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.begun = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.ended = time.monotonic()
+        self.progress.update("training the policy", state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not logs or "reward" not in logs:
+            return
+        values = {ours: logs[theirs] for theirs, ours in METRICS.items() if logs.get(theirs) is not None}
+        if not all(math.isfinite(v) for v in values.values()):
+            raise RuntimeError(f"step {state.global_step} gave a loss or reward that is not finite: {values}")
+        own = ("utility/", "standardised/", "zero_variance/", "expected_level/")
+        values |= {k: v for k, v in logs.items() if k.startswith(own) and v is not None}
+        if "kl" in values:
+            values["kl_sequence"] = values["kl"] * values["completion_tokens"]
+        # Rollout: from the start of the step to the reward call, log-probabilities of policy and reference included.
+        values["seconds/rollout"] = self.reward.started - self.begun
+        values["seconds/reward"] = self.reward.finished - self.reward.started
+        values["seconds/update"] = self.ended - self.reward.finished
+        values["tokens_per_second"] = (
+            values["completion_tokens"] * args.generation_batch_size / max(self.ended - self.begun, 1e-9)
+        )
+        self.progress.metrics(values, state.global_step)

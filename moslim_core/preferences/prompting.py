@@ -1,0 +1,110 @@
+"""One renderer between targets and text: the instruction that a policy reads, and nothing a user types can forge.
+
+The instruction stands inside a fixed delimiter; order and wording vary inside it. `parse(render(t)) == t`. In every user and
+system message the delimiter is escaped, so that only the operator's instruction counts. Ordinary wishes stay as they are. (ours)
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from moslim_core.errors import UserError
+from moslim_core.preferences.schema import PreferenceSchema, Targets
+
+Message = dict[str, str]
+Placement = Literal["system", "user_prefix", "user_suffix"]
+
+OPEN, CLOSE = "<preferences>", "</preferences>"
+
+# Each holds the label, the name, the level and K once. `_CLAUSE` reads all of them: keep them in step (a property test does).
+PARAPHRASES = (
+    "{label} ({name} {level}/{k})",
+    "{name} {level}/{k}: {label}",
+    "{name}: {label} ({level} of {k})",
+)
+_CLAUSE = re.compile(
+    r"(?P<l1>[^;:()]+) \((?P<n1>\w+) (?P<v1>\d+)/(?P<k1>\d+)\)\Z"
+    r"|(?P<n2>\w+) (?P<v2>\d+)/(?P<k2>\d+): (?P<l2>[^;:()]+)\Z"
+    r"|(?P<n3>\w+): (?P<l3>[^;:()]+) \((?P<v3>\d+) of (?P<k3>\d+)\)\Z"
+)
+
+# Characters that a reader does not see could hide a forged delimiter from a plain comparison; full-width forms look alike.
+_GAP = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
+_FORGED = re.compile(
+    r"[<\uff1c\ufe64](?=" + _GAP + r"[/\uff0f]?" + _GAP + _GAP.join("preferences") + r")", re.IGNORECASE
+)
+
+
+def render(targets: Targets, schema: PreferenceSchema, rng: random.Random | None = None) -> str:
+    """The instruction for `targets`, '' for none. With `rng`, order and wording vary; without, schema order and first wording."""
+    names = [name for name in schema.names if name in targets]
+    if not names:
+        return ""
+    if rng is not None:
+        rng.shuffle(names)
+    clauses = []
+    for name in names:
+        preference = schema[name]
+        wording = rng.choice(PARAPHRASES) if rng is not None else PARAPHRASES[0]
+        level = targets[name]
+        clauses.append(wording.format(label=preference.label(level), name=name, level=level, k=preference.k))
+    return f"{OPEN}{'; '.join(clauses)}{CLOSE}"
+
+
+def parse(text: str, schema: PreferenceSchema) -> Targets:
+    """The targets stated in `text`, empty where no instruction stands. Raises UserError on a malformed instruction."""
+    start, end = text.find(OPEN), text.find(CLOSE)
+    if start < 0 or end < start:
+        return Targets()
+    levels: dict[str, int] = {}
+    for clause in text[start + len(OPEN) : end].split("; "):
+        match = _CLAUSE.match(clause)
+        if not match:
+            raise UserError(f"can't read the preference clause {clause!r}: it was not written by this renderer")
+        group = next(g for g in "123" if match[f"n{g}"])
+        name, level, k, label = match[f"n{group}"], int(match[f"v{group}"]), int(match[f"k{group}"]), match[f"l{group}"]
+        preference = schema[name]
+        if k != preference.k or not 1 <= level <= k or preference.label(level) != label:
+            raise UserError(f"the preference clause {clause!r} does not fit the schema's {name} (K={preference.k})")
+        levels[name] = level
+    return schema.targets(levels)
+
+
+def neutralise(text: str) -> str:
+    """`text` with every imitation of the delimiter made harmless ('<' becomes '\u2039'); idempotent, all else unchanged."""
+    return _FORGED.sub("\u2039", text)
+
+
+def condition(
+    messages: Sequence[Message],
+    targets: Targets,
+    schema: PreferenceSchema,
+    placement: Placement,
+    rng: random.Random | None = None,
+) -> list[Message]:
+    """The conversation that the policy reads: messages with imitations neutralised and the instruction in its place.
+
+    `system` joins the user's own system prompt if there is one; `user_prefix` and `user_suffix` join the last user turn.
+    Raises UserError if the conversation does not end with a user turn.
+    """
+    if not messages or messages[-1]["role"] != "user":
+        raise UserError("a conversation must end with a user message, so that the policy has something to answer")
+    clean = [
+        {**m, "content": neutralise(m["content"])} if m["role"] in ("user", "system") else dict(m) for m in messages
+    ]
+    instruction = render(targets, schema, rng)
+    if not instruction:
+        return clean
+    if placement == "system":
+        if clean[0]["role"] == "system":
+            clean[0]["content"] += f"\n\n{instruction}"
+        else:
+            clean.insert(0, {"role": "system", "content": instruction})
+    elif placement == "user_prefix":
+        clean[-1]["content"] = f"{instruction}\n\n{clean[-1]['content']}"
+    else:
+        clean[-1]["content"] += f"\n\n{instruction}"
+    return clean

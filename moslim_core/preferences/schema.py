@@ -1,0 +1,166 @@
+"""What can be asked for: preferences, their ordered levels, and the schema of a run (METHOD: vocabulary)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
+
+from moslim_core.errors import UserError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+# Labels stand inside the rendered instruction, whose punctuation the parser relies on.
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9 '-]*\Z")
+
+
+class RuleAnnotator(BaseModel):
+    """A deterministic measurement of an answer, cut into levels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    measure: Literal["word_count", "readability", "warmth"] = Field(
+        description="word_count: words; readability: Coleman-Liau school grade; warmth: VADER compound in [-1, 1]"
+    )
+    thresholds: tuple[float, ...] = Field(
+        description="K-1 rising bounds: a value up to the first is the lowest level (the highest if reverse)"
+    )
+    reverse: bool = Field(default=False, description="true where a high measurement is a low level")
+
+    @field_validator("thresholds")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(b <= a for a, b in zip(value, value[1:], strict=False)):
+            raise ValueError("thresholds must be a rising list of numbers")
+        return value
+
+
+class Preference(BaseModel):
+    """One dimension with K ordered levels 1..K, named from the lowest to the highest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="lower-case identifier, e.g. verbosity")
+    levels: tuple[str, ...] = Field(description="level labels, lowest first; their number is K (at least 2)")
+    description: str = Field(default="", description="what the preference means, for judges and documents")
+    direction: Literal["higher_is_better", "lower_is_better"] = Field(
+        default="higher_is_better", description="which end of the levels scores 1"
+    )
+    floor: int = Field(default=1, ge=1, description="lowest level that may be requested; K makes it a guard")
+    annotator: RuleAnnotator | None = Field(default=None, description="rule that measures obtained levels exactly")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Preference:
+        if not _NAME.match(self.name):
+            raise ValueError(f"preference name {self.name!r} must be a lower-case identifier such as 'verbosity'")
+        if len(self.levels) < 2:
+            raise ValueError(f"preference {self.name!r} has {len(self.levels)} level: at least 2 are needed")
+        for label in self.levels:
+            if not _LABEL.match(label):
+                raise ValueError(f"level label {label!r} of {self.name!r} may hold letters, digits, spaces, ' and - only")
+        if self.floor > self.k:
+            raise ValueError(f"floor {self.floor} of {self.name!r} is above its highest level {self.k}")
+        if self.annotator and len(self.annotator.thresholds) != self.k - 1:
+            raise ValueError(f"annotator of {self.name!r} needs {self.k - 1} thresholds for {self.k} levels")
+        return self
+
+    @property
+    def k(self) -> int:
+        """Number of levels."""
+        return len(self.levels)
+
+    @property
+    def requestable(self) -> range:
+        """Levels that may be requested: floor..K."""
+        return range(self.floor, self.k + 1)
+
+    @property
+    def is_guard(self) -> bool:
+        """One level may be requested: the preference is held, not steered."""
+        return self.floor == self.k
+
+    def label(self, level: int) -> str:
+        return self.levels[level - 1]
+
+    def score(self, level: float) -> float:
+        """(level - 1) / (K - 1) in [0, 1], flipped where lower is better (METHOD: vocabulary)."""
+        share = (level - 1) / (self.k - 1)
+        return share if self.direction == "higher_is_better" else 1.0 - share
+
+
+class Targets(Mapping[str, int]):
+    """What one prompt asks for: {preference: level}. Unnamed preferences are unspecified. Immutable, hashable."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, levels: Mapping[str, int] | None = None) -> None:
+        self._levels: dict[str, int] = dict(levels or {})
+
+    def __getitem__(self, name: str) -> int:
+        return self._levels[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._levels)
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._levels.items()))
+
+    def __repr__(self) -> str:
+        return "Targets(" + ", ".join(f"{n}={v}" for n, v in self._levels.items()) + ")"
+
+
+class PreferenceSchema(RootModel[tuple[Preference, ...]]):
+    """The ordered preferences of a run. It is data: no name of a preference stands in the code."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="after")
+    def _unique(self) -> PreferenceSchema:
+        if not self.root:
+            raise ValueError("at least one preference is needed")
+        names = self.names
+        if len(set(names)) != len(names):
+            raise ValueError(f"preference names must differ, got {', '.join(names)}")
+        return self
+
+    def __len__(self) -> int:
+        return len(self.root)
+
+    def __getitem__(self, name: str) -> Preference:
+        for preference in self.root:
+            if preference.name == name:
+                return preference
+        raise UserError(f"unknown preference {name!r}: the schema has {', '.join(self.names)}")
+
+    @property
+    def preferences(self) -> tuple[Preference, ...]:
+        return self.root
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.root)
+
+    def targets(self, levels: Mapping[str, int]) -> Targets:
+        """Checked targets in the schema's order. Raises UserError for an unknown name or a level that can't be requested."""
+        for name, level in levels.items():
+            preference = self[name]
+            if isinstance(level, bool) or not isinstance(level, int) or level not in preference.requestable:
+                raise UserError(
+                    f"{name}={level!r} can't be requested: levels are {preference.floor}..{preference.k} "
+                    f"({', '.join(preference.levels[preference.floor - 1 :])})"
+                )
+        return Targets({name: levels[name] for name in self.names if name in levels})
+
+    def parse_targets(self, text: str) -> Targets:
+        """Targets from 'verbosity=1,warmth=3' (the command line's form). Raises UserError."""
+        levels: dict[str, int] = {}
+        for part in filter(None, (p.strip() for p in text.split(","))):
+            name, _, value = part.partition("=")
+            if not value.strip().isdigit():
+                raise UserError(f"can't read {part!r}: write NAME=LEVEL[,NAME=LEVEL...], e.g. {self.names[0]}=1")
+            levels[name.strip()] = int(value)
+        return self.targets(levels)

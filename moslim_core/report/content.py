@@ -1,0 +1,72 @@
+"""What a report shows, as plain data: the page and the figures are pure functions of one `ReportContent`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field, model_validator
+
+from moslim_core.evaluation.controllability import Controllability
+from moslim_core.preferences import PreferenceSchema
+from moslim_core.reward.metrics import HeadMetrics
+
+
+class SampleRow(BaseModel):
+    """Both systems' answers to one prompt where `level` was asked for, with what the judge found (null: nothing)."""
+
+    level: int
+    before: str
+    after: str
+    before_obtained: float | None
+    after_obtained: float | None
+
+
+class Sample(BaseModel):
+    """One prompt asked for at several levels of one preference."""
+
+    prompt: str
+    preference: str
+    rows: list[SampleRow]
+
+
+class ReportContent(BaseModel):
+    """One run. `before`: the starting model under the same instructions (prompt only); `after`: the trained policy."""
+
+    title: str
+    created: str = Field(description="ISO time; given, so that the same content always makes the same page")
+    preferences: PreferenceSchema
+    base_model: str
+    before: Controllability
+    after: Controllability
+    judge: str = Field(description="how obtained levels were measured, one sentence")
+    training: list[dict[str, float]] = Field(
+        description="one dict a step: `step` and any of reward, kl, kl_sequence, entropy, completion_tokens, "
+        "truncated, zero_variance, utility/<preference>, seconds/<phase>"
+    )
+    reward_heads: dict[str, HeadMetrics]
+    samples: list[Sample]
+    data_card: dict[str, Any] = Field(
+        description="rows {split: n}, sources {name: n}, labels {preference: {labelled, levels {level: n}}}, "
+        "dropped {reason: n}"
+    )
+    seconds: dict[str, float] = Field(description="stage -> seconds; 0 for a stage that was reused")
+    peak_memory_gb: float | None
+    settings: dict[str, Any]
+    notes: list[str]
+
+    @model_validator(mode="after")
+    def _fits_schema(self) -> ReportContent:
+        names = set(self.preferences.names)
+        for what, given in (("before", self.before.preferences), ("after", self.after.preferences)):
+            if set(given) != names:
+                raise ValueError(f"{what} measures {sorted(given)}, but the schema has {sorted(names)}")
+        for name, head in self.reward_heads.items():
+            if name not in names or len(head.confusion) != self.preferences[name].k:
+                raise ValueError(f"the reward head {name!r} does not fit the schema")
+        for sample in self.samples:
+            if sample.preference not in names:
+                raise ValueError(f"a sample is about {sample.preference!r}, which the schema does not have")
+            k = self.preferences[sample.preference].k
+            if any(not 1 <= row.level <= k for row in sample.rows):
+                raise ValueError(f"a sample of {sample.preference!r} has a level outside 1..{k}")
+        return self

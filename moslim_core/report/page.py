@@ -1,0 +1,142 @@
+"""One HTML file that tells the whole run: no script, no external resource, the same content always makes the same page.
+
+This module chooses what stands where; `page.html.j2` holds the words around it and `page.css` its looks. All text is
+escaped by the template; only the figures' SVG, which this package draws, goes in as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from moslim_core.evaluation.bootstrap import Interval
+from moslim_core.evaluation.controllability import Control
+from moslim_core.preferences import Preference
+from moslim_core.report import wording
+from moslim_core.report.content import ReportContent
+from moslim_core.report.figures import all_figures, smoothing, to_svg, training_series
+from moslim_core.report.summary import summarise
+
+
+class Card(NamedTuple):
+    """One key number."""
+
+    label: str
+    value: str
+    bounds: str
+    detail: str
+
+
+class Measure(NamedTuple):
+    """One column of the control table: how it is read, and the field of `Control` it shows."""
+
+    title: str
+    better: str
+    field: str
+    as_percent: bool
+
+
+MEASURES = (
+    Measure("Spearman", "higher", "spearman", False),
+    Measure("MAE", "lower", "mae", False),
+    Measure("Exact", "higher", "exact", True),
+    Measure("±1", "higher", "within_one", True),
+    Measure("Span", "higher", "span", False),
+)
+
+
+def render(content: ReportContent) -> str:
+    """The page as HTML text."""
+    return _environment().get_template("page.html.j2").render(
+        content=content,
+        schema=content.preferences,
+        summary=summarise(content),
+        cards=_cards(content),
+        measures=MEASURES,
+        steered=[p for p in content.preferences.preferences if not p.is_guard],
+        guards=[p for p in content.preferences.preferences if p.is_guard],
+        systems=(("prompt only", "before", content.before), ("policy", "after", content.after)),
+        figures={name: Markup(to_svg(figure)) for name, figure in all_figures(content).items()},
+        window=max((smoothing(len(values)) for _, values in training_series(content.training).values()), default=1),
+        settings=json.dumps(content.model_dump(mode="json")["settings"], indent=2, ensure_ascii=False),
+    )  # fmt: skip
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=wording.number,
+        percent=wording.percent,
+        bounds=wording.bounds,
+        duration=wording.duration,
+        obtained=obtained,
+        distance=distance,
+    )
+    environment.globals.update(measured=measured)
+    return environment
+
+
+def measured(control: Control, measure: Measure) -> dict[str, Any]:
+    """A table cell: the value and its bounds as text."""
+    interval: Interval = getattr(control, measure.field)
+    shown = wording.percent if measure.as_percent else wording.number
+    return {"value": shown(interval.value), "bounds": wording.bounds(interval, measure.as_percent)}
+
+
+def obtained(level: float | None, preference: Preference) -> str:
+    """What the judge found, as 'obtained 2 · short'; a level between two carries the nearest one's label."""
+    if level is None:
+        return f"obtained {wording.UNDEFINED}"
+    label = preference.label(min(max(round(level), 1), preference.k))
+    return f"obtained {level:.0f} · {label}" if float(level).is_integer() else f"obtained {level:.1f} · near {label}"
+
+
+def distance(level: float | None, requested: int) -> str:
+    """How far off an obtained level is, as the class of its badge: hit, near (1 off), far, or unknown."""
+    if level is None:
+        return "unknown"
+    return ("hit", "near", "far")[min(abs(round(level) - requested), 2)]
+
+
+def _cards(content: ReportContent) -> list[Card]:
+    """Spearman of each steered preference first, then what bounds its meaning and what it cost."""
+    cards = []
+    for preference in content.preferences.preferences:
+        if not preference.is_guard:
+            before, after = (c.preferences[preference.name].spearman for c in (content.before, content.after))
+            cards.append(
+                Card(
+                    f"{preference.name}: Spearman", wording.number(after.value), wording.bounds(after),
+                    f"prompt only {wording.with_bounds(before)}",
+                )
+            )  # fmt: skip
+    time = sum(content.seconds.values()) if content.seconds else None
+    memory = content.peak_memory_gb
+    series = training_series(content.training)
+    steps, values = series.get("kl_sequence", ([], []))
+    cards += [
+        Card("Answers evaluated", f"{content.after.answers:,}", "", f"prompt only {content.before.answers:,}"),
+        Card(
+            "Answers cut at the limit", wording.percent(content.after.truncated), "",
+            f"prompt only {wording.percent(content.before.truncated)}",
+        ),
+        Card(
+            "KL to the starting policy", f"{wording.number(values[-1], 1)} nats" if values else wording.UNDEFINED, "",
+            f"per answer, at step {steps[-1]:.0f}" if steps else "not logged",
+        ),
+        Card(
+            "Time of the stages run", wording.duration(time), "",
+            f"peak memory {wording.number(memory, 1)}{' GB' if memory is not None else ''}",
+        ),
+    ]  # fmt: skip
+    return cards

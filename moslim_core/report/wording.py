@@ -1,0 +1,60 @@
+"""How numbers are written: one place, so that an undefined figure is "n/a" everywhere and never 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from moslim_core.evaluation.bootstrap import Interval
+
+UNDEFINED = "n/a"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """'0.71' with a true minus sign, or 'n/a' for null and for what is not finite. Never a negative zero."""
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """'71%' of a share in [0, 1], or 'n/a'."""
+    return UNDEFINED if value is None or not math.isfinite(value) else f"{100 * value:.0f}%"
+
+
+def bounds(interval: Interval, as_percent: bool = False) -> str:
+    """'[0.60, 0.80]', or nothing where there are no bounds."""
+    if interval.low is None or interval.high is None:
+        return ""
+    if as_percent:
+        return f"[{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+    return f"[{number(interval.low)}, {number(interval.high)}]"
+
+
+def with_bounds(interval: Interval) -> str:
+    """'0.71 [0.60, 0.80]'."""
+    return f"{number(interval.value)} {bounds(interval)}".rstrip()
+
+
+def duration(seconds: float | None) -> str:
+    """'48 s', '12 min 5 s', '3 h 20 min'."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNDEFINED
+    if 0 < seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def listing(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def counted(n: int, noun: str) -> str:
+    """'1 answer', '1,200 answers'."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

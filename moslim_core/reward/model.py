@@ -1,0 +1,171 @@
+"""The multi-head reward model: one backbone, one classifier per preference (METHOD section 2).
+
+It reads the plain question and the answer, never the instruction that the policy sees.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+
+from moslim_core.errors import UserError
+from moslim_core.preferences import PreferenceSchema
+
+# Families whose first token is trained to stand for the text; other encoders are averaged, decoders give their last token.
+CLS_FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbert", "xlm-roberta")
+
+
+class MultiHeadRewardConfig(PretrainedConfig):
+    """The backbone's configuration, the preference schema, the pooling, and one temperature per head."""
+
+    model_type = "moslim_multi_head_reward"
+
+    def __init__(
+        self,
+        backbone: dict[str, Any] | None = None,
+        preferences: list[dict[str, Any]] | None = None,
+        pooling: str = "mean",
+        max_tokens: int = 192,
+        temperatures: list[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.backbone = backbone
+        self.preferences = preferences
+        self.pooling = pooling
+        self.max_tokens = max_tokens
+        self.temperatures = temperatures
+        super().__init__(**kwargs)
+
+    def schema(self) -> PreferenceSchema:
+        return PreferenceSchema.model_validate(self.preferences)
+
+
+class MultiHeadRewardModel(PreTrainedModel):
+    """`forward` gives one (n, K_i) logit tensor per preference; `probabilities` softmaxes them with the head's temperature."""
+
+    config_class = MultiHeadRewardConfig
+    base_model_prefix = "backbone"
+
+    def __init__(self, config: MultiHeadRewardConfig) -> None:
+        super().__init__(config)
+        if config.backbone is None:
+            raise ValueError("MultiHeadRewardConfig.backbone is missing")
+        backbone = dict(config.backbone)
+        backbone_config = AutoConfig.for_model(backbone.pop("model_type"), **backbone)
+        # BERT's own pooler is unused by these heads; leaving it out saves its weights and a warning.
+        options = {"add_pooling_layer": False} if backbone_config.model_type in ("bert", "roberta") else {}
+        self.backbone = AutoModel.from_config(backbone_config, **options)
+        self.heads = nn.ModuleList(
+            nn.Linear(backbone_config.hidden_size, preference.k) for preference in config.schema().preferences
+        )
+        self.names = config.schema().names
+        self.post_init()
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **extra: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """input_ids, attention_mask (n, length) -> {preference: logits (n, K_i)} in float32."""
+        extra = {k: v for k, v in extra.items() if k == "token_type_ids"}
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
+        pooled = pool(states, attention_mask, self.config.pooling)
+        return {name: head(pooled).float() for name, head in zip(self.names, self.heads, strict=True)}
+
+    def probabilities(self, logits: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """p_i = softmax(logits_i / T_i)."""
+        temperatures = self.config.temperatures or [1.0] * len(self.names)
+        return {n: (logits[n] / t).softmax(dim=-1) for n, t in zip(self.names, temperatures, strict=True)}
+
+
+def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
+    """(n, length, d) -> (n, d): the first token, the mean over real tokens, or the last real token (padding on either side)."""
+    if how == "cls":
+        return states[:, 0]
+    if how == "mean":
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    last = (mask * positions).argmax(dim=1)
+    return states[torch.arange(len(states), device=states.device), last]
+
+
+def create(source: str, schema: PreferenceSchema, layers: int | None, max_length: int) -> tuple[MultiHeadRewardModel, Any]:
+    """(new model on a pretrained backbone, its tokenizer). `layers` keeps the first n. Raises UserError if there are fewer."""
+    backbone = AutoModel.from_pretrained(source, dtype=torch.float32)
+    config = backbone.config
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(
+                f"reward.layers={layers}, but the backbone {source} has {config.num_hidden_layers} layers.\n"
+                f"Give at most {config.num_hidden_layers}."
+            )
+        stack = layer_stack(backbone)
+        del stack[layers:]
+        config.num_hidden_layers = layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:layers]
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    limit = getattr(config, "max_position_embeddings", None) or max_length
+    model = MultiHeadRewardModel(
+        MultiHeadRewardConfig(
+            backbone=config.to_dict(),
+            preferences=schema.model_dump(mode="json"),
+            pooling=pooling_of(source, config),
+            max_tokens=min(max_length, limit),
+        )
+    )
+    weights = {k: v for k, v in backbone.state_dict().items() if k in model.backbone.state_dict()}
+    model.backbone.load_state_dict(weights)
+    return model, tokenizer
+
+
+def layer_stack(backbone: nn.Module) -> nn.ModuleList:
+    """The backbone's transformer layers: its longest ModuleList."""
+    return max((m for m in backbone.modules() if isinstance(m, nn.ModuleList)), key=len)
+
+
+def pooling_of(source: str, config: Any) -> str:
+    """Pooling by family; a sentence-transformers folder says itself that it was trained to be averaged."""
+    if (Path(source) / "1_Pooling").is_dir():
+        return "mean"
+    if config.model_type in CLS_FAMILIES:
+        return "cls"
+    encoder = getattr(config, "is_encoder_decoder", False) or not getattr(config, "use_cache", False)
+    return "mean" if encoder else "last"
+
+
+def encode(tokenizer: Any, questions: list[str], answers: list[str], max_length: int) -> dict[str, list[list[int]]]:
+    """Question and answer as one sequence per row: the backbone's own pair format, or plain roles where it has none.
+
+    Too long a row loses the start of its question first, then the end of its answer, but keeps a quarter for the question.
+    """
+    pair = tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
+    if not pair:
+        questions = [f"Question: {q}\n\nAnswer:" for q in questions]
+        answers = [f" {a}" for a in answers]
+    q_ids = tokenizer(questions, add_special_tokens=False)["input_ids"]
+    a_ids = tokenizer(answers, add_special_tokens=False)["input_ids"]
+    room = max_length - (3 if pair else 1)
+    rows, types = [], []
+    for q, a in zip(q_ids, a_ids, strict=True):
+        a = a[: room - min(len(q), room // 4)]
+        q = q[len(q) - min(len(q), room - len(a)) :]
+        if pair:
+            ids = [tokenizer.cls_token_id, *q, tokenizer.sep_token_id, *a, tokenizer.sep_token_id]
+            types.append([0] * (len(q) + 2) + [1] * (len(a) + 1))
+        else:
+            ids = [*q, *a, tokenizer.eos_token_id]
+        rows.append(ids)
+    encoded = {"input_ids": rows}
+    if types and "token_type_ids" in tokenizer.model_input_names:
+        encoded["token_type_ids"] = types
+    return encoded
+
+
+AutoConfig.register(MultiHeadRewardConfig.model_type, MultiHeadRewardConfig)
+AutoModel.register(MultiHeadRewardConfig, MultiHeadRewardModel)

@@ -1,0 +1,76 @@
+"""The only way anything in the project scores text: one pass for all heads, batches by length under a token budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from moslim_core.errors import UserError
+from moslim_core.preferences import PreferenceSchema
+from moslim_core.reward.model import MultiHeadRewardModel, encode
+
+
+class RewardScorer:
+    """Class probabilities of (question, answer) pairs. Deterministic and order-preserving."""
+
+    def __init__(self, model: MultiHeadRewardModel, tokenizer: Any, token_budget: int = 8192) -> None:
+        self.model, self.tokenizer, self.token_budget = model.eval(), tokenizer, token_budget
+        self.schema: PreferenceSchema = model.config.schema()
+
+    @classmethod
+    def load(cls, directory: Path, device: str = "cpu") -> RewardScorer:
+        """From a folder that the reward stage wrote. Raises UserError if it is none."""
+        from transformers import AutoTokenizer
+
+        config = directory / "config.json"
+        if not config.is_file() or json.loads(config.read_text()).get("model_type") != "moslim_multi_head_reward":
+            raise UserError(f"{directory} is no reward model of this project.\nGive what `moslim reward` wrote.")
+        model = MultiHeadRewardModel.from_pretrained(directory, local_files_only=True)
+        return cls(model.to(device), AutoTokenizer.from_pretrained(directory, local_files_only=True))
+
+    def __call__(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> dict[str, np.ndarray]:
+        """{preference: (n, K_i) calibrated probabilities} in the order given."""
+        logits = self.logits(questions, answers, on_batch)
+        tensors = {name: torch.from_numpy(values) for name, values in logits.items()}
+        return {name: p.numpy() for name, p in self.model.probabilities(tensors).items()}
+
+    def logits(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> dict[str, np.ndarray]:
+        """{preference: (n, K_i) logits} in the order given."""
+        result = {p.name: np.zeros((len(answers), p.k), dtype=np.float32) for p in self.schema.preferences}
+        if not len(answers):
+            return result
+        encoded = encode(self.tokenizer, list(questions), list(answers), self.model.config.max_tokens)
+        done = 0
+        for rows in self._batches([len(ids) for ids in encoded["input_ids"]]):
+            batch = self.tokenizer.pad({k: [v[i] for i in rows] for k, v in encoded.items()}, return_tensors="pt")
+            with torch.inference_mode():
+                output = self.model(**{k: v.to(self.model.device) for k, v in batch.items()})
+            for name, values in output.items():
+                result[name][rows] = values.cpu().numpy()
+            done += len(rows)
+            on_batch(done)
+        return result
+
+    def _batches(self, lengths: list[int]) -> list[list[int]]:
+        """Row indices, shortest first, so that padded size stays within the token budget (one row at least)."""
+        batches: list[list[int]] = []
+        for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+            if not batches or (len(batches[-1]) + 1) * lengths[index] > self.token_budget:
+                batches.append([])
+            batches[-1].append(index)
+        return batches

@@ -1,0 +1,210 @@
+"""The reward stage's work: fit the multi-head classifier, calibrate it on validation, measure it on test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from moslim_core import models
+from moslim_core.checkpoints import MarkComplete, last_complete
+from moslim_core.data.rows import Row, load_rows, plain_text
+from moslim_core.preferences import PreferenceSchema
+from moslim_core.progress import Progress
+from moslim_core.reward.calibration import fit_temperature
+from moslim_core.reward.losses import masked_cross_entropy
+from moslim_core.reward.metrics import HeadMetrics, head_metrics
+from moslim_core.reward.model import MultiHeadRewardModel, create, encode
+from moslim_core.reward.scorer import RewardScorer
+from moslim_core.settings import ModelSettings, RewardSettings
+
+METRICS_FILE = "metrics.json"
+METRICS = TypeAdapter(dict[str, HeadMetrics])
+
+
+class RatedDataset(Dataset):
+    """Encoded rows with one `levels` vector (m,) each, 0 where not labelled."""
+
+    def __init__(self, rows: list[Row], schema: PreferenceSchema, tokenizer: Any, max_length: int) -> None:
+        self.levels = np.array([[row.labels.get(n, 0) for n in schema.names] for row in rows], dtype=np.int64)
+        self.encoded = encode(tokenizer, [plain_text(r.prompt) for r in rows], [r.response for r in rows], max_length)
+        self.lengths = [len(ids) for ids in self.encoded["input_ids"]]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = {key: values[index] for key, values in self.encoded.items()}
+        return {**item, "levels": self.levels[index], "length": self.lengths[index]}
+
+
+class MultiHeadTrainer(Trainer):
+    """transformers.Trainer with the masked multi-head loss."""
+
+    def __init__(self, *args: Any, class_weights: dict[str, torch.Tensor] | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.class_weights = class_weights
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+        levels = inputs.pop("levels")
+        logits = model(**inputs)
+        by_name = {name: levels[:, i] for i, name in enumerate(logits)}
+        loss = masked_cross_entropy(logits, by_name, self.class_weights)
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"the reward loss is not finite at step {self.state.global_step}: lower reward.learning_rate")
+        return (loss, logits) if return_outputs else loss
+
+
+class _Report(TrainerCallback):
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress.update("training the reward model", state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        kept = {k: v for k, v in (logs or {}).items() if k in ("loss", "grad_norm", "learning_rate")}
+        if kept:
+            self.progress.metrics(kept, state.global_step)
+
+
+def train(
+    settings: RewardSettings,
+    model_settings: ModelSettings,
+    schema: PreferenceSchema,
+    data: Path,
+    split: str,
+    seed: int,
+    cache: Path,
+    checkpoints: Path,
+    output: Path,
+    progress: Progress,
+) -> dict[str, HeadMetrics]:
+    """Train on `data/{split}.jsonl`, calibrate on validation, measure on test; save model, tokenizer and metrics in `output`.
+
+    Resumes from the last checkpoint in `checkpoints`. Returns the metrics on the test split.
+    """
+    from transformers import set_seed
+
+    set_seed(seed)
+    device = models.pick_device(model_settings.device)
+    source = models.resolve(settings.backbone, cache)
+    model, tokenizer = create(source, schema, settings.layers, settings.max_length)
+    max_length = model.config.max_tokens
+    rows = load_rows(data / f"{split}.jsonl")
+    dataset = RatedDataset(rows, schema, tokenizer, max_length)
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        levels = torch.tensor(np.stack([i["levels"] for i in items]))
+        texts = [{k: v for k, v in i.items() if k not in ("levels", "length")} for i in items]
+        return {**tokenizer.pad(texts, return_tensors="pt"), "levels": levels}
+
+    steps = max(1, round(settings.epochs * len(dataset) / settings.batch_size))
+    save_steps = max(10, steps // 4)
+    trainer = MultiHeadTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(checkpoints),
+            max_steps=steps,
+            per_device_train_batch_size=settings.batch_size,
+            warmup_steps=max(1, steps // 10),
+            train_sampling_strategy="group_by_length",
+            logging_steps=max(1, steps // 50),
+            save_steps=save_steps,
+            save_total_limit=2,
+            seed=seed,
+            remove_unused_columns=False,
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=device == "cpu",
+            dataloader_pin_memory=device == "cuda",
+            bf16=device == "cuda" and torch.cuda.is_bf16_supported(),
+        ),
+        train_dataset=dataset,
+        data_collator=collate,
+        callbacks=[_Report(progress), MarkComplete()],
+        optimizers=(_optimiser(model, settings), None),
+        class_weights=_class_weights(dataset.levels, schema) if settings.class_weights == "balanced" else None,
+    )
+    last = last_complete(checkpoints)
+    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+
+    scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer)
+    _calibrate(scorer, load_rows(data / "validation.jsonl"))
+    majority = {
+        p.name: int(np.bincount(dataset.levels[:, i], minlength=p.k + 1)[1:].argmax()) + 1
+        for i, p in enumerate(schema.preferences)
+    }
+    metrics = measure(scorer, load_rows(data / "test.jsonl"), majority, progress)
+    output.mkdir(parents=True, exist_ok=True)
+    scorer.model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    (output / METRICS_FILE).write_bytes(METRICS.dump_json(metrics, indent=1))
+    return metrics
+
+
+def measure(
+    scorer: RewardScorer, rows: list[Row], majority: dict[str, int], progress: Progress
+) -> dict[str, HeadMetrics]:
+    """Metrics per head over the labelled rows. Heads without one are left out."""
+    probabilities = scorer(
+        [plain_text(r.prompt) for r in rows],
+        [r.response for r in rows],
+        on_batch=lambda done: progress.update("measuring the reward model", done, len(rows)),
+    )
+    metrics = {}
+    for index, name in enumerate(scorer.schema.names):
+        labelled = [i for i, row in enumerate(rows) if name in row.labels]
+        if labelled:
+            levels = np.array([rows[i].labels[name] for i in labelled])
+            temperature = scorer.model.config.temperatures[index]
+            metrics[name] = head_metrics(probabilities[name][labelled], levels, majority[name], temperature)
+    return metrics
+
+
+def read_metrics(directory: Path) -> dict[str, HeadMetrics]:
+    """The test metrics that `train` saved beside the model."""
+    return METRICS.validate_json((directory / METRICS_FILE).read_bytes())
+
+
+def _optimiser(model: MultiHeadRewardModel, settings: RewardSettings) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(model.backbone.parameters()), "lr": settings.learning_rate},
+        {"params": list(model.heads.parameters()), "lr": settings.head_learning_rate},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
+
+
+def _calibrate(scorer: RewardScorer, rows: list[Row]) -> None:
+    logits = scorer.logits([plain_text(r.prompt) for r in rows], [r.response for r in rows])
+    temperatures = []
+    for name in scorer.schema.names:
+        labelled = [i for i, row in enumerate(rows) if name in row.labels]
+        levels = np.array([rows[i].labels[name] for i in labelled], dtype=int)
+        temperatures.append(fit_temperature(logits[name][labelled], levels))
+    scorer.model.config.temperatures = temperatures
+
+
+def _class_weights(levels: np.ndarray, schema: PreferenceSchema) -> dict[str, torch.Tensor]:
+    """Inverse level frequency, mean 1 over the levels that occur; absent levels weigh nothing."""
+    weights = {}
+    for index, preference in enumerate(schema.preferences):
+        counts = np.bincount(levels[:, index], minlength=preference.k + 1)[1:].astype(float)
+        inverse = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
+        weights[preference.name] = torch.tensor(inverse / inverse[inverse > 0].mean(), dtype=torch.float32)
+    return weights
+
+
+def dump_metrics(metrics: dict[str, HeadMetrics]) -> dict[str, float]:
+    """Flat numbers for a tracker: head/<preference>/<figure>."""
+    flat = {}
+    for name, head in metrics.items():
+        for key, value in head.model_dump(exclude={"confusion"}).items():
+            if value is not None:
+                flat[f"head/{name}/{key}"] = float(value)
+    return flat

@@ -1,0 +1,140 @@
+"""The settings of a run: one class for the YAML profile, the command line, the Prefect form and the error message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moslim_core.models import DeviceName, DType
+from moslim_core.preferences import Placement, PreferenceSchema
+
+
+class Section(BaseModel):
+    """A part of the settings: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelColumn(Section):
+    """Where one preference's level stands in the rated rows."""
+
+    column: str | None = Field(default=None, description="column name; default: the preference's name")
+    levels: dict[str, int | None] | None = Field(
+        default=None, description="rating (written as text) -> level, null to mask it; default: ratings are levels 1..K"
+    )
+
+
+class ColumnSettings(Section):
+    """How rated rows are read."""
+
+    prompt: str = Field(default="prompt", description="column of the user's prompt")
+    response: str = Field(default="response", description="column of the answer")
+    source: str | None = Field(default="source", description="column naming the row's source, if there is one")
+    labels: dict[str, LabelColumn] = Field(default_factory=dict, description="preference -> its column and level mapping")
+
+
+class DataSettings(Section):
+    """Rated answers: what trains the reward model."""
+
+    source: Literal["starter", "jsonl"] = Field(default="starter", description="starter: the packaged set; jsonl: data.path")
+    path: Path | None = Field(
+        default=None,
+        description="JSON lines file (.jsonl or .jsonl.gz), or a folder with train, and optionally val and test, files",
+    )
+    columns: ColumnSettings = Field(default_factory=ColumnSettings, description="column and level mapping")
+    limit: int | None = Field(default=None, ge=20, description="use at most this many rated rows (chosen by hash)")
+    validation_fraction: float = Field(default=0.08, gt=0, lt=0.5, description="share of prompts held out for calibration")
+    test_fraction: float = Field(default=0.10, gt=0, lt=0.5, description="share of prompts held out for reward metrics and evaluation")
+
+
+class ModelSettings(Section):
+    """The chat model to align."""
+
+    base: str = Field(default="smollm2-135m", description="hub id, local directory, or a packaged model (smollm2-135m)")
+    dtype: DType = Field(default="auto", description="auto: bfloat16 on GPUs and CPUs with AMX, else float32")
+    device: DeviceName = Field(default="auto", description="auto: CUDA, else MPS, else CPU")
+
+
+class RewardSettings(Section):
+    """The multi-head reward model."""
+
+    backbone: str = Field(default="minilm-l6", description="hub id, local directory, or a packaged model (minilm-l6)")
+    layers: int | None = Field(default=None, ge=1, description="keep only the first n layers of the backbone; default: all")
+    epochs: float = Field(default=2.0, gt=0, description="passes over the rated rows")
+    learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of the backbone (AdamW, linear decay)")
+    head_learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of the heads, which start from nothing")
+    batch_size: int = Field(default=32, ge=1, description="rows per optimiser step")
+    max_length: int = Field(default=192, ge=16, description="tokens of question and answer together; longer rows are cut")
+    class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: inverse level frequency")
+    seed: int | None = Field(default=None, description="seed of this stage; default: the run's seed")
+
+
+class MappingSettings(Section):
+    """Class probabilities and targets -> one scalar (METHOD section 3)."""
+
+    utility: Literal["target_probability", "log_probability", "ordinal", "within_sample_z"] = Field(
+        default="ordinal", description="how well an answer fits one target"
+    )
+    standardisation: Literal["none", "batch", "running", "reference"] = Field(
+        default="batch", description="where mean and standard deviation of a utility come from"
+    )
+    aggregation: Literal["active_mean", "sum", "paper"] = Field(default="active_mean", description="how preferences add up")
+    weights: dict[str, float] = Field(default_factory=dict, description="preference -> weight >= 0; default 1")
+
+
+class PolicySettings(Section):
+    """Reinforcement learning of the one policy."""
+
+    optimiser: Literal["rloo"] = Field(default="rloo", description="policy optimiser")
+    prompts: Path | None = Field(default=None, description="JSON lines file or folder of prompts; default: the data's prompts")
+    placement: Placement = Field(default="user_suffix", description="where the preference instruction stands")
+    steps: int = Field(default=100, ge=1, description="optimiser steps")
+    prompts_per_step: int = Field(default=8, ge=1, description="different prompts per step")
+    group_size: int = Field(default=4, ge=2, description="answers per prompt")
+    micro_batch: int = Field(default=32, ge=1, description="answers per forward and backward pass")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
+    max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts are refused before training starts")
+    temperature: float = Field(default=1.0, gt=0, description="sampling temperature of rollouts")
+    learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of the adapter (AdamW)")
+    beta: float = Field(default=0.02, ge=0, description="weight of the sequence KL to the starting policy, in nats")
+    normalise_advantages: bool = Field(default=True, description="divide a step's advantages by their standard deviation")
+    lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear layers")
+    none_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of prompts that ask for no preference")
+    held_out_fraction: float = Field(default=0.05, ge=0, le=0.25, description="share of level pairs kept from training")
+    checkpoint_every: int = Field(default=5, ge=1, description="steps between checkpoints; the last two are kept")
+
+
+class EvaluationSettings(Section):
+    """Controllability on an independent judge, always beside the starting model under the same instructions."""
+
+    suite: tuple[Literal["controllability"], ...] = Field(default=("controllability",), description="what to evaluate")
+    judge: Literal["annotators", "reward_model"] = Field(
+        default="annotators",
+        description="annotators: the schema's rules; reward_model: a second one, on a disjoint half of the data with another seed",
+    )
+    judge_backbone: str | None = Field(default=None, description="backbone of the judge; default: reward.backbone")
+    limit: int = Field(default=64, ge=2, description="evaluation prompts; each is asked for under every request")
+    temperature: float = Field(default=0.7, ge=0, description="sampling temperature; 0 is greedy")
+    batch_size: int = Field(default=64, ge=1, description="answers generated at once")
+    bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples by prompt for 95 % intervals")
+
+
+class Settings(Section):
+    """Everything that `moslim run` needs."""
+
+    work_dir: Path = Field(default=Path(".moslim"), description="everything is written below this folder")
+    seed: int = Field(default=0, ge=0, description="seed of data splits, sampling and training")
+    data: DataSettings = Field(default_factory=DataSettings)
+    preferences: PreferenceSchema = Field(description="what can be asked for")
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    reward: RewardSettings = Field(default_factory=RewardSettings)
+    mapping: MappingSettings = Field(default_factory=MappingSettings)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    placement: Literal["inline"] = Field(default="inline", description="inline: all stages run on this machine")
+
+    def dump(self) -> dict[str, Any]:
+        """Plain JSON data, the form in which settings travel to stages and into records."""
+        return self.model_dump(mode="json")

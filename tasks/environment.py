@@ -1,0 +1,63 @@
+"""The process environment of a run: everything below one work directory, every library's telemetry off. Import before the libraries."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from moslim_core.errors import UserError
+
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    # MLflow prints an emoji link per run otherwise, and Git is no part of a run's identity here.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def prepare(work_dir: Path) -> Path:
+    """Create the work directory and point every library's state into it; returns it as an absolute path.
+
+    Raises UserError if it can't be written. What the user's own environment sets wins.
+    """
+    work_dir = work_dir.expanduser().absolute()
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"work_dir={work_dir} can't be written ({error.strerror or error}).\nGive a folder of yours with --set work_dir=PATH."
+        ) from error
+    places = {
+        "PREFECT_HOME": work_dir / "prefect",
+        "PREFECT_LOCAL_STORAGE_PATH": work_dir / "prefect" / "storage",
+        "HF_DATASETS_CACHE": work_dir / "cache" / "datasets",
+        "MPLCONFIGDIR": work_dir / "cache" / "matplotlib",
+    }
+    for name, value in {**QUIET, **{k: str(v) for k, v in places.items()}}.items():
+        os.environ.setdefault(name, value)
+    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
+    return work_dir
+
+
+def model_cache(work_dir: Path) -> Path:
+    """Where converted packaged models are kept: MOSLIM_MODEL_CACHE, else below the work directory."""
+    return Path(os.environ.get("MOSLIM_MODEL_CACHE") or work_dir / "models").absolute()
+
+
+def versions() -> dict[str, str]:
+    """Versions that a stage's result may depend on, read without importing the packages."""
+    from importlib.metadata import version
+
+    found = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
+    return {**found, "python": ".".join(map(str, sys.version_info[:2]))}

@@ -1,0 +1,92 @@
+"""`<work_dir>/latest/`: the last run's report, summary and models, where a person and a script find them; links in Prefect."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moslim_core.settings import Settings
+from tasks.evaluate import SYSTEMS, read
+from tasks.report import PAGE
+from tasks.stage import Outcome, ledger_of
+
+LINKS = {"train_reward": "reward_model", "train_policy": "policy"}
+
+
+def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
+    """Renew `latest/` from a finished pipeline, and link the report from the Prefect run."""
+    ledger = ledger_of(settings.work_dir)
+    latest = settings.work_dir / "latest"
+    latest.mkdir(exist_ok=True)
+    for stage, name in LINKS.items():
+        if stage in outcomes:
+            _link(latest / name, ledger.download(outcomes[stage].ref.uri))
+    if "report" not in outcomes:
+        return
+    page = ledger.download(outcomes["report"].ref.uri) / PAGE
+    shutil.copyfile(page, latest / f".{PAGE}")
+    os.replace(latest / f".{PAGE}", latest / PAGE)
+    ledger.client.log_artifact(run_id, str(page))
+    evaluation = ledger.download(outcomes["evaluate"].ref.uri)
+    write_summary(latest, {"run_id": run_id, **_summary(outcomes, evaluation)})
+    _prefect_artifacts(latest / PAGE, outcomes, evaluation)
+
+
+def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
+    """Merge `values` into latest/summary.json."""
+    file = latest / "summary.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    if known.get("run_id") != values.get("run_id", known.get("run_id")):
+        known = {}
+    partial = latest / ".summary.json"
+    partial.write_text(json.dumps({**known, **values}, indent=1))
+    os.replace(partial, file)
+
+
+def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any]:
+    control = {system: read(evaluation, system) for system in SYSTEMS}
+    return {
+        "controllability": {s: c.model_dump(mode="json") for s, c in control.items()},
+        "stages": {
+            name: {"seconds": round(o.seconds, 1), "cached": o.cached, "reference": o.ref.model_dump()}
+            for name, o in outcomes.items()
+        },
+        "metrics": {name: o.metrics for name, o in outcomes.items()},
+    }
+
+
+def _link(path: Path, target: Path) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target, path.parent))
+    os.replace(temporary, path)
+
+
+def _prefect_artifacts(page: Path, outcomes: Mapping[str, Outcome], evaluation: Path) -> None:
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    before, after = (read(evaluation, system) for system in SYSTEMS)
+    create_table_artifact(
+        [
+            {
+                "preference": name,
+                "Spearman, starting model": str(before.preferences[name].spearman),
+                "Spearman, policy": str(control.spearman),
+                "MAE, starting model": str(before.preferences[name].mae),
+                "MAE, policy": str(control.mae),
+            }
+            for name, control in after.preferences.items()
+        ],
+        key="controllability",
+        description="Requested against obtained levels, 95 % intervals.",
+    )
+    create_markdown_artifact(
+        f"Report: `{page}`\n\nMLflow runs: "
+        + ", ".join(f"{name} `{o.ref.run_id}`{' (reused)' if o.cached else ''}" for name, o in outcomes.items()),
+        key="report",
+        description="The report and the runs it came from.",
+    )

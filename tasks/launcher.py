@@ -1,0 +1,110 @@
+"""Runs a stage's work in a child process: its events are followed, its end is reported, and it never outlives its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from moslim_core.errors import UserError
+
+POLL = 0.2
+GRACE = 5.0
+LAST_LINES = 15
+USER_ERROR = 2
+
+
+def guarded(command: list[str]) -> list[str]:
+    """`command` as a process that dies with this one."""
+    return [sys.executable, "-m", "tasks.guard", str(os.getpid()), *command]
+
+
+def memory_of(process: psutil.Process) -> int:
+    """Bytes resident in a process and all below it."""
+    total = 0
+    try:
+        tree = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for member in tree:
+        try:
+            total += member.memory_info().rss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total
+
+
+def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str, Any]], None]) -> int:
+    """Run `tasks.worker` on a job file; returns its peak resident bytes.
+
+    New lines of `events` go to `on_event` as they come. Raises UserError if the worker met one, RuntimeError with its last
+    lines if it died. Any exception here (a cancellation too) kills the worker and what it started.
+    """
+    seen = events.stat().st_size if events.exists() else 0
+    command = guarded([sys.executable, "-m", "tasks.worker", str(job)])
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    tail: deque[str] = deque(maxlen=LAST_LINES)
+    reader = threading.Thread(target=_drain, args=(child, log, tail), daemon=True)
+    reader.start()
+    process = psutil.Process(child.pid)
+    peak = 0
+    try:
+        while child.poll() is None:
+            time.sleep(POLL)
+            peak = max(peak, memory_of(process))
+            seen = _follow(events, seen, on_event)
+        _follow(events, seen, on_event)
+    finally:
+        _stop(child)
+    reader.join(timeout=GRACE)
+    if child.returncode == USER_ERROR:
+        raise UserError(Path(f"{job}.error").read_text(encoding="utf-8"))
+    if child.returncode != 0:
+        raise RuntimeError(f"the worker ended with code {child.returncode} (whole log: {log}):\n" + "\n".join(tail))
+    return peak
+
+
+def _drain(child: subprocess.Popen[bytes], log: Path, tail: deque[str]) -> None:
+    assert child.stdout is not None
+    with log.open("ab") as file:
+        for line in child.stdout:
+            file.write(line)
+            file.flush()
+            tail.append(line.decode(errors="replace").rstrip())
+
+
+def _follow(events: Path, seen: int, on_event: Callable[[dict[str, Any]], None]) -> int:
+    """Hand over the whole lines after byte `seen`; returns where they end."""
+    if not events.exists():
+        return seen
+    with events.open("rb") as file:
+        file.seek(seen)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            seen += len(line)
+            on_event(json.loads(line))
+    return seen
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is not None:
+            return
+        try:
+            os.killpg(child.pid, sign)
+            child.wait(timeout=GRACE)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue

@@ -1,0 +1,167 @@
+"""MLflow as the ledger: a parent run per pipeline, a child run per stage, and which stage outputs already exist."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock
+
+from tasks.references import ArtifactRef, intact_digest
+
+EXPERIMENT = "moslim"
+STAGE, FINGERPRINT, DIGEST, KIND, OWNER = (
+    "moslim.stage",
+    "moslim.fingerprint",
+    "moslim.output_digest",
+    "moslim.kind",
+    "moslim.owner",
+)
+OUTPUT = "output"
+METRIC_BATCH = 900
+PARAM_LIMIT = 5000
+
+
+def owner() -> str:
+    """This process, in a way that outlives the reuse of process numbers."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def is_alive(name: str) -> bool:
+    """Whether the process named by `owner` still runs; processes of other machines are taken to be alive."""
+    host, pid, started = name.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 2
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Ledger:
+    """Runs and artefacts. The store is MLFLOW_TRACKING_URI, else SQLite below the work directory."""
+
+    def __init__(self, work_dir: Path) -> None:
+        from mlflow import MlflowClient
+
+        home = work_dir / "mlflow"
+        home.mkdir(parents=True, exist_ok=True)
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+        # Several processes that open a new SQLite store at once all fail: one makes it, the others wait.
+        with FileLock(str(home / "init.lock")):
+            self.client = MlflowClient(self.uri)
+            experiment = self.client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                local = "sqlite" in self.uri
+                location = (home / "artifacts").as_uri() if local else None
+                self.experiment_id = self.client.create_experiment(EXPERIMENT, artifact_location=location)
+            else:
+                self.experiment_id = experiment.experiment_id
+
+    def reconcile(self) -> None:
+        """Close the runs whose process died: an interrupted run never stays RUNNING for ever."""
+        for run in self._search("attributes.status = 'RUNNING'"):
+            if not is_alive(run.data.tags.get(OWNER, owner())):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def open_pipeline(self, fingerprint: str, name: str, params: Mapping[str, Any]) -> str:
+        """The run id of this pipeline: an interrupted one of the same fingerprint is taken up again."""
+        return self._open("pipeline", fingerprint, name, params, None)
+
+    def open_stage(self, stage: str, fingerprint: str, parent: str | None, params: Mapping[str, Any]) -> str:
+        """The run id of this stage below `parent`; an interrupted run of the same fingerprint is taken up again."""
+        return self._open(stage, fingerprint, stage, params, parent)
+
+    def _open(self, stage: str, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None) -> str:
+        for run in self._search(f"tags.`{STAGE}` = '{stage}' and tags.`{FINGERPRINT}` = '{fingerprint}'"):
+            if run.info.status != "FINISHED":
+                self.client.update_run(run.info.run_id, status="RUNNING")
+                self.client.set_tag(run.info.run_id, OWNER, owner())
+                if parent:
+                    self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
+                return run.info.run_id
+        tags = {STAGE: stage, FINGERPRINT: fingerprint, OWNER: owner(), "mlflow.runName": name}
+        if parent:
+            tags["mlflow.parentRunId"] = parent
+        run_id = self.client.create_run(self.experiment_id, tags=tags).info.run_id
+        from mlflow.entities import Param
+
+        self.client.log_batch(run_id, params=[Param(k, str(v)[:PARAM_LIMIT]) for k, v in flatten(params).items()])
+        return run_id
+
+    def finished(self, stage: str, fingerprint: str) -> ArtifactRef | None:
+        """The output of a finished run of this stage and fingerprint, if it is still there and intact."""
+        where = f"tags.`{STAGE}` = '{stage}' and tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
+        for run in self._search(where):
+            tags = run.data.tags
+            ref = ArtifactRef(
+                kind=tags.get(KIND, ""), uri=f"runs:/{run.info.run_id}/{OUTPUT}", digest=tags.get(DIGEST, ""), run_id=run.info.run_id
+            )
+            try:
+                if intact_digest(self.download(ref.uri)) == ref.digest:
+                    return ref
+            except Exception:  # noqa: BLE001 - whatever a store raises for a missing artefact, the stage has to run again
+                continue
+        return None
+
+    def log_points(self, run_id: str, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Metric points (step, values); a point that the run has already is not logged twice (a resumed run repeats some)."""
+        from mlflow.entities import Metric
+
+        known: dict[str, set[int]] = {}
+        metrics = []
+        now = int(time.time() * 1000)
+        for step, values in points:
+            for key, value in values.items():
+                if key not in known:
+                    known[key] = {m.step for m in self.client.get_metric_history(run_id, key)}
+                if step not in known[key]:
+                    known[key].add(step)
+                    metrics.append(Metric(key, value, now, step))
+        for start in range(0, len(metrics), METRIC_BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRIC_BATCH])
+
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str) -> None:
+        """An input of a run, as an MLflow dataset with its digest."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        entity = Dataset(name=name, digest=digest[:36], source_type="moslim", source=source)
+        self.client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", name)])])
+
+    def finish(self, run_id: str, kind: str, output: Path, digest: str) -> ArtifactRef:
+        """Upload `output` and close the run as FINISHED; the tags that make it findable come last."""
+        self.client.log_artifacts(run_id, str(output), OUTPUT)
+        self.client.set_tag(run_id, KIND, kind)
+        self.client.set_tag(run_id, DIGEST, digest)
+        self.client.set_terminated(run_id, "FINISHED")
+        shutil.rmtree(output, ignore_errors=True)
+        return ArtifactRef(kind=kind, uri=f"runs:/{run_id}/{OUTPUT}", digest=digest, run_id=run_id)
+
+    def close(self, run_id: str, status: str) -> None:
+        self.client.set_terminated(run_id, status)
+
+    def download(self, uri: str) -> Path:
+        """A local folder with the artefact: the store's own where it is on this machine."""
+        import mlflow
+
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
+
+    def _search(self, where: str) -> list[Any]:
+        return list(self.client.search_runs([self.experiment_id], where, order_by=["attributes.start_time DESC"]))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

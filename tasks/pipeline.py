@@ -1,0 +1,34 @@
+"""The pipeline's own run in the ledger: parent of its stages, with their key numbers for MLflow's compare view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moslim_core.settings import Settings
+from tasks.references import digest_of
+from tasks.stage import Outcome, ledger_of
+
+
+def _section(settings: Settings) -> dict[str, Any]:
+    return {k: v for k, v in settings.dump().items() if k != "work_dir"}
+
+
+def open_pipeline(settings: Settings, until: str) -> str:
+    """The parent run's id: that of an interrupted run with the same settings, else a new one."""
+    ledger = ledger_of(settings.work_dir)
+    ledger.reconcile()
+    section = _section(settings)
+    name = "align" if until == "report" else f"align until {until}"
+    return ledger.open_pipeline(digest_of({"settings": section, "until": until}), name, section)
+
+
+def close_pipeline(settings: Settings, run_id: str, status: str, outcomes: Mapping[str, Outcome]) -> None:
+    """Record key numbers, which stage run each result came from, and the end."""
+    ledger = ledger_of(settings.work_dir)
+    numbers: dict[str, float] = {}
+    for name, outcome in outcomes.items():
+        numbers |= {f"seconds/{name}": outcome.seconds} | outcome.metrics
+        ledger.client.set_tag(run_id, f"moslim.run.{name}", outcome.ref.run_id)
+    ledger.log_points(run_id, [(0, numbers)])
+    ledger.close(run_id, status)

@@ -1,0 +1,73 @@
+"""What travels between tasks: references to outputs, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+MANIFEST = "manifest.json"
+STAGE_FILE = "stage.json"
+# Seconds and memory differ between runs with the same result, so they do not count in its digest.
+_UNCOUNTED = (MANIFEST, STAGE_FILE)
+
+
+class ArtifactRef(BaseModel):
+    """An output of a stage: where it is, what it must be, which run made it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    uri: str
+    digest: str
+    run_id: str
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of JSON data, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_digest(path: Path | None) -> str | None:
+    """Digest of a file's bytes or of all files below a folder, by relative name; None for no path or a missing one."""
+    if path is None or not path.exists():
+        return None
+    if path.is_file():
+        return file_digest(path)
+    return digest_of({str(f.relative_to(path)): file_digest(f) for f in sorted(path.rglob("*")) if f.is_file()})
+
+
+def write_manifest(directory: Path) -> str:
+    """Record size and sha256 of every file below `directory`; returns the digest of the whole."""
+    files = {
+        str(f.relative_to(directory)): {"bytes": f.stat().st_size, "sha256": file_digest(f)}
+        for f in sorted(directory.rglob("*"))
+        if f.is_file() and f.name != MANIFEST
+    }
+    (directory / MANIFEST).write_text(json.dumps(files, indent=1))
+    return _digest(files)
+
+
+def intact_digest(directory: Path) -> str | None:
+    """The digest of `directory` if every file of its manifest is there unchanged, else None."""
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        return None
+    files: dict[str, dict[str, Any]] = json.loads(manifest.read_text())
+    for name, recorded in files.items():
+        file = directory / name
+        if not file.is_file() or file.stat().st_size != recorded["bytes"] or file_digest(file) != recorded["sha256"]:
+            return None
+    return _digest(files)
+
+
+def _digest(files: dict[str, dict[str, Any]]) -> str:
+    return digest_of({name: recorded["sha256"] for name, recorded in files.items() if name not in _UNCOUNTED})

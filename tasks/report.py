@@ -1,0 +1,132 @@
+"""Stage `report`: what all stages found -> one self-contained HTML page, the same pictures as PNG."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from moslim_core.settings import Settings
+from tasks.evaluate import SYSTEMS
+from tasks.references import ArtifactRef
+from tasks.stage import Job, Outcome, Stage, read_record, run_stage
+from tasks.train_policy import TRAINING_LOG
+
+PAGE = "report.html"
+SAMPLES = 2
+STAGES = {
+    "rows": "label",
+    "reward_model": "train_reward",
+    "judge": "train_judge",
+    "policy": "train_policy",
+    "evaluation": "evaluate",
+}
+
+
+def _section(settings: Settings) -> dict[str, Any]:
+    return {k: v for k, v in settings.dump().items() if k != "work_dir"}
+
+
+STAGE = Stage("report", version=1, kind="report", section=_section)
+
+
+def work(job: Job) -> dict[str, float]:
+    from moslim_core.progress import Progress
+    from moslim_core.report import all_figures, render, save_png
+
+    progress = Progress(job.events)
+    content = build_content(job.settings, job.inputs)
+    progress.update("drawing the report", 0, 1)
+    figures = all_figures(content)
+    job.output.mkdir(parents=True)
+    (job.output / PAGE).write_text(render(content), encoding="utf-8")
+    (job.output / "figures").mkdir()
+    for name, figure in figures.items():
+        save_png(figure, job.output / "figures" / f"{name}.png")
+    progress.update("drawing the report", 1, 1)
+    return {}
+
+
+def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
+    """What the page shows, from the stages' outputs."""
+    from moslim_core.report import ReportContent
+    from moslim_core.reward.training import read_metrics
+    from tasks.evaluate import read
+
+    evaluation = inputs["evaluation"]
+    notes = []
+    if settings.evaluation.judge == "annotators":
+        notes.append("The judge's rules also labelled the reward model's data; the reward model itself was never the judge.")
+    before, after = (read(evaluation, system) for system in SYSTEMS)
+    if after.truncated > 0.2:
+        notes.append(
+            f"{after.truncated:.0%} of the policy's and {before.truncated:.0%} of the starting model's answers were cut at "
+            f"policy.max_new_tokens={settings.policy.max_new_tokens}; what stands above describes the cut text."
+        )
+    return ReportContent(
+        title=f"One policy, {len(settings.preferences)} preferences: {settings.model.base}",
+        created=datetime.now(UTC).isoformat(timespec="minutes"),
+        preferences=settings.preferences,
+        base_model=settings.model.base,
+        before=before,
+        after=after,
+        judge=json.loads((evaluation / "judge.json").read_text())["describe"],
+        training=training_points(inputs["policy"] / TRAINING_LOG),
+        reward_heads=read_metrics(inputs["reward_model"]),
+        samples=_samples(settings, evaluation),
+        data_card=json.loads((inputs["rows"] / "data_card.json").read_text()),
+        seconds={STAGES[name]: read_record(path)["seconds"] for name, path in inputs.items()},
+        peak_memory_gb=None,
+        settings=_section(settings),
+        notes=notes,
+    )
+
+
+def training_points(path: Path) -> list[dict[str, float]]:
+    """One dict per step; a step that a resumed run repeated counts once, as it was last."""
+    from moslim_core.data.rows import read_json_lines
+
+    points = {e["step"]: {"step": e["step"], **e["values"]} for _, e in read_json_lines(path) if e["event"] == "metrics"}
+    return [points[step] for step in sorted(points)]
+
+
+def _samples(settings: Settings, evaluation: Path) -> list[Any]:
+    """The first prompts' answers at every level of each steered preference, side by side."""
+    from moslim_core.data.rows import plain_text, read_json_lines
+    from moslim_core.report import Sample, SampleRow
+
+    prompts = [plain_text(value["prompt"]) for _, value in read_json_lines(evaluation / "prompts.jsonl")]
+    answers = {
+        system: {
+            (row["prompt"], *sorted(row["targets"].items())): row
+            for _, row in read_json_lines(evaluation / f"answers.{system}.jsonl")
+        }
+        for system in SYSTEMS
+    }
+    samples = []
+    for preference in settings.preferences.preferences:
+        for index in range(min(SAMPLES, len(prompts)) if not preference.is_guard else 0):
+            rows = []
+            for level in preference.requestable:
+                before, after = (answers[system][(index, (preference.name, level))] for system in SYSTEMS)
+                rows.append(
+                    SampleRow(
+                        level=level,
+                        before=before["text"],
+                        after=after["text"],
+                        before_obtained=before["levels"].get(preference.name),
+                        after_obtained=after["levels"].get(preference.name),
+                    )
+                )
+            samples.append(Sample(prompt=prompts[index], preference=preference.name, rows=rows))
+    return samples
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report(settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
+    """What all stages found -> one self-contained HTML page, the same pictures as PNG."""
+    return run_stage(STAGE, settings, inputs, parent)

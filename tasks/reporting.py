@@ -1,0 +1,77 @@
+"""What a person sees while stages run: the terminal's bars, Prefect's progress artifact and its log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import Any, Protocol
+from uuid import UUID
+
+log = logging.getLogger("moslim")
+
+ARTIFACT_SECONDS = 3.0
+
+
+class Listener(Protocol):
+    """A display of progress. The command line sets one; a worker has none."""
+
+    def progress(self, stage: str, phase: str, done: int, total: int) -> None: ...
+
+    def announce(self, stage: str, state: str) -> None: ...
+
+
+listener: Listener | None = None
+_artifacts: dict[str, tuple[UUID, float]] = {}
+
+
+def announce(stage: str, state: str, message: str) -> None:
+    """`state` is running, resuming, reused, done or failed."""
+    _run_logger().info(message)
+    if listener:
+        listener.announce(stage, state)
+    if state in ("done", "reused"):
+        _show(stage, 100.0, message, force=True)
+
+
+def progress(stage: str, phase: str, done: int, total: int) -> None:
+    """`done` of `total` units of `phase`."""
+    if listener:
+        listener.progress(stage, phase, done, total)
+    _show(stage, 100.0 * done / max(total, 1), f"{phase}: {done} of {total}")
+
+
+def _show(stage: str, percent: float, text: str, force: bool = False) -> None:
+    """Update the stage's progress artifact, at most every few seconds. A server that is away must not stop the work."""
+    known = _artifacts.get(stage)
+    if known and not force and time.monotonic() - known[1] < ARTIFACT_SECONDS:
+        return
+    with _server_may_be_away():
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+        from prefect.context import TaskRunContext
+
+        if TaskRunContext.get() is None:
+            return
+        if known is None:
+            created: Any = create_progress_artifact(percent, key=f"{stage.replace('_', '-')}-progress", description=text)
+            _artifacts[stage] = (created, time.monotonic())
+        else:
+            update_progress_artifact(known[0], progress=percent, description=text)
+            _artifacts[stage] = (known[0], time.monotonic())
+
+
+@contextlib.contextmanager
+def _server_may_be_away() -> Any:
+    import httpx
+
+    try:
+        yield
+    except (httpx.HTTPError, OSError) as error:
+        log.warning("Prefect did not take a progress update: %s", error)
+
+
+def _run_logger() -> Any:
+    from prefect.context import TaskRunContext
+    from prefect.logging import get_run_logger
+
+    return get_run_logger() if TaskRunContext.get() is not None else log

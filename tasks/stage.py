@@ -1,0 +1,188 @@
+"""The stage contract: a pure function of settings, input digests and version, run once, recorded, resumed after a kill.
+
+    fingerprint -> an intact output of a finished run? reuse it : run the work in a child process, record, publish
+
+Work happens in `work_dir/stages/<fingerprint>/`; an output is visible only when the ledger has all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pydantic import BaseModel
+
+from moslim_core.settings import Settings
+from tasks import environment, reporting
+from tasks.launcher import run_worker
+from tasks.ledger import Ledger
+from tasks.references import STAGE_FILE, ArtifactRef, digest_of, write_manifest
+
+log = logging.getLogger(__name__)
+
+LEDGER_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the pipeline. `section` gives the settings that its result depends on; raise `version` when its results change."""
+
+    name: str
+    version: int
+    kind: str
+    section: Callable[[Settings], dict[str, Any]]
+
+
+class Job(BaseModel):
+    """What the child process is told."""
+
+    stage: str
+    settings: Settings
+    inputs: dict[str, Path]
+    output: Path
+    checkpoints: Path
+    events: Path
+    cache: Path
+
+
+class Outcome(BaseModel):
+    """A stage's output and what it cost; `cached` if an earlier run made it."""
+
+    ref: ArtifactRef
+    stage: str
+    cached: bool
+    seconds: float
+    metrics: dict[str, float]
+
+
+@cache
+def ledger_of(work_dir: Path) -> Ledger:
+    """The ledger of a work directory, opened once per process."""
+    return Ledger(work_dir)
+
+
+def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef]) -> str:
+    """Of everything that the stage's result depends on, the versions, the dtype and the device type included."""
+    return digest_of(
+        {
+            "stage": stage.name,
+            "version": stage.version,
+            "settings": stage.section(settings),
+            "inputs": {name: ref.digest for name, ref in inputs.items()},
+            "packages": environment.versions(),
+            "compute": list(compute(settings)),
+        }
+    )
+
+
+@cache
+def _picked(device: str, dtype: str) -> tuple[str, str]:
+    from moslim_core import models
+
+    where = models.pick_device(device)  # type: ignore[arg-type]
+    return where, str(models.pick_dtype(dtype, where))  # type: ignore[arg-type]
+
+
+def compute(settings: Settings) -> tuple[str, str]:
+    """(device type, dtype) that the run uses."""
+    return _picked(settings.model.device, settings.model.dtype)
+
+
+def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None) -> Outcome:
+    """The stage's output: that of an earlier run if it is intact, else made now, by one process at a time."""
+    ledger = ledger_of(settings.work_dir)
+    key = fingerprint(stage, settings, inputs)
+    locks = settings.work_dir / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(locks / f"{key}.lock")):
+        found = ledger.finished(stage.name, key)
+        if found is not None:
+            recorded = read_record(ledger.download(found.uri))
+            reporting.announce(stage.name, "reused", f"{stage.name}: reused run {found.run_id} (same fingerprint {key[:12]})")
+            return Outcome(ref=found, stage=stage.name, cached=True, **recorded)
+        return _work(stage, settings, inputs, parent, ledger, key)
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """{seconds, metrics} that a stage left beside its output."""
+    return json.loads((directory / STAGE_FILE).read_text())
+
+
+def _work(
+    stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None, ledger: Ledger, key: str
+) -> Outcome:
+    run_id = ledger.open_stage(stage.name, key, parent, stage.section(settings))
+    for name, ref in inputs.items():
+        ledger.log_dataset(run_id, name, ref.digest, ref.uri)
+    home = settings.work_dir / "stages" / key
+    home.mkdir(parents=True, exist_ok=True)
+    output, events, clock = home / "output", home / "events.jsonl", home / "seconds"
+    shutil.rmtree(output, ignore_errors=True)
+    spent = float(clock.read_text()) if clock.exists() else 0.0
+    job = Job(
+        stage=stage.name,
+        settings=settings,
+        inputs={name: ledger.download(ref.uri) for name, ref in inputs.items()},
+        output=output,
+        checkpoints=home / "checkpoints",
+        events=events,
+        cache=environment.model_cache(settings.work_dir),
+    )
+    file = home / "job.json"
+    file.write_text(job.model_dump_json(indent=1))
+    recorder = _Recorder(stage.name, ledger, run_id, clock, spent)
+    resumed = "resuming" if job.checkpoints.exists() else "running"
+    reporting.announce(stage.name, resumed, f"{stage.name}: {resumed}, run {run_id}, fingerprint {key[:12]}")
+    try:
+        peak = run_worker(file, events, home / "worker.log", recorder)
+        recorder.flush()
+    except BaseException as error:
+        recorder.flush()
+        # A failure or a cancellation is on record at once; a kill of this very process is closed by the next command.
+        ledger.close(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        reporting.announce(stage.name, "failed", f"{stage.name}: failed")
+        raise
+    seconds = recorder.seconds()
+    metrics = json.loads((home / "metrics.json").read_text())
+    record = {"seconds": seconds, "metrics": metrics, "peak_memory_gb": peak / 1e9}
+    (output / STAGE_FILE).write_text(json.dumps({"seconds": seconds, "metrics": metrics}, indent=1))
+    ledger.log_points(run_id, [(0, {**metrics, "seconds": seconds, "peak_memory_gb": record["peak_memory_gb"]})])
+    ref = ledger.finish(run_id, stage.kind, output, write_manifest(output))
+    shutil.rmtree(home, ignore_errors=True)
+    reporting.announce(stage.name, "done", f"{stage.name}: done in {seconds:.0f} s")
+    return Outcome(ref=ref, stage=stage.name, cached=False, seconds=seconds, metrics=metrics)
+
+
+class _Recorder:
+    """Takes a worker's events: progress to whoever listens, metric points to the ledger in batches."""
+
+    def __init__(self, stage: str, ledger: Ledger, run_id: str, clock: Path, spent: float) -> None:
+        self.stage, self.ledger, self.run_id, self.clock, self.spent = stage, ledger, run_id, clock, spent
+        self.started = self.flushed = time.monotonic()
+        self.points: list[tuple[int, dict[str, float]]] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "metrics":
+            self.points.append((event["step"], event["values"]))
+        else:
+            reporting.progress(self.stage, event["phase"], event["done"], event["total"])
+        if time.monotonic() - self.flushed > LEDGER_SECONDS:
+            self.flush()
+
+    def seconds(self) -> float:
+        """Seconds of work, those of interrupted attempts included."""
+        return self.spent + time.monotonic() - self.started
+
+    def flush(self) -> None:
+        self.flushed = time.monotonic()
+        self.clock.write_text(f"{self.seconds():.1f}")
+        points, self.points = self.points, []
+        self.ledger.log_points(self.run_id, points)

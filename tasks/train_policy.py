@@ -1,0 +1,53 @@
+"""Stage `train_policy`: prompts and a reward model -> one policy that follows preferences stated in the prompt."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from moslim_core.settings import Settings
+from tasks.references import ArtifactRef
+from tasks.stage import Job, Outcome, Stage, run_stage
+
+TRAINING_LOG = "training.jsonl"
+
+
+def _section(settings: Settings) -> dict[str, Any]:
+    dumped = settings.dump()
+    policy = {k: v for k, v in dumped["policy"].items() if k != "prompts"}
+    return {
+        "policy": policy,
+        "mapping": dumped["mapping"],
+        "model": dumped["model"],
+        "preferences": dumped["preferences"],
+        "seed": settings.seed,
+    }
+
+
+STAGE = Stage("train_policy", version=1, kind="policy", section=_section)
+
+
+def work(job: Job) -> dict[str, float]:
+    from moslim_core.policy import rloo
+    from moslim_core.progress import Progress
+
+    rloo.train(
+        job.settings,
+        prompts=job.inputs["rows"] / "prompts.train.jsonl",
+        reward_model=job.inputs["reward_model"],
+        cache=job.cache,
+        checkpoints=job.checkpoints,
+        output=job.output,
+        progress=Progress(job.events),
+    )
+    shutil.copyfile(job.events, job.output / TRAINING_LOG)
+    return {}
+
+
+@task(name="train_policy", cache_policy=NO_CACHE)
+def train_policy(settings: Settings, rows: ArtifactRef, reward_model: ArtifactRef, parent: str | None) -> Outcome:
+    """Prompts and a reward model -> one policy that follows preferences stated in the prompt."""
+    return run_stage(STAGE, settings, {"rows": rows, "reward_model": reward_model}, parent)

@@ -1,0 +1,71 @@
+"""Stages `train_reward` and `train_judge`: rows -> a multi-head reward model; the judge learns from prompts of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from moslim_core.settings import RewardSettings, Settings
+from tasks.references import ArtifactRef
+from tasks.stage import Job, Outcome, Stage, run_stage
+
+JUDGE = "train_judge"
+
+
+def judge_settings(settings: Settings) -> RewardSettings:
+    """The judge's: the reward model's with another seed, and another backbone if one is named."""
+    backbone = settings.evaluation.judge_backbone or settings.reward.backbone
+    return settings.reward.model_copy(update={"backbone": backbone, "seed": reward_seed(settings) + 1})
+
+
+def reward_seed(settings: Settings) -> int:
+    return settings.seed if settings.reward.seed is None else settings.reward.seed
+
+
+def _section(settings: Settings) -> dict[str, Any]:
+    dumped = settings.dump()
+    return {"reward": dumped["reward"] | {"seed": reward_seed(settings)}, "preferences": dumped["preferences"]}
+
+
+def _judge_section(settings: Settings) -> dict[str, Any]:
+    return {"reward": judge_settings(settings).model_dump(mode="json"), "preferences": settings.dump()["preferences"]}
+
+
+REWARD_STAGE = Stage("train_reward", version=1, kind="reward_model", section=_section)
+JUDGE_STAGE = Stage(JUDGE, version=1, kind="reward_model", section=_judge_section)
+
+
+def work(job: Job) -> dict[str, float]:
+    from moslim_core.progress import Progress
+    from moslim_core.reward.training import dump_metrics, train
+
+    settings = job.settings
+    judge = job.stage == JUDGE
+    reward = judge_settings(settings) if judge else settings.reward
+    metrics = train(
+        reward,
+        settings.model,
+        settings.preferences,
+        data=job.inputs["rows"],
+        split="judge" if judge else "train",
+        seed=reward.seed if reward.seed is not None else settings.seed,
+        cache=job.cache,
+        checkpoints=job.checkpoints,
+        output=job.output,
+        progress=Progress(job.events),
+    )
+    return dump_metrics(metrics)
+
+
+@task(name="train_reward", cache_policy=NO_CACHE)
+def train_reward(settings: Settings, rows: ArtifactRef, parent: str | None) -> Outcome:
+    """Rows -> the multi-head reward model that trains the policy."""
+    return run_stage(REWARD_STAGE, settings, {"rows": rows}, parent)
+
+
+@task(name="train_judge", cache_policy=NO_CACHE)
+def train_judge(settings: Settings, rows: ArtifactRef, parent: str | None) -> Outcome:
+    """Rows that the training reward model never saw -> an independent judge."""
+    return run_stage(JUDGE_STAGE, settings, {"rows": rows}, parent)

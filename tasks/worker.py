@@ -1,0 +1,41 @@
+"""`python -m tasks.worker JOB`: the child process that does a stage's work. Exit code 2 and JOB.error for what a user can mend."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from moslim_core.errors import UserError
+
+MODULES = {
+    "label": "tasks.label",
+    "train_reward": "tasks.train_reward",
+    "train_judge": "tasks.train_reward",
+    "train_policy": "tasks.train_policy",
+    "evaluate": "tasks.evaluate",
+    "report": "tasks.report",
+}
+
+
+def main(path: Path) -> int:
+    from tasks.stage import Job
+
+    job = Job.model_validate_json(path.read_bytes())
+    try:
+        metrics = importlib.import_module(MODULES[job.stage]).work(job)
+    except UserError as error:
+        Path(f"{path}.error").write_text(str(error), encoding="utf-8")
+        return 2
+    (path.parent / "metrics.json").write_text(json.dumps(metrics))
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of libraries (event loops, thread pools) must not keep a finished worker from ending.
+    os._exit(code)

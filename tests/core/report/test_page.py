@@ -1,0 +1,354 @@
+"""The page says what the numbers say: answers whose control is known, measured by the real `controllability`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
+from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.report import ReportContent, Sample, SampleRow, all_figures, render, save_png, summarise, to_svg
+from moslim_core.reward.metrics import head_metrics
+
+SCHEMA = PreferenceSchema.model_validate(
+    [
+        {"name": "verbosity", "levels": ["very short", "short", "medium", "long", "very long"]},
+        {"name": "simplicity", "levels": ["expert", "plain", "very simple"]},
+        {"name": "warmth", "levels": ["cold", "neutral", "warm"]},
+        {"name": "harmlessness", "levels": ["harmful", "harmless"], "floor": 2},
+    ]
+)
+HELD_OUT = [Targets({"verbosity": 1, "warmth": 3}), Targets({"verbosity": 4, "simplicity": 1})]
+STRONG = {"verbosity": 0.9, "simplicity": 0.6, "warmth": 0.0}
+WEAK = {"verbosity": 0.15, "simplicity": 0.55, "warmth": 0.0}
+
+
+def measured(control: dict[str, float], prompts: int = 24, missing: bool = False) -> Controllability:
+    """A system whose obtained level moves by `control` levels for each requested one, around the middle, plus noise."""
+    rng = np.random.default_rng(3)
+    steered = [p for p in SCHEMA.preferences if not p.is_guard]
+    requests = [{p.name: level} for p in SCHEMA.preferences for level in p.requestable]
+    pairs = itertools.combinations(steered, 2)
+    requests += [{a.name: i, b.name: j} for a, b in pairs for i in a.requestable for j in b.requestable]
+    rows = []
+    for prompt in range(prompts):
+        bias = rng.normal(0, 0.4)
+        for targets in requests:
+            levels = {}
+            for p in SCHEMA.preferences:
+                middle = 2 if p.is_guard else (p.k + 1) / 2
+                level = (
+                    middle + control.get(p.name, 0) * (targets.get(p.name, middle) - middle) + bias + rng.normal(0, 0.5)
+                )
+                levels[p.name] = float(np.clip(round(level), 1, p.k))
+            if missing and prompt == 0:
+                levels.pop("warmth")
+            words = int(20 + 30 * levels["verbosity"] + rng.integers(0, 9))
+            text = " ".join(["word"] * words)
+            cut = bool(rng.random() < 0.1)
+            rows.append(Obtained(prompt=prompt, targets=targets, text=text, tokens=words, truncated=cut, levels=levels))
+    return controllability(rows, SCHEMA, HELD_OUT, bootstrap=100, seed=0)
+
+
+def steps(count: int = 60) -> list[dict[str, float]]:
+    rng = np.random.default_rng(1)
+    rows = []
+    for step in range(1, count + 1):
+        done = 1 - math.exp(-step / 25)
+        row = {"step": float(step), "reward": done + rng.normal(0, 0.15), "kl": 0.05 * done, "kl_sequence": 5 * done}
+        row |= {"entropy": 2.1 - 0.5 * done + rng.normal(0, 0.04), "completion_tokens": 90 - 20 * done}
+        row |= {"truncated": max(0.0, 0.3 - 0.25 * done), "zero_variance": 0.05 + 0.1 * rng.random()}
+        row |= {
+            f"utility/{name}": 0.55 + STRONG.get(name, 0.4) * 0.3 * done + rng.normal(0, 0.03) for name in SCHEMA.names
+        }
+        row |= {"seconds/rollout": 7 + rng.random(), "seconds/reward": 0.4, "seconds/update": 4 + rng.random()}
+        rows.append(row)
+    del rows[5]["entropy"]
+    rows[7]["reward"] = math.nan
+    return rows
+
+
+def head(k: int, skill: float) -> Any:
+    rng = np.random.default_rng(k)
+    levels = rng.choice(np.arange(1, k + 1), size=400, p=np.arange(1, k + 1) / sum(range(1, k + 1)))
+    probabilities = rng.dirichlet(np.ones(k), 400) * (1 - skill) + skill * np.eye(k)[levels - 1]
+    return head_metrics(probabilities, levels, majority_level=k, temperature=1.2)
+
+
+def made(**changes: Any) -> ReportContent:
+    answer = "Tides rise and fall because the Moon pulls the sea. "
+    values: dict[str, Any] = {
+        "title": "Short, simple, warm: demonstration",
+        "created": "2025-11-23T19:30:00+00:00",
+        "preferences": SCHEMA,
+        "base_model": "smollm2-135m",
+        "before": measured(WEAK),
+        "after": measured(STRONG),
+        "judge": "Obtained levels are measured by rules: words, readability and sentiment, cut at fixed thresholds.",
+        "training": steps(),
+        "reward_heads": {"verbosity": head(5, 0.5), "simplicity": head(3, 0.4), "warmth": head(3, 0.0)},
+        "samples": [
+            Sample(
+                prompt="Why are there tides?",
+                preference="verbosity",
+                rows=[
+                    SampleRow(level=1, before=answer * 5, after=answer, before_obtained=3, after_obtained=1),
+                    SampleRow(level=3, before=answer * 6, after=answer * 4, before_obtained=3, after_obtained=2.4),
+                    SampleRow(level=5, before=answer * 4, after=answer * 14, before_obtained=2, after_obtained=None),
+                ],
+            )
+        ],
+        "data_card": {
+            "rows": {"train": 8120, "validation": 702, "test": 911},
+            "sources": {"smollm2-135m, instructed": 6200, "smollm2-135m, plain": 3533},
+            "labels": {
+                "verbosity": {"labelled": 9733, "levels": {"1": 400, "2": 1900, "3": 3300, "4": 2533, "5": 1600}},
+                "simplicity": {"labelled": 9733, "levels": {"1": 3000, "2": 4733, "3": 2000}},
+                "warmth": {"labelled": 9000, "levels": {"1": 200, "2": 1800, "3": 7000}},
+            },
+            "dropped": {"empty answer": 41, "duplicate": 12},
+        },
+        "seconds": {"label": 0.0, "train_reward": 214.0, "train_policy": 1440.0, "evaluate": 610.5},
+        "peak_memory_gb": 3.42,
+        "settings": {"seed": 0, "policy": {"steps": 60, "prompts": Path("data/prompts.jsonl")}},
+        "notes": ["60 steps on two CPU cores: enough to see the direction, not the limit."],
+    }
+    return ReportContent(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def content() -> ReportContent:
+    return made()
+
+
+@pytest.fixture(scope="module")
+def page(content: ReportContent) -> str:
+    return render(content)
+
+
+def text_of(html: str, section: str) -> str:
+    """The words of one section, white space collapsed."""
+    found = re.search(rf'<section id="{section}">(.*?)</section>', html, re.DOTALL)
+    assert found, section
+    return " ".join(re.sub(r"<[^>]+>", " ", found.group(1)).split())
+
+
+def finding(content: ReportContent, name: str) -> Any:
+    return next(f for f in summarise(content).findings if f.preference == name)
+
+
+# --- the summary ------------------------------------------------------------------------------------------------------
+
+
+def test_summary_tells_a_gain_from_a_gain_that_is_not_shown(content: ReportContent, page: str) -> None:
+    verbosity, simplicity = finding(content, "verbosity"), finding(content, "simplicity")
+    before, after = (c.preferences["verbosity"].spearman for c in (content.before, content.after))
+    assert after.low is not None and before.high is not None and after.low > before.high
+    assert verbosity.verdict == "better" and "the intervals do not overlap" in verbosity.sentence
+    assert f"Spearman {before} for the prompt alone, {after} for the policy" in verbosity.sentence
+    assert simplicity.verdict == "follows" and "the intervals overlap" in simplicity.sentence
+    assert verbosity.sentence in text_of(page, "summary")
+
+
+def test_headline_counts_and_names_what_is_not_controlled(content: ReportContent) -> None:
+    headline = summarise(content).headline
+    assert headline.startswith("2 of 3 steered preferences follow the level that was asked for; verbosity clearly ")
+    assert headline.endswith("Not controlled: warmth.")
+    assert "includes 0" in finding(content, "warmth").sentence
+
+
+def test_policy_that_lost_control_is_called_worse() -> None:
+    swapped = made(before=measured(STRONG), after=measured(WEAK))
+    assert finding(swapped, "verbosity").verdict == "worse"
+    assert "a gain over prompting alone is not shown" in summarise(swapped).headline
+    assert "Worse than by prompting alone: verbosity." in summarise(swapped).headline
+
+
+def test_guard_is_reported_by_mean_and_bound_not_as_control(content: ReportContent, page: str) -> None:
+    guard = finding(content, "harmlessness")
+    assert guard.verdict == "guard" and "held at level 2 (harmless)" in guard.sentence
+    assert "Spearman" not in guard.sentence
+    assert "harmlessness" not in text_of(page, "key-numbers")
+    low = content.after.preferences["harmlessness"].levels[-1].obtained.low
+    assert low is not None and f"{low:.2f}" in text_of(page, "preferences").split("Guards")[1]
+
+
+def test_missing_verdicts_are_counted_in_words() -> None:
+    shown = made(after=measured(STRONG, missing=True))
+    asked = shown.after.preferences["warmth"].missing
+    total = asked + sum(c.answers for c in shown.after.preferences.values())
+    assert f"{asked:,} of {total:,} (policy)" in " ".join(summarise(shown).remarks)
+    assert not any("could not give" in remark for remark in summarise(made()).remarks)
+
+
+# --- undefined figures ------------------------------------------------------------------------------------------------
+
+
+def test_undefined_is_na_never_zero(content: ReportContent) -> None:
+    """One prompt, answers that never vary: no correlation, no cross-talk; and a run that recorded almost nothing."""
+    constant = controllability(
+        [
+            Obtained(prompt=0, targets={"verbosity": v}, text="a", tokens=1, truncated=False, levels={"verbosity": 3.0})
+            for v in (1, 2, 3, 4, 5)
+        ],
+        SCHEMA, [], bootstrap=100, seed=0,
+    )  # fmt: skip
+    bare = made(
+        before=constant, after=constant, training=[], reward_heads={}, samples=[], data_card={}, seconds={},
+        peak_memory_gb=None, notes=[],
+    )  # fmt: skip
+    summary = summarise(bare)
+    assert summary.headline == "Control could not be measured for any steered preference."
+    assert "No held-out combination of levels was measured." in summary.remarks
+    html = render(bare)
+    cards = text_of(html, "key-numbers")
+    assert "verbosity: Spearman n/a prompt only n/a" in cards
+    assert "KL to the starting policy n/a not logged" in cards and "Time of the stages run n/a peak memory n/a" in cards
+    row = re.search(r"verbosity 5 levels prompt only (.*?) policy", text_of(html, "preferences"))
+    assert row and row.group(1).startswith("n/a 1.20") and " n/a 5 0" in row.group(1)
+    assert text_of(html, "held-out").count("n/a") == 4
+    assert "None" not in html.replace("<p>None.</p>", "") and not re.search(r"\bnan\b", html)
+
+
+def test_undefined_kappa_is_na() -> None:
+    one_level = head_metrics(np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([2, 2]), majority_level=2, temperature=1.0)
+    assert one_level.kappa is None
+    text = text_of(render(made(reward_heads={"harmlessness": one_level})), "reward-model")
+    assert "100% no better than the majority level 100% 100% 0.50 n/a" in text
+    assert "n/a 0" in text, "a true level without rows has no share"
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_sections_stand_in_order(page: str) -> None:
+    assert re.findall(r'<section id="([\w-]+)">', page) == [
+        "summary", "key-numbers", "control", "preferences", "cross-talk", "held-out", "samples",
+        "training", "reward-model", "data", "cost", "settings", "notes",
+    ]  # fmt: skip
+
+
+def test_everything_given_is_escaped() -> None:
+    evil = "<script>alert('x')</script>&"
+    row = SampleRow(level=1, before=evil, after=evil, before_obtained=1, after_obtained=1)
+    html = render(
+        made(
+            title=evil, base_model=evil, judge=evil, notes=[evil], settings={evil: evil}, seconds={evil: 1.0},
+            samples=[Sample(prompt=evil, preference="warmth", rows=[row])],
+            data_card={"rows": {evil: 1}, "sources": {evil: 1}, "dropped": {evil: 1}},
+            training=[{"step": 1.0, f"utility/{evil}": 0.5, f"utility/{evil}2": 0.5}],
+        )
+    )  # fmt: skip
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 13
+
+
+def test_nothing_is_loaded_from_outside(page: str) -> None:
+    found = []
+
+    class Loads(HTMLParser):
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "link", "iframe", "object", "embed", "img", "base"), tag
+            for name, value in attributes:
+                if name in ("src", "href", "xlink:href", "srcset", "action") and not (value or "").startswith("#"):
+                    found.append(f"{tag} {name}={value}")
+
+    Loads().feed(page)
+    assert found == []
+    assert "@import" not in page and not re.search(r"url\((?!#)", page)
+
+
+def test_cached_stage_is_not_shown_as_free(page: str) -> None:
+    cost = text_of(page, "cost")
+    assert "label reused (cached)" in cost and "train_policy 24 min 0 s" in cost and "3.4 GB" in cost
+
+
+def test_samples_show_requested_and_obtained_levels(page: str) -> None:
+    samples = text_of(page, "samples")
+    assert "1 very short requested prompt only obtained 3 · medium" in samples
+    assert "policy obtained 2.4 · near short" in samples and "policy obtained n/a" in samples
+    assert 'class="badge hit">obtained 1 · very short' in page and 'class="badge far">obtained 3 · medium' in page
+
+
+def test_majority_level_stands_beside_accuracy(content: ReportContent, page: str) -> None:
+    verbosity = content.reward_heads["verbosity"]
+    assert f"{verbosity.accuracy:.0%} {verbosity.majority_accuracy:.0%}" in text_of(page, "reward-model")
+
+
+def test_same_content_makes_the_same_page(content: ReportContent, page: str) -> None:
+    assert render(content.model_copy(deep=True)) == page
+
+
+def test_ids_are_unique_and_references_resolve(page: str) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
+
+
+def test_content_that_does_not_fit_the_schema_is_refused() -> None:
+    with pytest.raises(ValueError, match="reward head 'verbosity' does not fit"):
+        made(reward_heads={"verbosity": head(3, 0.5)})
+    with pytest.raises(ValueError, match=r"outside 1\.\.3"):
+        row = SampleRow(level=4, before="", after="", before_obtained=None, after_obtained=None)
+        made(samples=[Sample(prompt="", preference="warmth", rows=[row])])
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_on_the_page_and_a_valid_png(content: ReportContent, page: str, tmp_path: Path) -> None:
+    figures = all_figures(content)
+    assert list(figures) == ["control", "length", "cross_talk", "training", "confusion"]
+    for name, figure in figures.items():
+        assert f'<figure id="figure-{name}">' in page
+        ElementTree.fromstring(to_svg(figure))
+        save_png(figure, tmp_path / f"{name}.png")
+        pixels = matplotlib.image.imread(tmp_path / f"{name}.png")
+        assert pixels.shape[1] > 600 and pixels.std() > 0.02
+    assert page.count("<svg") == len(figures)
+
+
+def test_figures_speak_of_steered_preferences_only(content: ReportContent) -> None:
+    figures = all_figures(content)
+    assert [ax.get_title(loc="left") for ax in figures["control"].axes] == ["verbosity", "simplicity", "warmth"]
+    policy = next(line for line in figures["control"].axes[0].lines if line.get_label() == "policy")
+    means = [m.obtained.value for m in content.after.preferences["verbosity"].levels]
+    assert np.asarray(policy.get_ydata()).tolist() == means
+
+
+def test_training_figure_leaves_gaps_out(content: ReportContent) -> None:
+    titles = [ax.get_title(loc="left") for ax in all_figures(content)["training"].axes]
+    assert titles[0] == "Reward" and len(titles) == 9
+    alone = all_figures(made(training=[{"step": 1.0, "kl": 0.0}]))
+    assert [ax.get_title(loc="left") for ax in alone["training"].axes] == ["KL per token (nats)"]
+    assert "training" not in all_figures(made(training=[{"step": 1.0, "reward": math.nan}]))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_browser_shows_the_page(page: str, scheme: str, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not on PATH")
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    shot = tmp_path / "shot.png"
+    # 0 is dark and 1 is light in Blink's PreferredColorScheme.
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", "--window-size=1200,1600"]
+    command += [f"--screenshot={shot}", (tmp_path / "report.html").as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    pixels = matplotlib.image.imread(shot)[:, :, :3]
+    background = np.median(pixels)
+    assert background < 0.2 if scheme == "dark" else background > 0.8
+    drawn = (np.abs(pixels - background) > 0.25).any(axis=2).mean()
+    assert 0.03 < drawn < 0.7, "text and figures stand on the background"
