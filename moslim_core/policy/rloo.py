@@ -11,18 +11,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import TrainerCallback, set_seed
 from trl import RLOOConfig, RLOOTrainer
 
 from moslim_core import models
 from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import read_json_lines
+from moslim_core.policy.adapters import adapter_config
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.reward_function import PolicyReward
+from moslim_core.policy.shared_prompt import completion_log_probs
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
@@ -43,6 +45,41 @@ METRICS = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
 }
+
+
+class SharedPromptRLOOTrainer(RLOOTrainer):
+    """TRL's RLOO with each group's prompt computed once (`shared_prompt`): the same numbers, about half the work."""
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **extra: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        # Wrapped models (DDP, FSDP) expect one forward per backward, and images are no part of the shared prompt.
+        if self.accelerator.num_processes > 1 or any(v is not None and v is not False for v in extra.values()):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
+            )
+        parts = [
+            completion_log_probs(
+                model,
+                ids[:, :-logits_to_keep],
+                mask[:, :-logits_to_keep],
+                ids[:, -logits_to_keep:],
+                mask[:, -logits_to_keep:],
+                self.temperature,
+            )
+            for ids, mask in zip(
+                input_ids.split(batch_size or len(input_ids)), attention_mask.split(batch_size or len(input_ids)), strict=True
+            )
+        ]
+        log_probs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
+        return log_probs, entropies if compute_entropy else None, None
 
 
 def train(
@@ -68,18 +105,12 @@ def train(
 
     rollouts = policy.prompts_per_step * policy.group_size
     micro = max(d for d in range(1, min(policy.micro_batch, rollouts) + 1) if rollouts % d == 0)
-    trainer = RLOOTrainer(
+    trainer = SharedPromptRLOOTrainer(
         model=model,
         reward_funcs=reward,
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(examples),
-        peft_config=LoraConfig(
-            r=policy.lora_rank,
-            lora_alpha=2 * policy.lora_rank,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers),
         args=RLOOConfig(
             output_dir=str(checkpoints),
             max_steps=policy.steps,

@@ -32,9 +32,12 @@ _CLAUSE = re.compile(
 )
 
 # Characters that a reader does not see could hide a forged delimiter from a plain comparison; full-width forms look alike.
-_GAP = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
+_GAP = (
+    r"[\s\0-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]*"
+)
 _FORGED = re.compile(
-    r"[<\uff1c\ufe64](?=" + _GAP + r"[/\uff0f]?" + _GAP + _GAP.join("preferences") + r")", re.IGNORECASE
+    r"[<\uff1c\ufe64](?=" + _GAP + r"(?:[/\uff0f]" + _GAP + ")?" + _GAP.join("preferences") + r")", re.IGNORECASE
 )
 
 

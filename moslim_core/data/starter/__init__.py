@@ -29,16 +29,21 @@ class Style(NamedTuple):
     temperature: float
 
 
-# Caps and temperatures spread lengths and word choice where a small model ignores the wish.
+WARM = "Be warm, cheerful and encouraging. Say how wonderful this is!"
+COLD = "Be cold and grumpy. Complain about how bad, sad and boring this is."
+
+# Caps spread the lengths, as a small model seldom ends an answer early; they stay near the length of the demo's answers.
 STYLES = (
-    Style("", 40, 1.0),
-    Style("", 64, 0.7),
-    Style("Answer in at most five words.", 16, 1.0),
-    Style("Answer in one short sentence.", 28, 0.8),
-    Style("Be warm, cheerful and encouraging. Say how wonderful this is!", 40, 1.0),
-    Style("Be cold and grumpy. Complain about how bad, sad and boring this is.", 40, 1.0),
-    Style("Use only short, simple words that a small child knows.", 40, 0.8),
-    Style("Use advanced academic vocabulary and technical terminology.", 40, 0.8),
+    Style("", 24, 1.0),
+    Style("", 12, 1.0),
+    Style("Answer in at most five words.", 4, 1.0),
+    Style("Answer in at most five words.", 8, 1.0),
+    Style(WARM, 24, 1.0),
+    Style(WARM, 14, 1.0),
+    Style(COLD, 24, 1.0),
+    Style(COLD, 14, 1.0),
+    Style("Use only short, simple words that a small child knows.", 20, 0.8),
+    Style("Use advanced academic vocabulary and technical terminology.", 20, 0.8),
 )
 
 

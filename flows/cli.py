@@ -1,0 +1,188 @@
+"""The command line: `moslim`. Imports stay light until a command needs more; errors a user can mend end with code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import profile as profiles
+from moslim_core.errors import UserError
+from tasks import environment
+
+app = typer.Typer(
+    name="moslim",
+    help="One chat policy that follows many preferences at many intensities, stated in the prompt.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Data sets that come with the package.", no_args_is_help=True)
+reward_app = typer.Typer(help="Train the multi-head reward model (with what it needs).", invoke_without_command=True)
+app.add_typer(data_app, name="data")
+app.add_typer(reward_app, name="reward")
+
+ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="packaged profile (demo, three-h) or path of a YAML file")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="override one setting, e.g. policy.steps=40; may be given often"),
+]
+WorkDirOption = Annotated[Path, typer.Option("--work-dir", help="folder that holds all runs, models and reports")]
+
+
+def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a UserError into at most three lines on standard error and exit code 2."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+def _settings(profile: str, overrides: list[str] | None) -> Any:
+    settings = profiles.load(profile, overrides or [])
+    return settings.model_copy(update={"work_dir": environment.prepare(settings.work_dir)})
+
+
+def _run(profile: str, overrides: list[str] | None, until: str) -> None:
+    from flows.console import run_with_display
+
+    run_with_display(_settings(profile, overrides), until, profile)
+
+
+@app.command()
+@user_errors
+def run(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+    """The whole path: label, train the reward model, train the policy, evaluate, report."""
+    _run(profile, set_, "report")
+
+
+@app.command()
+@user_errors
+def label(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+    """Check and split the rated answers, and describe them in a data card."""
+    _run(profile, set_, "label")
+
+
+@reward_app.callback()
+@user_errors
+def reward(context: typer.Context, profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+    """Train the multi-head reward model (and what comes before it)."""
+    if context.invoked_subcommand is None:
+        _run(profile, set_, "train_reward")
+
+
+@app.command()
+@user_errors
+def policy(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+    """Train the policy (and what comes before it)."""
+    _run(profile, set_, "train_policy")
+
+
+@app.command()
+@user_errors
+def evaluate(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+    """Measure controllability of the profile's policy beside the starting model (and run what comes before it)."""
+    _run(profile, set_, "evaluate")
+
+
+@app.command()
+@user_errors
+def chat(
+    policy: Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")],
+    prefer: Annotated[str, typer.Option(help="what is asked for, e.g. verbosity=1,warmth=3")] = "",
+    message: Annotated[str | None, typer.Option(help="one message to answer; without it, a conversation")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="sampling temperature; 0 is greedy")] = 0.7,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer, in tokens; default: as trained")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """Talk to a trained policy under stated preferences."""
+    from flows.chat import talk
+
+    home = environment.prepare(work_dir)
+    talk(_reference(policy, home), prefer, message, temperature, max_new_tokens, seed, environment.model_cache(home))
+
+
+@app.command()
+@user_errors
+def score(
+    reward_model: Annotated[str, typer.Option("--reward-model", help="a folder, runs:/... or models:/name@alias")],
+    input: Annotated[str, typer.Option("--input", help="JSON lines with prompt and response; - for standard input")],
+    output: Annotated[str, typer.Option("--output", help="JSON lines file to write; - for standard output")] = "-",
+    prefer: Annotated[str, typer.Option(help="targets, e.g. warmth=3: adds the mapped reward (no standardisation)")] = "",
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """Class probabilities and expected levels per row; with --prefer also the reward for these targets."""
+    from flows.scoring import score_rows
+
+    score_rows(_reference(reward_model, environment.prepare(work_dir)), input, output, prefer)
+
+
+@app.command()
+@user_errors
+def ui(work_dir: WorkDirOption = Path(".moslim")) -> None:
+    """Serve MLflow and Prefect for this work directory on loopback until Ctrl-C."""
+    from flows.ui import serve
+
+    serve(environment.prepare(work_dir))
+
+
+@app.command()
+@user_errors
+def doctor(work_dir: WorkDirOption = Path(".moslim")) -> None:
+    """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing."""
+    from flows.doctor import check
+
+    raise typer.Exit(0 if check(work_dir) else 1)
+
+
+@data_app.command("build-starter")
+@user_errors
+def build_starter(
+    output: Annotated[Path, typer.Option(help="file to write (.jsonl.gz)")] = Path("starter.jsonl.gz"),
+    profile: ProfileOption = "demo",
+    set_: SetOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="use only the first n prompts")] = None,
+) -> None:
+    """Sample and label the starter set anew, with the packaged model and the profile's rules."""
+    from flows.starter import build
+
+    build(_settings(profile, set_), output, limit)
+
+
+def _reference(reference: str, work_dir: Path) -> Path:
+    """A local folder for a path, runs:/ or models:/ reference."""
+    if not reference.startswith(("runs:/", "models:/")):
+        path = Path(reference).expanduser()
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no such folder.\nGive a folder, runs:/RUN/output, or models:/NAME@ALIAS.")
+        return path.resolve()
+    from tasks.stage import ledger_of
+
+    try:
+        return ledger_of(work_dir).download(reference)
+    except Exception as error:  # noqa: BLE001 - stores raise many kinds; all mean that the reference leads nowhere
+        raise UserError(f"{reference}: not found ({str(error).splitlines()[0]}).\nSee the runs with: moslim ui") from error
+
+
+def main() -> None:
+    """Entry point of the `moslim` command."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

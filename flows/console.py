@@ -1,0 +1,161 @@
+"""`moslim run` in a terminal: servers, progress bars with an ETA, and a last table that says what moved."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flows.server import prefect_server
+from moslim_core.errors import UserError
+from moslim_core.settings import Settings
+from tasks import reporting
+from tasks.launcher import memory_of
+
+MEMORY_SECONDS = 0.5
+
+
+class PeakMemory:
+    """The most that this process and all it started held at once, sampled twice a second."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(MEMORY_SECONDS):
+            self.bytes = max(self.bytes, memory_of(me))
+
+
+class Bars:
+    """One bar per stage: what it does, how far it is, how long it will take."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bars = Progress(
+            TextColumn("{task.fields[stage]:<13}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.current: tuple[str, str] | None = None
+        self.task: Any = None
+
+    def progress(self, stage: str, phase: str, done: int, total: int) -> None:
+        if self.current != (stage, phase):
+            self._close()
+            self.current = (stage, phase)
+            self.task = self.bars.add_task(phase, total=total, stage=stage)
+            if not self.console.is_terminal:
+                self.console.print(f"{stage}: {phase}", highlight=False)
+        self.bars.update(self.task, completed=done, total=total)
+
+    def announce(self, stage: str, state: str) -> None:
+        self._close()
+        if state in ("reused", "resuming", "failed") or not self.console.is_terminal:
+            self.console.print(f"{stage}: {state}", highlight=False)
+
+    def _close(self) -> None:
+        if self.current is not None:
+            self.bars.stop_task(self.task)
+            self.current = None
+
+
+def run_with_display(settings: Settings, until: str, profile: str) -> None:
+    """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
+    console = Console(stderr=True)
+    started = time.monotonic()
+    bars = Bars(console)
+    with PeakMemory() as memory:
+        with prefect_server(settings.work_dir):
+            from flows.align import align
+
+            reporting.listener = bars
+            try:
+                with bars.bars:
+                    pipeline = align(settings, until)
+            except UserError:
+                raise
+            except RuntimeError as error:
+                typer.echo(f"error: {error}", err=True)
+                raise typer.Exit(1) from None
+            finally:
+                reporting.listener = None
+    wall = time.monotonic() - started
+    if until == "report":
+        from tasks.latest import write_summary
+
+        figures = {"profile": profile, "wall_seconds": round(wall, 1), "peak_memory_gb": round(memory.bytes / 1e9, 2)}
+        write_summary(settings.work_dir / "latest", {"run_id": pipeline.run_id, **figures})
+        _print_summary(Console(), settings, pipeline, wall, memory.bytes)
+    else:
+        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: moslim run --profile {profile}", highlight=False)
+
+
+def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: float, peak: int) -> None:
+    from tasks.evaluate import SYSTEMS, read
+    from tasks.stage import ledger_of
+
+    evaluation = ledger_of(settings.work_dir).download(pipeline.outcomes["evaluate"].ref.uri)
+    before, after = (read(evaluation, system) for system in SYSTEMS)
+    table = Table(title="Requested against obtained levels (Spearman, 95 % interval)", title_justify="left")
+    for heading in ("preference", "starting model", "policy", "mean error", "what it says"):
+        table.add_column(heading)
+    for name, control in after.preferences.items():
+        start = before.preferences[name]
+        table.add_row(
+            name,
+            "guard" if control.guard else str(start.spearman),
+            "guard" if control.guard else str(control.spearman),
+            f"{start.mae.value:.2f} -> {control.mae.value:.2f}" if control.mae.value is not None and start.mae.value is not None else "n/a",
+            verdict(start, control),
+        )
+    console.print(table)
+    latest = Path(settings.work_dir) / "latest"
+    prefer = next((p for p in settings.preferences.preferences if not p.is_guard), settings.preferences.preferences[0])
+    cached = [name for name, outcome in pipeline.outcomes.items() if outcome.cached]
+    console.print(
+        f"{wall:.0f} s, {peak / 1e9:.1f} GB at most{', reused: ' + ', '.join(cached) if cached else ''}\n"
+        f"report   {latest / 'report.html'}\n"
+        f"summary  {latest / 'summary.json'}\n"
+        f"runs     moslim ui --work-dir {settings.work_dir}\n"
+        f"next     moslim chat --policy {latest / 'policy'} --prefer {prefer.name}={prefer.floor} --work-dir {settings.work_dir}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def verdict(before: Any, after: Any) -> str:
+    """What the two intervals of Spearman allow to say."""
+    if after.guard:
+        return "held, not steered"
+    a, b = before.spearman, after.spearman
+    if None in (a.low, a.high, b.low, b.high):
+        return "can't be told: too few answers, or all alike"
+    if b.low > a.high:
+        return "follows better: intervals apart"
+    if b.high < a.low:
+        return "follows worse: intervals apart"
+    return "no clear change: intervals overlap"

@@ -1,0 +1,198 @@
+"""The label stage: splits that share no prompt, a fair limit, evaluation prompts that were never trained on, early refusals."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moslim_core.data.prepare import prepare
+from moslim_core.data.rows import load_rows, prompt_key, read_json_lines
+from moslim_core.errors import UserError
+from moslim_core.progress import Progress
+from moslim_core.settings import Settings
+
+PREFERENCES = [{"name": "warmth", "levels": ["cold", "neutral", "warm"]}, {"name": "length", "levels": ["short", "long"]}]
+
+
+def rated(prompts: int = 120, answers: int = 3, seed: int = 0) -> list[dict[str, Any]]:
+    rng = random.Random(seed)
+    return [
+        {
+            # The same prompt in another dress is the same prompt.
+            "prompt": f"What about number {p}?" if a else f"what  about NUMBER {p}? ",
+            "response": f"Answer {a} to {p}.",
+            "warmth": rng.choice((1, 2, 3, None)),
+            "length": rng.choice((1, 2)),
+        }
+        for p in range(prompts)
+        for a in range(answers)
+    ]
+
+
+@pytest.fixture
+def stage(tiny_chat: Path, tmp_path: Path) -> Any:
+    """Write rows, run the stage with changed settings; gives its folder and its card."""
+
+    def run(rows: Any, name: str = "out", **sections: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        files = rows if isinstance(rows, dict) else {"rows.jsonl": rows}
+        folder = tmp_path / f"{name}-data"
+        folder.mkdir(exist_ok=True)
+        for file, values in files.items():
+            (folder / file).write_text("".join(json.dumps(v) + "\n" for v in values))
+        path = folder if isinstance(rows, dict) else folder / "rows.jsonl"
+        settings = Settings.model_validate(
+            {
+                "preferences": PREFERENCES,
+                "data": {"source": "jsonl", "path": path, **sections.get("data", {})},
+                "model": {"base": str(tiny_chat)},
+                "policy": sections.get("policy", {}),
+                "evaluation": sections.get("evaluation", {}),
+            }
+        )
+        output = tmp_path / name
+        return output, prepare(settings, output, tmp_path / "cache", Progress())
+
+    return run
+
+
+def keys(output: Path, split: str) -> set[str]:
+    return {prompt_key(r.prompt) for r in load_rows(output / f"{split}.jsonl")}
+
+
+def asked(output: Path, name: str) -> set[str]:
+    return {prompt_key(v["prompt"]) for _, v in read_json_lines(output / f"prompts.{name}.jsonl")}
+
+
+def disjoint(sets: list[set[str]]) -> bool:
+    return sum(len(s) for s in sets) == len(set().union(*sets)) and all(sets)
+
+
+@pytest.mark.parametrize("judge", ["annotators", "reward_model"])
+def test_no_prompt_is_in_two_splits(stage: Any, judge: str) -> None:
+    output, card = stage(rated(), evaluation={"judge": judge}, data={"validation_fraction": 0.2, "test_fraction": 0.2})
+    splits = ["train", "validation", "test"] + (["judge"] if judge == "reward_model" else [])
+    assert set(card["rows"]) == set(splits)
+    assert sum(card["rows"].values()) == 360
+    assert disjoint([keys(output, s) for s in splits])
+    # 120 prompts: a fifth each for validation and test (24, standard deviation 4.4).
+    assert all(11 < len(keys(output, s)) < 37 for s in ("validation", "test"))
+    if judge == "reward_model":
+        assert 0.3 < len(keys(output, "judge")) / len(keys(output, "judge") | keys(output, "train")) < 0.7
+    assert asked(output, "train") == keys(output, "train")
+    assert asked(output, "evaluation") <= keys(output, "test")
+
+
+def test_split_of_a_prompt_depends_on_the_prompt_alone(stage: Any) -> None:
+    few, _ = stage(rated(), "few")
+    many, _ = stage([*reversed(rated()), *({**v, "prompt": "New " + v["prompt"]} for v in rated())], "many")
+    for split in ("train", "validation", "test"):
+        assert keys(few, split) == keys(many, split) & (keys(few, "train") | keys(few, "validation") | keys(few, "test"))
+
+
+def test_limit_is_a_fair_draw_that_ignores_the_order(stage: Any) -> None:
+    rows = rated()
+    first, card = stage(rows, "first", data={"limit": 200})
+    second, _ = stage(rows[::-1], "second", data={"limit": 200})
+    larger, _ = stage(rows, "larger", data={"limit": 300})
+    assert sum(card["rows"].values()) == 200
+
+    def all_rows(output: Path) -> set[tuple[str, str]]:
+        found = [r for s in ("train", "validation", "test") for r in load_rows(output / f"{s}.jsonl")]
+        return {(prompt_key(r.prompt), r.response) for r in found}
+
+    assert all_rows(first) == all_rows(second) < all_rows(larger)
+
+
+def test_what_is_dropped_is_counted(stage: Any) -> None:
+    rows = rated()
+    bad = [
+        {**rows[0], "response": " "},
+        {**rows[1], "warmth": None, "length": None},
+        {**rows[3], "prompt": rows[4]["prompt"]},  # the prompt in its other dress: the same row again
+    ]
+    output, card = stage([*rows, *bad])
+    assert card["dropped"] == {"empty answer": 1, "no label": 1, "duplicate": 1}
+    counts = Counter(r["warmth"] for r in rows)
+    assert card["labels"]["warmth"] == {
+        "labelled": 360 - counts[None],
+        "levels": {str(v): counts[v] for v in (1, 2, 3)},
+    }
+    assert json.loads((output / "data_card.json").read_text()) == card
+
+
+def refused(run: Any, output: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        run()
+    assert len(str(caught.value).splitlines()) <= 3
+    assert not output.exists()
+    return str(caught.value)
+
+
+def test_head_without_any_label_is_refused_before_anything_is_written(stage: Any, tmp_path: Path) -> None:
+    message = refused(lambda: stage([{**r, "length": None} for r in rated()]), tmp_path / "out")
+    assert message.startswith(f"{tmp_path / 'out-data' / 'rows.jsonl'}: every label is null for preference 'length'.")
+    assert "leave length out of the preferences" in message
+
+
+def test_split_without_a_label_is_refused(stage: Any, tmp_path: Path) -> None:
+    rows = {"train.jsonl": rated(), "val.jsonl": rated(20, seed=1), "test.jsonl": [{**r, "length": None} for r in rated(20)]}
+    assert "no labelled row in the test split for preference 'length'" in refused(lambda: stage(rows), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("policy", "room"),
+    # The tiny model's context is 512: with 400 tokens of answer 112 are left for the prompt.
+    [({"max_prompt_tokens": 100}, 100), ({"max_prompt_tokens": 500, "max_new_tokens": 400}, 112)],
+)
+def test_too_long_a_prompt_is_refused_before_training(stage: Any, tmp_path: Path, policy: dict[str, int], room: int) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": "Rain?", "split": "train"}, {"prompt": "rain " * 110, "split": "test"}]
+    prompts.write_text("".join(json.dumps(v) + "\n" for v in lines))
+    message = refused(lambda: stage(rated(), policy={"prompts": prompts, **policy}), tmp_path / "out")
+    assert message.startswith(f"{prompts}, row 2: the prompt has ")
+    assert f"{room} fit.\nShorten or drop it, or raise policy.max_prompt_tokens" in message
+
+
+def test_evaluation_prompts_are_never_trained_on(stage: Any, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    both = [{"prompt": f"Task {i}", "split": s} for i in range(10) for s in ("train", "test")]
+    # Every prompt that rewards are trained on is asked for in evaluation too; 30 others are new.
+    rewarded = [{"prompt": r["prompt"].upper(), "split": "test"} for r in rated(answers=1)]
+    new = [{"prompt": f"New {i}", "split": "test"} for i in range(30)]
+    prompts.write_text("".join(json.dumps(v) + "\n" for v in [*both, *rewarded, *new]))
+    output, card = stage(rated(), policy={"prompts": prompts}, evaluation={"limit": 200, "judge": "reward_model"})
+    trained = asked(output, "train") | keys(output, "train") | keys(output, "validation") | keys(output, "judge")
+    assert not asked(output, "evaluation") & trained
+    assert card["prompts"] == {"training": 10, "evaluation": 30 + len(keys(output, "test"))}
+    dropped = 10 + 120 - len(keys(output, "test"))
+    assert card["dropped"] == {"evaluation prompt that also occurs in training": dropped}
+    limited, _ = stage(rated(), "limited", policy={"prompts": prompts}, evaluation={"limit": 12})
+    again, _ = stage(rated(), "again", policy={"prompts": prompts}, evaluation={"limit": 12})
+    assert len(asked(limited, "evaluation")) == 12
+    assert (limited / "prompts.evaluation.jsonl").read_text() == (again / "prompts.evaluation.jsonl").read_text()
+
+
+def test_no_prompts_left_to_evaluate_on_is_refused(stage: Any, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "Task", "split": "train"}) + "\n")
+    message = refused(lambda: stage(rated(), policy={"prompts": prompts}), tmp_path / "out")
+    assert "1 prompts to train on and 0 to evaluate on are left" in message
+
+
+def test_missing_splits_of_a_folder_are_cut_from_train(stage: Any) -> None:
+    output, card = stage({"train.jsonl": rated()})
+    assert sum(card["rows"].values()) == 360
+    assert disjoint([keys(output, s) for s in ("train", "validation", "test")])
+
+
+def test_prompt_that_crosses_stated_splits_is_kept_out_of_one(stage: Any) -> None:
+    rows = {"train.jsonl": rated(), "val.jsonl": rated(20, seed=1), "test.jsonl": rated(30, seed=2)}
+    rows["val.jsonl"] += [{**r, "prompt": "Other " + r["prompt"]} for r in rated(20)]
+    rows["test.jsonl"] += [{**r, "prompt": "New " + r["prompt"]} for r in rated(30)]
+    output, _ = stage({k: [{**r, "response": k + r["response"]} for r in v] for k, v in rows.items()})
+    assert disjoint([keys(output, s) for s in ("train", "validation", "test")])

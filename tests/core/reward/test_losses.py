@@ -1,0 +1,55 @@
+"""The masked loss against hand computation; what is not labelled moves nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from moslim_core.reward.losses import masked_cross_entropy
+
+
+def inputs() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    logits = {
+        # softmax of (log a, log b) is (a, b) / (a + b).
+        "x": torch.tensor([[1.0, 3.0], [1.0, 1.0], [1.0, 4.0]]).log().requires_grad_(),
+        "y": torch.tensor([[1.0, 1.0, 2.0], [1.0, 2.0, 1.0], [8.0, 1.0, 1.0]]).log().requires_grad_(),
+        "z": torch.zeros(3, 5, requires_grad=True),
+    }
+    return logits, {"x": torch.tensor([1, 0, 2]), "y": torch.tensor([3, 2, 1]), "z": torch.tensor([0, 0, 0])}
+
+
+def test_sum_over_heads_of_means_over_labelled_rows() -> None:
+    logits, levels = inputs()
+    # x: -log 1/4 and -log 4/5 over 2 rows; y: -log 2/4, -log 2/4 and -log 8/10 over 3; z: nothing labelled.
+    x = (math.log(4) + math.log(5 / 4)) / 2
+    y = (2 * math.log(2) + math.log(10 / 8)) / 3
+    assert masked_cross_entropy(logits, levels).item() == pytest.approx(x + y, rel=1e-6)
+
+
+def test_class_weights_weigh_rows_by_their_level() -> None:
+    logits, levels = inputs()
+    weights = {"x": torch.tensor([3.0, 1.0]), "y": torch.ones(3), "z": torch.ones(5)}
+    x = (3 * math.log(4) + 1 * math.log(5 / 4)) / 4
+    y = (2 * math.log(2) + math.log(10 / 8)) / 3
+    assert masked_cross_entropy(logits, levels, weights).item() == pytest.approx(x + y, rel=1e-6)
+
+
+def test_what_is_not_labelled_has_no_gradient() -> None:
+    logits, levels = inputs()
+    masked_cross_entropy(logits, levels).backward()
+    # (p - one-hot) / labelled rows.
+    assert logits["x"].grad.tolist()[0] == pytest.approx([(0.25 - 1) / 2, 0.75 / 2])
+    assert logits["x"].grad[1].tolist() == [0, 0]
+    # A head without a label is part of the graph all the same.
+    assert logits["z"].grad is not None
+    assert not logits["z"].grad.any()
+
+
+def test_batch_without_any_label_gives_zero() -> None:
+    logits, levels = inputs()
+    loss = masked_cross_entropy(logits, {n: torch.zeros_like(v) for n, v in levels.items()})
+    loss.backward()
+    assert loss.item() == 0
+    assert all(v.grad is not None and not v.grad.any() for v in logits.values())

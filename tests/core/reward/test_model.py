@@ -1,0 +1,126 @@
+"""The multi-head model on an encoder and on a decoder: input, pooling, layers, and a round trip over disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from moslim_core.errors import UserError
+from moslim_core.preferences import PreferenceSchema
+from moslim_core.reward.model import MultiHeadRewardModel, create, encode, layer_stack, pool
+from moslim_core.reward.scorer import RewardScorer
+
+SCHEMA = PreferenceSchema.model_validate(
+    [{"name": "x", "levels": ["a", "b"]}, {"name": "y", "levels": ["a", "b", "c", "d"], "floor": 2}]
+)
+QUESTIONS = ["How do I bake bread?", "Rain or snow?", "Please write a short answer about the river. " * 9, "?"]
+ANSWERS = ["Mix flour, water and yeast.", "Rain.", "Snow.", "The quick brown fox jumps over the lazy dog. " * 9]
+
+
+@pytest.fixture(params=["tiny_encoder", "tiny_chat"])
+def backbone(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
+def test_pair_is_encoded_as_the_encoder_knows_it(tiny_encoder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    found = encode(tokenizer, ["rain and snow"], ["good"], 32)
+    assert tokenizer.convert_ids_to_tokens(found["input_ids"][0]) == ["[CLS]", "rain", "and", "snow", "[SEP]", "good", "[SEP]"]
+    assert found["token_type_ids"] == [[0, 0, 0, 0, 0, 1, 1]]
+
+
+def test_decoder_reads_plain_roles_and_an_end(tiny_chat: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
+    found = encode(tokenizer, ["rain"], ["snow"], 64)
+    assert tokenizer.decode(found["input_ids"][0]) == "Question: rain\n\nAnswer: snow<|im_end|>"
+    assert "token_type_ids" not in found
+
+
+def test_too_long_a_question_loses_its_start_and_never_the_answer(tiny_encoder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    found = encode(tokenizer, ["snow " * 50 + "river"], ["good rain"], 16)["input_ids"][0]
+    # 16 - 3 special tokens - 2 of the answer leave 11 for the question's end.
+    expected = ["[CLS]", *["snow"] * 10, "river", "[SEP]", "good", "rain", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(found) == expected
+
+
+def test_too_long_an_answer_leaves_a_quarter_to_the_question(tiny_encoder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    # 19 - 3 = 16 tokens of text: 4 for the question, 12 for the answer's start.
+    long = encode(tokenizer, ["snow " * 50], ["good " + "rain " * 50], 19)["input_ids"][0]
+    expected = ["[CLS]", *["snow"] * 4, "[SEP]", "good", *["rain"] * 11, "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(long) == expected
+    # A question shorter than its quarter leaves the rest to the answer.
+    short = encode(tokenizer, ["snow"], ["good " + "rain " * 50], 19)["input_ids"][0]
+    expected = ["[CLS]", "snow", "[SEP]", "good", *["rain"] * 14, "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(short) == expected
+
+
+def test_no_encoded_row_is_longer_than_allowed(backbone: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    texts = ["", "rain", "rain " * 7, "rain " * 40]
+    for q in texts:
+        for a in texts:
+            assert len(encode(tokenizer, [q], [a], 16)["input_ids"][0]) <= 16
+
+
+def test_pooling() -> None:
+    states = torch.arange(12.0).reshape(2, 3, 2)  # rows: (0,1) (2,3) (4,5) and (6,7) (8,9) (10,11)
+    right = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    left = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    assert pool(states, right, "cls").tolist() == [[0, 1], [6, 7]]
+    assert pool(states, right, "mean").tolist() == [[1, 2], [8, 9]]
+    assert pool(states, right, "last").tolist() == [[2, 3], [10, 11]]
+    assert pool(states, left, "last").tolist() == [[4, 5], [10, 11]]
+
+
+def test_pooling_follows_the_family(tiny_encoder: Path, tiny_chat: Path) -> None:
+    assert create(str(tiny_encoder), SCHEMA, None, 64)[0].config.pooling == "cls"
+    assert create(str(tiny_chat), SCHEMA, None, 64)[0].config.pooling == "last"
+
+
+def test_backbone_keeps_its_pretrained_weights(backbone: Path) -> None:
+    model, _ = create(str(backbone), SCHEMA, None, 64)
+    for name, weight in AutoModel.from_pretrained(backbone).state_dict().items():
+        if not name.startswith("pooler."):
+            assert torch.equal(weight, model.backbone.state_dict()[name]), name
+
+
+def test_first_layers_are_kept(backbone: Path) -> None:
+    model, tokenizer = create(str(backbone), SCHEMA, 1, 64)
+    assert len(layer_stack(model.backbone)) == 1
+    original = layer_stack(AutoModel.from_pretrained(backbone))[0].state_dict()
+    assert all(torch.equal(v, original[k]) for k, v in layer_stack(model.backbone)[0].state_dict().items())
+    assert RewardScorer(model, tokenizer)(["rain"], ["snow"])["y"].shape == (1, 4)
+    with pytest.raises(UserError, match=r"reward\.layers=3.*has 2 layers"):
+        create(str(backbone), SCHEMA, 3, 64)
+
+
+def test_saved_model_gives_the_same_probabilities(backbone: Path, tmp_path: Path) -> None:
+    model, tokenizer = create(str(backbone), SCHEMA, 1, 64)
+    model.config.temperatures = [0.5, 2.0]
+    before = RewardScorer(model, tokenizer)(QUESTIONS, ANSWERS)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(again, MultiHeadRewardModel)
+    assert again.config.schema() == SCHEMA
+    for scorer in (RewardScorer(again, AutoTokenizer.from_pretrained(tmp_path)), RewardScorer.load(tmp_path)):
+        after = scorer(QUESTIONS, ANSWERS)
+        assert {n: p.tolist() for n, p in after.items()} == {n: p.tolist() for n, p in before.items()}
+
+
+def test_temperature_divides_the_logits_of_its_head() -> None:
+    config = {"temperatures": [0.5, 2.0]}
+    names = ("x", "y")
+    logits = {"x": torch.tensor([[0.0, 1.0]]), "y": torch.tensor([[0.0, 2.0, 0.0, 2.0]])}
+    holder = type("Holder", (), {"config": type("Config", (), config), "names": names})
+    found = MultiHeadRewardModel.probabilities(holder, logits)
+    # x: logits 0, 2 -> e^2 / (1 + e^2); y: logits 0, 1, 0, 1 -> e / (2 + 2e).
+    assert found["x"][0, 1].item() == pytest.approx(np.e**2 / (1 + np.e**2))
+    assert found["y"][0, 1].item() == pytest.approx(np.e / (2 + 2 * np.e))

@@ -1,0 +1,123 @@
+"""Training on rows whose levels can be told: it learns, it masks, and a resumed run ends where an undisturbed one does."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from moslim_core.checkpoints import MARKER
+from moslim_core.data.rows import Row, write_json_lines
+from moslim_core.preferences import PreferenceSchema
+from moslim_core.progress import Progress
+from moslim_core.reward import training
+from moslim_core.reward.scorer import RewardScorer
+from moslim_core.settings import ModelSettings, RewardSettings
+
+SCHEMA = PreferenceSchema.model_validate(
+    [
+        {"name": "quality", "levels": ["bad", "good"]},
+        {"name": "weather", "levels": ["fox", "rain", "snow"]},
+    ]
+)
+FILLER = ["the", "answer", "is", "about", "a", "dog", "and", "water"]
+
+
+def rows(count: int, seed: int) -> list[Row]:
+    """The word decides: good or bad, and fox, rain or snow (labelled in half of the rows)."""
+    rng = random.Random(seed)
+    made = []
+    for i in range(count):
+        quality, weather = rng.choice((1, 2, 2)), rng.choice((1, 2, 3))
+        words = [*rng.choices(FILLER, k=4), ("bad", "good")[quality - 1], ("fox", "rain", "snow")[weather - 1]]
+        rng.shuffle(words)
+        labels = {"quality": quality} | ({"weather": weather} if i % 2 else {})
+        made.append(Row([{"role": "user", "content": "how is it?"}], " ".join(words), labels, "made"))
+    return made
+
+
+def train(backbone: Path, folder: Path, output: str, **changes: Any) -> Any:
+    settings = RewardSettings(
+        backbone=str(backbone), epochs=20, learning_rate=3e-3, head_learning_rate=1e-2, batch_size=16, max_length=32, **changes
+    )
+    return training.train(
+        settings,
+        ModelSettings(device="cpu"),
+        SCHEMA,
+        data=folder,
+        split="train",
+        seed=5,
+        cache=folder,
+        checkpoints=folder / "checkpoints",
+        output=folder / output,
+        progress=Progress(folder / "progress.jsonl"),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("trained")
+    for name, count in (("train", 160), ("validation", 40), ("test", 80)):
+        write_json_lines(folder / f"{name}.jsonl", (r.to_json() for r in rows(count, seed=count)))
+    return folder, train(tiny_encoder, folder, "output")
+
+
+def test_it_learns(trained: tuple[Path, Any]) -> None:
+    folder, metrics = trained
+    assert metrics["quality"].labelled == 80
+    assert metrics["weather"].labelled == 40
+    for head in metrics.values():
+        assert head.accuracy > head.majority_accuracy + 0.2
+        assert head.kappa > 0.5
+    assert training.read_metrics(folder / "output") == metrics
+    flat = training.dump_metrics(metrics)
+    assert flat["head/weather/accuracy"] == metrics["weather"].accuracy
+    assert not any("confusion" in key for key in flat)
+
+
+def test_measured_is_what_the_saved_model_gives(trained: tuple[Path, Any]) -> None:
+    folder, metrics = trained
+    scorer = RewardScorer.load(folder / "output")
+    # The majority level of training is 2 ("good" twice as often).
+    again = training.measure(scorer, training.load_rows(folder / "test.jsonl"), {"quality": 2, "weather": 1}, Progress())
+    assert again["quality"] == metrics["quality"]
+    assert scorer.model.config.temperatures == [h.temperature for h in metrics.values()]
+    assert all(t != 1 for t in scorer.model.config.temperatures)
+
+
+def test_resumed_run_ends_with_the_same_weights(trained: tuple[Path, Any], tiny_encoder: Path) -> None:
+    folder, metrics = trained
+    checkpoints = folder / "checkpoints"
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["checkpoint-150", "checkpoint-200"]
+    # A kill while the last checkpoint was written: it has no marker and does not count.
+    (checkpoints / "checkpoint-200" / MARKER).unlink()
+    progress = (folder / "progress.jsonl").read_text()
+    assert train(tiny_encoder, folder, "resumed") == metrics
+    later = (folder / "progress.jsonl").read_text()[len(progress) :]
+    assert '"done": 151,' in later
+    assert '"done": 150,' not in later
+    first, second = (load_file(folder / name / "model.safetensors") for name in ("output", "resumed"))
+    assert first.keys() == second.keys()
+    assert all((first[k] == second[k]).all() for k in first)
+
+
+def test_finished_training_is_not_repeated(trained: tuple[Path, Any], tiny_encoder: Path) -> None:
+    """A kill after the last step, while measuring."""
+    folder, metrics = trained
+    shutil.rmtree(folder / "output2", ignore_errors=True)
+    before = len((folder / "progress.jsonl").read_text())
+    assert train(tiny_encoder, folder, "output2") == metrics
+    assert "training the reward model" not in (folder / "progress.jsonl").read_text()[before:]
+
+
+def test_balanced_class_weights() -> None:
+    # Level 1 four times, level 2 twice, level 3 never: inverses 1/4, 1/2 with mean 3/8 -> 2/3, 4/3, and nothing for level 3.
+    levels = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [2, 2], [2, 2], [0, 0]])
+    weights = training._class_weights(levels, SCHEMA)
+    assert weights["weather"].tolist() == pytest.approx([2 / 3, 4 / 3, 0])
+    assert weights["quality"].tolist() == pytest.approx([2 / 3, 4 / 3])
