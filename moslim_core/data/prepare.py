@@ -99,7 +99,7 @@ def _prompts(
     """(training, evaluation) prompts with their places, without repeats; none of the evaluation ones is trained on."""
     training: dict[str, tuple[list[Message], str]] = {}
     evaluation: dict[str, tuple[list[Message], str]] = {}
-    rated = {prompt_key(r.prompt) for name in (TRAIN, VALIDATION, JUDGE) for r in splits[name]}
+    rated = {prompt_key(r.prompt) for name in (TRAIN, VALIDATION, JUDGE) for r in splits.get(name, ())}
     if settings.policy.prompts is None:
         place = f"a prompt of {settings.data.path or settings.data.source}"
         for row in splits[TRAIN]:

@@ -18,6 +18,8 @@ Message = dict[str, str]
 Placement = Literal["system", "user_prefix", "user_suffix"]
 
 OPEN, CLOSE = "<preferences>", "</preferences>"
+# Small models follow a named style about twice as far as a bare list of levels.
+LEAD = "Answer style: "
 
 # Each holds the label, the name, the level and K once. `_CLAUSE` reads all of them: keep them in step (a property test does).
 PARAPHRASES = (
@@ -54,7 +56,7 @@ def render(targets: Targets, schema: PreferenceSchema, rng: random.Random | None
         wording = rng.choice(PARAPHRASES) if rng is not None else PARAPHRASES[0]
         level = targets[name]
         clauses.append(wording.format(label=preference.label(level), name=name, level=level, k=preference.k))
-    return f"{OPEN}{'; '.join(clauses)}{CLOSE}"
+    return f"{OPEN}{LEAD}{'; '.join(clauses)}{CLOSE}"
 
 
 def parse(text: str, schema: PreferenceSchema) -> Targets:
@@ -63,7 +65,7 @@ def parse(text: str, schema: PreferenceSchema) -> Targets:
     if start < 0 or end < start:
         return Targets()
     levels: dict[str, int] = {}
-    for clause in text[start + len(OPEN) : end].split("; "):
+    for clause in text[start + len(OPEN) : end].removeprefix(LEAD).split("; "):
         match = _CLAUSE.match(clause)
         if not match:
             raise UserError(f"can't read the preference clause {clause!r}: it was not written by this renderer")

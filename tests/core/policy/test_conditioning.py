@@ -1,0 +1,52 @@
+"""Training examples: the policy reads the instruction, the question column does not, and every prompt comes equally often."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from moslim_core.policy.conditioning import dump_targets, held_out_combinations, load_targets, training_examples
+from moslim_core.preferences import PreferenceSchema, is_held_out, parse
+from moslim_core.settings import PolicySettings
+
+SCHEMA = PreferenceSchema.model_validate(
+    [
+        {"name": "warmth", "levels": ["cold", "neutral", "warm"]},
+        {"name": "length", "levels": ["short", "medium", "long", "epic"]},
+        {"name": "harm", "levels": ["harmful", "harmless"], "floor": 2},
+    ]
+)
+SETTINGS = PolicySettings(steps=30, prompts_per_step=4, none_fraction=0.1, held_out_fraction=0.2)
+PROMPTS = [
+    *([{"role": "user", "content": f"Question {i}"}] for i in range(6)),
+    [{"role": "system", "content": "Be Max."}, {"role": "user", "content": "<preferences>long (length 3/4)</preferences>"}],
+]
+
+
+def test_examples() -> None:
+    examples = training_examples(PROMPTS, SCHEMA, SETTINGS, seed=1)
+    assert [e["group"] for e in examples] == list(range(120))
+    used = Counter(e["question"] for e in examples)
+    assert len(used) == 7
+    assert max(used.values()) - min(used.values()) <= 1
+    held_out = held_out_combinations(SCHEMA, SETTINGS, seed=1)
+    assert len(held_out) == 2  # a fifth of 3 * 4 pairs
+    for example in examples:
+        targets = load_targets(example["targets"], SCHEMA)
+        assert parse("\n".join(m["content"] for m in example["prompt"]), SCHEMA) == targets
+        assert not is_held_out(targets, held_out)
+        assert example["prompt"][-1]["content"].startswith(("Question", "\u2039preferences>"))  # user_suffix
+        # The reward model reads what the user wrote, as it was written.
+        assert example["question"].startswith("Question") or example["question"].endswith(PROMPTS[-1][-1]["content"])
+    assert sum(e["targets"] == "{}" for e in examples) in (11, 12)
+    assert examples == training_examples(PROMPTS, SCHEMA, SETTINGS, seed=1)
+    assert examples != training_examples(PROMPTS, SCHEMA, SETTINGS, seed=2)
+
+
+def test_wording_varies_between_examples() -> None:
+    texts = {e["prompt"][-1]["content"].split("\n\n")[-1] for e in training_examples(PROMPTS[:1], SCHEMA, SETTINGS, 0)}
+    assert sum("warm" in t and "harm" not in t and "length" not in t for t in texts) > 3  # three levels, more wordings
+
+
+def test_targets_column() -> None:
+    targets = SCHEMA.targets({"warmth": 3, "harm": 2})
+    assert load_targets(dump_targets(targets), SCHEMA) == targets

@@ -1,0 +1,54 @@
+"""Answers come in order, are the same for the same seed, and say whether they were cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moslim_core import models
+from moslim_core.errors import UserError
+from moslim_core.policy.generation import Sampling, generate
+
+WORDS = ["rain", "snow and rain", "How do I bake bread at home?", "fox", "The quick brown fox jumps over the lazy dog."]
+CONVERSATIONS = [[{"role": "user", "content": f"{i} {w}"}] for i, w in enumerate(WORDS * 2)]
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_chat: Path) -> tuple[Any, Any]:
+    model, tokenizer = models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")
+    model.generation_config.eos_token_id = list(range(0, 380, 8))  # a random model seldom finds the one true end
+    return model, tokenizer
+
+
+def test_greedy_answers_depend_on_neither_batch_nor_order(chat: tuple[Any, Any]) -> None:
+    whole = generate(*chat, CONVERSATIONS, Sampling(8, temperature=0), seed=0)
+    assert len({a.text for a in whole}) > 3
+    single = generate(*chat, CONVERSATIONS, Sampling(8, temperature=0, batch_size=3), seed=5)
+    back = generate(*chat, CONVERSATIONS[::-1], Sampling(8, temperature=0), seed=0)
+    assert whole == single == back[::-1]
+
+
+def test_sampling_is_reproducible_by_seed(chat: tuple[Any, Any]) -> None:
+    one, again, other = (generate(*chat, CONVERSATIONS, Sampling(8, batch_size=4), seed=s) for s in (1, 1, 2))
+    assert one == again != other
+
+
+def test_cut_answers_are_told_from_finished_ones(chat: tuple[Any, Any]) -> None:
+    done: list[int] = []
+    answers = generate(*chat, CONVERSATIONS * 3, Sampling(6, batch_size=16), seed=0, on_batch=done.append)
+    assert {a.truncated for a in answers} == {True, False}
+    assert all((a.tokens == 6) == a.truncated for a in answers)
+    assert done == [16, 30]
+    assert not any("<|" in a.text or a.text != a.text.strip() for a in answers)
+
+
+def test_prompt_that_leaves_no_room_is_named(chat: tuple[Any, Any]) -> None:
+    long = [{"role": "user", "content": "rain " * 200}]
+    with pytest.raises(UserError, match=r"prompt 3 has \d+ tokens, but the model's context leaves room for 412"):
+        generate(*chat, [*CONVERSATIONS[:2], long * 3], Sampling(100), seed=0)
+
+
+def test_nothing_asked_nothing_answered(chat: tuple[Any, Any]) -> None:
+    assert generate(*chat, [], Sampling(8), seed=0) == []

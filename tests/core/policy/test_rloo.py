@@ -1,0 +1,194 @@
+"""The whole of RLOO on a tiny policy with a real reward folder: KL, metrics, artefact, resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moslim_core import models
+from moslim_core.checkpoints import MARKER
+from moslim_core.data.rows import write_json_lines
+from moslim_core.errors import UserError
+from moslim_core.policy import rloo
+from moslim_core.policy.adapters import adapter_config
+from moslim_core.policy.artifact import PolicyCard, load_policy
+from moslim_core.policy.conditioning import held_out_combinations
+from moslim_core.preferences import PreferenceSchema
+from moslim_core.progress import Progress
+from moslim_core.reward.mapping import RewardMapping
+from moslim_core.reward.model import create
+from moslim_core.settings import Settings
+
+PREFERENCES = [{"name": "warmth", "levels": ["cold", "neutral", "warm"]}, {"name": "length", "levels": ["short", "long"]}]
+STEPS, PROMPTS, GROUP = 4, 2, 4
+
+
+@pytest.fixture(scope="module")
+def reward_folder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reward")
+    torch.manual_seed(0)
+    model, tokenizer = create(str(tiny_encoder), PreferenceSchema.model_validate(PREFERENCES), None, 32)
+    for head in model.heads:
+        head.weight.data *= 20  # sure of itself, so that rewards differ
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def train(folder: Path, base: Path, reward: Path, output: str, mapping: dict[str, str], **policy: Any) -> Settings:
+    prompts = [[{"role": "user", "content": f"Rain number {i}?"}] for i in range(5)]
+    write_json_lines(folder / "prompts.jsonl", ({"prompt": p} for p in prompts))
+    common = {
+        "steps": STEPS,
+        "prompts_per_step": PROMPTS,
+        "group_size": GROUP,
+        "micro_batch": 3,  # taken down to the divisor 2 of the 8 rollouts
+        "max_new_tokens": 6,
+        "learning_rate": 0.01,
+        "lora_rank": 2,
+        "lora_layers": 1,
+        "held_out_fraction": 0.2,
+        "checkpoint_every": 2,
+    }
+    settings = Settings.model_validate(
+        {
+            "seed": 3,
+            "preferences": PREFERENCES,
+            "model": {"base": str(base), "dtype": "float32", "device": "cpu"},
+            "mapping": mapping,
+            "policy": common | policy,
+        }
+    )
+    progress = Progress(folder / f"{output}.jsonl")
+    rloo.train(settings, folder / "prompts.jsonl", reward, folder, folder / "checkpoints", folder / output, progress)
+    return settings
+
+
+def metrics(folder: Path, output: str) -> dict[int, dict[str, float]]:
+    events = [json.loads(line) for line in (folder / f"{output}.jsonl").read_text().splitlines()]
+    return {e["step"]: e["values"] for e in events if e["event"] == "metrics"}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_chat: Path, reward_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings, int]:
+    folder = tmp_path_factory.mktemp("policy")
+    calls = 0
+    shared = rloo.completion_log_probs
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return shared(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rloo, "completion_log_probs", counted)
+        settings = train(folder, tiny_chat, reward_folder, "output", {"standardisation": "running"})
+    return folder, settings, calls
+
+
+def test_divergence_is_zero_at_the_first_step_and_not_later(trained: tuple[Path, Settings, int]) -> None:
+    found = metrics(trained[0], "output")
+    assert list(found) == [1, 2, 3, 4]
+    print("DBG", [v["kl"] for v in found.values()], found[1]["reward"])
+    assert found[1]["kl"] == pytest.approx(0, abs=1e-6)
+    # TRL's estimate is the mean of log p - log ref over few answers: away from 0, of either sign.
+    assert all(abs(found[step]["kl"]) > 1e-4 for step in (2, 3, 4))
+    assert found[4]["kl_sequence"] == pytest.approx(found[4]["kl"] * found[4]["completion_tokens"])
+
+
+def test_metrics_tell_preferences_levels_and_phases(trained: tuple[Path, Settings, int]) -> None:
+    found = metrics(trained[0], "output")
+    every = {key for values in found.values() for key in values}
+    for name in ("warmth", "length"):
+        assert {f"utility/{name}", f"standardised/{name}", f"zero_variance/{name}"} <= every
+    assert {"expected_level/warmth/1", "expected_level/warmth/3", "expected_level/length/2"} <= every
+    assert {"reward", "reward_std", "entropy", "completion_tokens", "truncated", "zero_variance", "loss", "grad_norm"} <= every
+    for values in found.values():
+        assert all(math.isfinite(v) for v in values.values())
+        assert min(values[f"seconds/{phase}"] for phase in ("rollout", "reward", "update")) > 0
+        assert all(0 <= v <= 1 for k, v in values.items() if k.startswith(("utility/", "zero_variance")))
+        assert 0 < values["completion_tokens"] <= 6
+        assert values["tokens_per_second"] > 0
+
+
+def test_shared_prompt_pass_is_what_ran(trained: tuple[Path, Settings, int]) -> None:
+    # Per step at least one pass of policy or reference over the rollouts, and one for each of 8 / 2 micro batches.
+    assert trained[2] >= STEPS * (1 + PROMPTS * GROUP // 2)
+
+
+def test_policy_loads_and_is_not_the_base(trained: tuple[Path, Settings, int], tiny_chat: Path) -> None:
+    folder, settings, _ = trained
+    adapter = load_file(folder / "output" / "adapter_model.safetensors")
+    changed = {k for k, v in adapter.items() if "lora_B" in k and v.any()}
+    assert changed == {k for k in adapter if "lora_B" in k}
+    assert len(changed) == 7  # the linear maps of one Llama layer: q, k, v, o, gate, up, down
+    assert all(".layers.1." in k for k in adapter)
+    policy, tokenizer, card = load_policy(folder / "output", folder, "float32", "cpu")
+    base, _ = models.load_chat_model(str(tiny_chat), folder, "float32", "cpu")
+    ids = tokenizer("Rain number 1?", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        assert (policy(ids).logits - base(ids).logits).abs().max() > 1e-2
+    assert card.preferences == settings.preferences
+    assert (card.placement, card.steps, card.max_new_tokens, card.optimiser) == ("user_suffix", STEPS, 6, "rloo")
+    assert card.held_out == [dict(t) for t in held_out_combinations(settings.preferences, settings.policy, 3)] != []
+
+
+def test_mapping_statistics_are_saved_with_the_policy(trained: tuple[Path, Settings, int]) -> None:
+    card = PolicyCard.load(trained[0] / "output")
+    mapping = RewardMapping(card.preferences, card.mapping)
+    mapping.load_state(card.mapping_state)
+    # 4 steps of 2 prompts with 4 answers, each naming one or both preferences.
+    assert 0 < mapping.statistics.pooled["warmth"].rows <= 32
+    assert sum(m.rows for (n, _), m in mapping.statistics.by_level.items() if n == "warmth") == (
+        mapping.statistics.pooled["warmth"].rows
+    )
+
+
+def test_resumed_run_ends_with_the_same_adapter(
+    trained: tuple[Path, Settings, int], tiny_chat: Path, reward_folder: Path
+) -> None:
+    folder = trained[0]
+    checkpoints = folder / "checkpoints"
+    assert sorted(p.name for p in checkpoints.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    (checkpoints / "checkpoint-4" / MARKER).unlink()  # killed while it was written
+    train(folder, tiny_chat, reward_folder, "resumed", {"standardisation": "running"})
+    first, second = (load_file(folder / name / "adapter_model.safetensors") for name in ("output", "resumed"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert PolicyCard.load(folder / "output") == PolicyCard.load(folder / "resumed")
+    before, after = metrics(folder, "output"), metrics(folder, "resumed")
+    assert list(after) == [3, 4]
+    for step, values in after.items():
+        timed = {k for k in values if k.startswith(("seconds/", "tokens_per"))}
+        assert {k: v for k, v in values.items() if k not in timed} == {k: v for k, v in before[step].items() if k not in timed}
+
+
+def test_reference_statistics_are_measured_before_the_first_step(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "reference"}, steps=1, none_fraction=0.0)
+    card = PolicyCard.load(tmp_path / "output")
+    rows = {name: rows for name, _, _, rows in card.mapping_state["pooled"]}
+    # 128 rollouts of the starting policy, each asking for at least one of the two preferences.
+    assert set(rows) == {"warmth", "length"}
+    assert all(0 < n <= rloo.REFERENCE_ROLLOUTS for n in rows.values())
+    assert sum(rows.values()) >= rloo.REFERENCE_ROLLOUTS
+
+
+def test_adapter_covers_the_last_layers_or_all(tiny_chat: Path) -> None:
+    model, _ = models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")
+    assert all("layers.1." in n for n in adapter_config(model, 4, 1).target_modules)
+    every = adapter_config(model, 4, None)
+    assert len(every.target_modules) == 14
+    assert (every.r, every.lora_alpha, every.lora_dropout) == (4, 8, 0)
+    with pytest.raises(UserError, match=r"policy\.lora_layers=3, but the model has 2 layers"):
+        adapter_config(model, 4, 3)
+
+
+def test_folder_that_is_no_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no policy of this project"):
+        load_policy(tmp_path, tmp_path)

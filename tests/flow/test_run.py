@@ -1,0 +1,163 @@
+"""The whole path through the command line: what it leaves behind, what a second run and a killed run do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from tests.flow.conftest import STEPS, Finished, Moslim, command, environment
+
+pytestmark = pytest.mark.integration
+
+STAGES = {"label", "train_reward", "train_policy", "evaluate", "report"}
+
+
+def runs(work_dir: Path) -> list:
+    client = MlflowClient(f"sqlite:///{work_dir}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("moslim")
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def stage_runs(work_dir: Path) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for run in runs(work_dir):
+        found.setdefault(run.data.tags["moslim.stage"], []).append(run)
+    return found
+
+
+def test_run_leaves_report_summary_and_models(finished: Finished) -> None:
+    latest = finished.work_dir / "latest"
+    page = (latest / "report.html").read_text()
+    summary = json.loads((latest / "summary.json").read_text())
+    assert "<svg" in page and "length" in page
+    assert (latest / "policy" / "moslim_policy.json").is_file()
+    assert (latest / "reward_model" / "model.safetensors").is_file()
+    assert summary["wall_seconds"] > 0 and summary["peak_memory_gb"] > 0
+    assert set(summary["stages"]) == STAGES
+    for system in ("before", "after"):
+        assert summary["controllability"][system]["preferences"]["length"]["answers"] > 0
+    assert "moslim chat --policy" in finished.result.stdout
+
+
+def test_nothing_is_written_outside_the_work_directory(finished: Finished) -> None:
+    assert list(finished.home.rglob("*")) == []
+    assert list(finished.cwd.rglob("*")) == []
+
+
+def test_ledger_has_a_parent_and_a_finished_child_per_stage(finished: Finished) -> None:
+    found = stage_runs(finished.work_dir)
+    assert set(found) == STAGES | {"pipeline"}
+    (parent,) = found.pop("pipeline")
+    for (run,) in found.values():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert len(run.data.tags["moslim.fingerprint"]) == 64
+    client = MlflowClient(f"sqlite:///{finished.work_dir}/mlflow/mlflow.db")
+    rewards = client.get_metric_history(found["train_policy"][0].info.run_id, "reward")
+    assert sorted(m.step for m in rewards) == list(range(1, STEPS + 1))
+    kl = {m.step: m.value for m in client.get_metric_history(found["train_policy"][0].info.run_id, "kl")}
+    assert kl[1] == pytest.approx(0.0, abs=1e-6), "the reference is the policy at step 0"
+
+
+def test_second_run_reuses_every_stage(finished: Finished, profile: Path, moslim: Moslim) -> None:
+    before = {name: len(found) for name, found in stage_runs(finished.work_dir).items()}
+    result = moslim("run", "--profile", str(profile), "--set", f"work_dir={finished.work_dir}")
+    assert result.returncode == 0, result.stderr
+    after = {name: len(found) for name, found in stage_runs(finished.work_dir).items()}
+    assert after == {**before, "pipeline": before["pipeline"] + 1}
+    assert "reused: label, train_reward, train_policy, evaluate, report" in result.stdout
+
+
+def test_damaged_output_is_made_again(finished: Finished, profile: Path, moslim: Moslim) -> None:
+    """A stage whose output changed on disk is not trusted; the same settings give the same output digest, so the rest is reused."""
+    (old,) = stage_runs(finished.work_dir)["label"]
+    output = Path(old.info.artifact_uri.removeprefix("file://")) / "output" / "train.jsonl"
+    output.write_text(output.read_text() + "\n")
+    result = moslim("label", "--profile", str(profile), "--set", f"work_dir={finished.work_dir}")
+    assert result.returncode == 0, result.stderr
+    digests = {run.data.tags["moslim.output_digest"] for run in stage_runs(finished.work_dir)["label"]}
+    assert len(stage_runs(finished.work_dir)["label"]) == 2 and len(digests) == 1
+
+
+def test_chat_and_score_take_what_the_run_made(finished: Finished, moslim: Moslim, tmp_path: Path) -> None:
+    latest = finished.work_dir / "latest"
+    spoken = moslim(
+        "chat", "--policy", str(latest / "policy"), "--prefer", "length=1", "--message", "Why?", "--work-dir", str(finished.work_dir)
+    )
+    assert spoken.returncode == 0, spoken.stderr
+    refused = moslim("chat", "--policy", str(latest / "policy"), "--prefer", "length=9", "--message", "Why?")
+    assert refused.returncode == 2 and "length=9" in refused.stderr and "Traceback" not in refused.stderr
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Why?", "response": "the fox"}\n{"prompt": "How?", "response": "bread and salt"}\n')
+    scored = moslim("score", "--reward-model", str(latest / "reward_model"), "--input", str(rows), "--prefer", "length=1")
+    assert scored.returncode == 0, scored.stderr
+    lines = [json.loads(line) for line in scored.stdout.splitlines()]
+    assert [line["prompt"] for line in lines] == ["Why?", "How?"]
+    for line in lines:
+        assert sum(line["scores"]["length"]["probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert 0 <= line["reward"] <= 1
+
+
+def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path, moslim: Moslim, tmp_path: Path) -> None:
+    """Same command after a kill: same fingerprint, one run per stage, every step once, the result of an undisturbed run."""
+    work_dir, home = tmp_path / "work", tmp_path / "home"
+    home.mkdir()
+    arguments = ["run", "--profile", str(profile), "--set", f"work_dir={work_dir}"]
+    process = subprocess.Popen(
+        command(*arguments), env=environment(home), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not list(work_dir.glob("stages/*/checkpoints/checkpoint-[46]/complete.json")):
+        assert process.poll() is None and time.monotonic() < deadline, "the run never came to a checkpoint"
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    gone, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive, f"processes outlived their parent: {alive}"
+
+    result = moslim(*arguments, home=home)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "train_policy: resuming" in result.stderr
+    found = stage_runs(work_dir)
+    assert {name: len(of) for name, of in found.items()} == dict.fromkeys(STAGES | {"pipeline"}, 1)
+    assert all(run.info.status == "FINISHED" for of in found.values() for run in of)
+    client = MlflowClient(f"sqlite:///{work_dir}/mlflow/mlflow.db")
+    steps = Counter(m.step for m in client.get_metric_history(found["train_policy"][0].info.run_id, "reward"))
+    assert steps == dict.fromkeys(range(1, STEPS + 1), 1)
+    undisturbed = stage_runs(finished.work_dir)["train_policy"][0].data.tags
+    resumed = found["train_policy"][0].data.tags
+    assert resumed["moslim.fingerprint"] == undisturbed["moslim.fingerprint"]
+    adapters = [d / "latest" / "policy" / "adapter_model.safetensors" for d in (work_dir, finished.work_dir)]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["policy.stepz=3"], "did you mean policy.steps?"),
+        (["data.columns.prompt=question"], "column 'question' is missing"),
+        (["data.columns.labels={length: {levels: {'1': 9, '2': 2, '3': 3}}}"], "is no level of length"),
+        (["work_dir=/dev/null/work"], "can't be written"),
+        (["policy.max_prompt_tokens=16"], "policy.max_prompt_tokens"),
+    ],
+)
+def test_bad_input_is_three_lines_and_code_2(
+    overrides: list[str], says: str, profile: Path, moslim: Moslim, tmp_path: Path
+) -> None:
+    arguments = [part for value in [f"work_dir={tmp_path / 'work'}", *overrides] for part in ("--set", value)]
+    result = moslim("run", "--profile", str(profile), *arguments)
+    told = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("label: ")]
+    assert result.returncode == 2, result.stderr
+    assert says in result.stderr
+    assert len(told) <= 3, result.stderr
+    assert not (tmp_path / "work" / "latest" / "summary.json").exists()
