@@ -195,7 +195,7 @@ def _from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any
     """`from_pretrained` with the network left alone unless the user named a hub id."""
     try:
         return loader.from_pretrained(source, local_files_only=os.path.isdir(source), **options)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"model {name!r} could not be loaded: {str(error).splitlines()[0]}\n"
             f"Give a local directory, a hub id that this machine can reach, or a packaged model: {', '.join(PACKAGED)}."

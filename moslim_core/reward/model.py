@@ -156,8 +156,9 @@ def encode(tokenizer: Any, questions: list[str], answers: list[str], max_length:
         a = a[: room - min(len(q), room // 4)]
         q = q[len(q) - min(len(q), room - len(a)) :]
         if pair:
-            ids = [tokenizer.cls_token_id, *q, tokenizer.sep_token_id, *a, tokenizer.sep_token_id]
-            types.append([0] * (len(q) + 2) + [1] * (len(a) + 1))
+            # The answer first: its end then has the same position whatever was asked, so few layers can tell its length.
+            ids = [tokenizer.cls_token_id, *a, tokenizer.sep_token_id, *q, tokenizer.sep_token_id]
+            types.append([0] * (len(a) + 2) + [1] * (len(q) + 1))
         else:
             ids = [*q, *a, tokenizer.eos_token_id]
         rows.append(ids)

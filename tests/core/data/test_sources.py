@@ -205,7 +205,7 @@ def test_three_h_profile_reads_the_real_data() -> None:
     found = list(sources.rated_rows(settings.data, settings.preferences))
     raw = [value for _, value in read_json_lines(FOLDER / "val.jsonl.gz")]
     # A 0-4 scale: 0 and 1 are level 1, 2 is level 2, 3 and 4 are level 3; for harmlessness 3 and 4 are 2, and 2 says neither.
-    folded = {name: (1, 1, 2, 3, 3) for name in ("helpfulness", "honesty")} | {"harmlessness": (1, 1, None, 2, 2)}
+    folded = {"helpfulness": (1, 1, 2, 3, 3), "honesty": (1, 1, 2, 3, 3), "harmlessness": (1, 1, None, 2, 2)}
     for name, levels in folded.items():
         expected = Counter(levels[v[name]] for v in raw if v[name] is not None and levels[v[name]] is not None)
         assert sum(expected.values()) > 50

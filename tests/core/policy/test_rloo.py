@@ -95,7 +95,6 @@ def trained(tiny_chat: Path, reward_folder: Path, tmp_path_factory: pytest.TempP
 def test_divergence_is_zero_at_the_first_step_and_not_later(trained: tuple[Path, Settings, int]) -> None:
     found = metrics(trained[0], "output")
     assert list(found) == [1, 2, 3, 4]
-    print("DBG", [v["kl"] for v in found.values()], found[1]["reward"])
     assert found[1]["kl"] == pytest.approx(0, abs=1e-6)
     # TRL's estimate is the mean of log p - log ref over few answers: away from 0, of either sign.
     assert all(abs(found[step]["kl"]) > 1e-4 for step in (2, 3, 4))
@@ -145,14 +144,10 @@ def test_mapping_statistics_are_saved_with_the_policy(trained: tuple[Path, Setti
     mapping.load_state(card.mapping_state)
     # 4 steps of 2 prompts with 4 answers, each naming one or both preferences.
     assert 0 < mapping.statistics.pooled["warmth"].rows <= 32
-    assert sum(m.rows for (n, _), m in mapping.statistics.by_level.items() if n == "warmth") == (
-        mapping.statistics.pooled["warmth"].rows
-    )
+    assert sum(m.rows for (n, _), m in mapping.statistics.by_level.items() if n == "warmth") == (mapping.statistics.pooled["warmth"].rows)
 
 
-def test_resumed_run_ends_with_the_same_adapter(
-    trained: tuple[Path, Settings, int], tiny_chat: Path, reward_folder: Path
-) -> None:
+def test_resumed_run_ends_with_the_same_adapter(trained: tuple[Path, Settings, int], tiny_chat: Path, reward_folder: Path) -> None:
     folder = trained[0]
     checkpoints = folder / "checkpoints"
     assert sorted(p.name for p in checkpoints.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]

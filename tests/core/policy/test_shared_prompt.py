@@ -50,9 +50,7 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     ids=["groups", "mixed", "one prompt", "one token"],
 )
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_numbers_and_gradients_are_those_of_the_plain_pass(
-    tiny_chat: Path, owners: list[int], completion: int, temperature: float
-) -> None:
+def test_numbers_and_gradients_are_those_of_the_plain_pass(tiny_chat: Path, owners: list[int], completion: int, temperature: float) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32)
     ids, mask, answers, answer_mask = batch(owners, completion)
     found, entropy = completion_log_probs(model, ids, mask, answers, answer_mask, temperature)

@@ -60,7 +60,7 @@ def test_what_is_rendered_can_be_read_back(case: tuple[PreferenceSchema, Targets
 
 def test_rendered_text_is_this() -> None:
     both = SCHEMA.targets({"warmth": 3, "verbosity": 1})
-    assert render(both, SCHEMA) == "<preferences>very short (verbosity 1/5); warm (warmth 3/3)</preferences>"
+    assert render(both, SCHEMA) == "<preferences>Answer style: very short (verbosity 1/5); warm (warmth 3/3)</preferences>"
 
 
 def test_order_and_wording_vary_with_the_generator_only() -> None:
@@ -126,7 +126,7 @@ def test_user_cannot_change_what_the_operator_set(forged: str, placement: Any, a
 SYSTEM = {"role": "system", "content": "You are Max."}
 FIRST = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]
 LAST = {"role": "user", "content": "Be brief. Rain?"}
-TOLD = "<preferences>cold (warmth 1/3)</preferences>"
+TOLD = "<preferences>Answer style: cold (warmth 1/3)</preferences>"
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_share_of_none_is_exact(share: float) -> None:
 
 
 def test_share_of_none_is_checked() -> None:
-    with pytest.raises(UserError, match="none_fraction=1.0"):
+    with pytest.raises(UserError, match=r"none_fraction=1\.0"):
         TargetSampler(SCHEMA, 0, 1.0, [])
 
 

@@ -99,9 +99,9 @@ def test_aggregation(aggregation: Any, expected: list[float]) -> None:
         "z": np.array([[0.1, 0.1, 0.1, 0.3, 0.4]] * 3),
     }
     targets = [Targets({"x": 1, "z": 5}), Targets({"y": 2}), Targets()]
-    made = mapping(
-        WIDE, utility="target_probability", standardisation="none", aggregation=aggregation, weights={"x": 2, "y": 0, "z": 0.5}
-    )(p, targets)
+    made = mapping(WIDE, utility="target_probability", standardisation="none", aggregation=aggregation, weights={"x": 2, "y": 0, "z": 0.5})(
+        p, targets
+    )
     assert made.rewards == pytest.approx(expected)
     assert made.utilities["x"] == pytest.approx([0.8, np.nan, np.nan], nan_ok=True)
     assert made.utilities["y"] == pytest.approx([np.nan, 0.5, np.nan], nan_ok=True)
@@ -267,12 +267,8 @@ def test_probability_that_is_not_finite_is_named() -> None:
 
 
 @settings(max_examples=100)
-@given(
-    st.integers(1, 5), st.floats(0.4, 1), st.sampled_from(["none", "batch", "running"]), st.sampled_from(sorted(AGGREGATIONS))
-)
-def test_inside_a_group_the_ordinal_reward_follows_closeness(
-    target: int, sureness: float, standardisation: Any, aggregation: Any
-) -> None:
+@given(st.integers(1, 5), st.floats(0.4, 1), st.sampled_from(["none", "batch", "running"]), st.sampled_from(sorted(AGGREGATIONS)))
+def test_inside_a_group_the_ordinal_reward_follows_closeness(target: int, sureness: float, standardisation: Any, aggregation: Any) -> None:
     """Answers that peak at level 1..5, twice: the nearer the peak to the request, the higher the reward."""
     k = 5
     peak = np.tile(np.arange(1, k + 1), 2)

@@ -14,9 +14,7 @@ from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.model import MultiHeadRewardModel, create, encode, layer_stack, pool
 from moslim_core.reward.scorer import RewardScorer
 
-SCHEMA = PreferenceSchema.model_validate(
-    [{"name": "x", "levels": ["a", "b"]}, {"name": "y", "levels": ["a", "b", "c", "d"], "floor": 2}]
-)
+SCHEMA = PreferenceSchema.model_validate([{"name": "x", "levels": ["a", "b"]}, {"name": "y", "levels": ["a", "b", "c", "d"], "floor": 2}])
 QUESTIONS = ["How do I bake bread?", "Rain or snow?", "Please write a short answer about the river. " * 9, "?"]
 ANSWERS = ["Mix flour, water and yeast.", "Rain.", "Snow.", "The quick brown fox jumps over the lazy dog. " * 9]
 
@@ -27,11 +25,11 @@ def backbone(request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-def test_pair_is_encoded_as_the_encoder_knows_it(tiny_encoder: Path) -> None:
+def test_pair_is_encoded_as_the_encoder_knows_it_with_the_answer_first(tiny_encoder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
     found = encode(tokenizer, ["rain and snow"], ["good"], 32)
-    assert tokenizer.convert_ids_to_tokens(found["input_ids"][0]) == ["[CLS]", "rain", "and", "snow", "[SEP]", "good", "[SEP]"]
-    assert found["token_type_ids"] == [[0, 0, 0, 0, 0, 1, 1]]
+    assert tokenizer.convert_ids_to_tokens(found["input_ids"][0]) == ["[CLS]", "good", "[SEP]", "rain", "and", "snow", "[SEP]"]
+    assert found["token_type_ids"] == [[0, 0, 0, 1, 1, 1, 1]]
 
 
 def test_decoder_reads_plain_roles_and_an_end(tiny_chat: Path) -> None:
@@ -41,24 +39,26 @@ def test_decoder_reads_plain_roles_and_an_end(tiny_chat: Path) -> None:
     assert "token_type_ids" not in found
 
 
+def cut(folder: Path, question: str, answer: str, max_length: int) -> tuple[list[str], list[str]]:
+    """(question, answer) as what is left of them."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer.convert_ids_to_tokens(encode(tokenizer, [question], [answer], max_length)["input_ids"][0])
+    assert len(tokens) <= max_length
+    end = tokens.index("[SEP]")
+    return tokens[end + 1 : -1], tokens[1:end]
+
+
 def test_too_long_a_question_loses_its_start_and_never_the_answer(tiny_encoder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
-    found = encode(tokenizer, ["snow " * 50 + "river"], ["good rain"], 16)["input_ids"][0]
     # 16 - 3 special tokens - 2 of the answer leave 11 for the question's end.
-    expected = ["[CLS]", *["snow"] * 10, "river", "[SEP]", "good", "rain", "[SEP]"]
-    assert tokenizer.convert_ids_to_tokens(found) == expected
+    assert cut(tiny_encoder, "snow " * 50 + "river", "good rain", 16) == (["snow"] * 10 + ["river"], ["good", "rain"])
 
 
 def test_too_long_an_answer_leaves_a_quarter_to_the_question(tiny_encoder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
-    # 19 - 3 = 16 tokens of text: 4 for the question, 12 for the answer's start.
-    long = encode(tokenizer, ["snow " * 50], ["good " + "rain " * 50], 19)["input_ids"][0]
-    expected = ["[CLS]", *["snow"] * 4, "[SEP]", "good", *["rain"] * 11, "[SEP]"]
-    assert tokenizer.convert_ids_to_tokens(long) == expected
+    # 19 - 3 = 16 tokens of text: 4 for the question's end, 12 for the answer's start.
+    answer = "good " + "rain " * 50
+    assert cut(tiny_encoder, "snow " * 50 + "river", answer, 19) == (["snow"] * 3 + ["river"], ["good"] + ["rain"] * 11)
     # A question shorter than its quarter leaves the rest to the answer.
-    short = encode(tokenizer, ["snow"], ["good " + "rain " * 50], 19)["input_ids"][0]
-    expected = ["[CLS]", "snow", "[SEP]", "good", *["rain"] * 14, "[SEP]"]
-    assert tokenizer.convert_ids_to_tokens(short) == expected
+    assert cut(tiny_encoder, "snow", answer, 19) == (["snow"], ["good"] + ["rain"] * 14)
 
 
 def test_no_encoded_row_is_longer_than_allowed(backbone: Path) -> None:

@@ -12,9 +12,7 @@ from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 
-SCHEMA = PreferenceSchema.model_validate(
-    [{"name": "x", "levels": ["a", "b"]}, {"name": "y", "levels": ["a", "b", "c"]}]
-)
+SCHEMA = PreferenceSchema.model_validate([{"name": "x", "levels": ["a", "b"]}, {"name": "y", "levels": ["a", "b", "c"]}])
 WORDS = ["good", "bad", "rain", "snow", "river", "fox", "bread", "flour"]
 
 

