@@ -167,7 +167,7 @@ def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: Devic
     where = pick_device(device)
     source = resolve(name, cache)
     tokenizer = load_chat_tokenizer(name, cache)
-    model = _from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where))
+    model = from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where))
     return model.to(where).eval(), tokenizer
 
 
@@ -175,7 +175,7 @@ def load_chat_tokenizer(name: str, cache: Path) -> Any:
     """The tokenizer of a chat model, padding on the left. Raises UserError where it has no chat template."""
     from transformers import AutoTokenizer
 
-    tokenizer = _from_pretrained(AutoTokenizer, resolve(name, cache), name)
+    tokenizer = from_pretrained(AutoTokenizer, resolve(name, cache), name)
     if tokenizer.chat_template is None:
         raise UserError(f"model {name!r} has no chat template.\nGive a chat (instruct) model.")
     if tokenizer.pad_token is None:
@@ -188,10 +188,10 @@ def load_config(name: str, cache: Path) -> Any:
     """The configuration of a model."""
     from transformers import AutoConfig
 
-    return _from_pretrained(AutoConfig, resolve(name, cache), name)
+    return from_pretrained(AutoConfig, resolve(name, cache), name)
 
 
-def _from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
+def from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
     """`from_pretrained` with the network left alone unless the user named a hub id."""
     try:
         return loader.from_pretrained(source, local_files_only=os.path.isdir(source), **options)

@@ -14,7 +14,7 @@ from moslim_core import models
 from moslim_core.data import sources
 from moslim_core.data.rows import Row, prompt_key, unit_hash, write_json_lines
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, PreferenceSchema, condition
+from moslim_core.preferences import Message, PreferenceSchema, Targets, condition, longest_instruction
 from moslim_core.progress import Progress
 from moslim_core.settings import Settings
 
@@ -31,18 +31,25 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
     splits: dict[str, list[Row]] = defaultdict(list)
     dropped: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
-    for stated, row in _limited(sources.rated_rows(settings.data, schema), settings.data.limit):
+    rated = _limited(sources.rated_rows(settings.data, schema), settings.data.limit)
+    stated_splits = {stated for stated, _ in rated}
+    owner: dict[str, str] = {}
+    # Stated test and validation rows come first: a prompt that stands in two files is kept out of training.
+    for stated, row in sorted(rated, key=lambda item: item[0] in (None, TRAIN)):
         key = prompt_key(row.prompt)
+        split = _split(stated, key, settings, stated_splits)
         if not row.response.strip():
             dropped["empty answer"] += 1
         elif not row.labels:
             dropped["no label"] += 1
+        elif owner.setdefault(key, split) != split:
+            dropped["prompt that also stands in another split"] += 1
         elif (key, row.response) in seen:
             dropped["duplicate"] += 1
         else:
             seen.add((key, row.response))
-            splits[_split(stated, key, settings)].append(row)
-        progress.update("reading rated answers", len(seen), len(seen))
+            splits[split].append(row)
+        progress.update("reading rated answers", len(seen), len(rated))
     _check_labels(splits, schema, settings)
     training, evaluation = _prompts(settings, splits, dropped)
     _check_lengths(settings, training + evaluation, cache)
@@ -65,18 +72,18 @@ def _limited(rows: Iterable[tuple[str | None, Row]], limit: int | None) -> list[
     return [every[i] for i in sorted(chosen[:limit])]
 
 
-def _split(stated: str | None, key: str, settings: Settings) -> str:
-    """A split that the source states is kept; missing ones are cut from train by the prompt's hash."""
-    split = stated or TRAIN
-    if stated is None:
-        place = unit_hash(key, "split")
-        if place < settings.data.test_fraction:
-            split = TEST
-        elif place < settings.data.test_fraction + settings.data.validation_fraction:
-            split = VALIDATION
-    if split == TRAIN and settings.evaluation.judge == "reward_model" and unit_hash(key, "judge") < 0.5:
+def _split(stated: str | None, key: str, settings: Settings, stated_splits: set[str | None]) -> str:
+    """A split that the source states is kept; those that it does not state are cut from its training rows by prompt hash."""
+    if stated not in (None, TRAIN):
+        return str(stated)
+    place, data = unit_hash(key, "split"), settings.data
+    if TEST not in stated_splits and place < data.test_fraction:
+        return TEST
+    if VALIDATION not in stated_splits and 1 - place <= data.validation_fraction:
+        return VALIDATION
+    if settings.evaluation.judge == "reward_model" and unit_hash(key, "judge") < 0.5:
         return JUDGE
-    return split
+    return TRAIN
 
 
 def _check_labels(splits: dict[str, list[Row]], schema: PreferenceSchema, settings: Settings) -> None:
@@ -133,17 +140,16 @@ def _check_lengths(settings: Settings, chosen: list[tuple[list[Message], str]], 
     context = getattr(config, "max_position_embeddings", None) or 10**9
     room = min(settings.policy.max_prompt_tokens, context - settings.policy.max_new_tokens)
     schema = settings.preferences
-    longest = schema.targets({p.name: max(p.requestable, key=lambda v, p=p: len(p.label(v))) for p in schema.preferences})
-    texts = [
-        tokenizer.apply_chat_template(
-            condition(p, longest, schema, settings.policy.placement), tokenize=False, add_generation_prompt=True
-        )
+    instruction = longest_instruction(schema, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    plain = [
+        tokenizer.apply_chat_template(condition(p, Targets(), schema, settings.policy.placement), tokenize=False, add_generation_prompt=True)
         for p, _ in chosen
     ]
-    for ids, (_, place) in zip(tokenizer(texts, add_special_tokens=False)["input_ids"], chosen, strict=True):
-        if len(ids) > room:
+    for ids, (_, place) in zip(tokenizer(plain, add_special_tokens=False)["input_ids"], chosen, strict=True):
+        length = len(ids) + instruction
+        if length > room:
             raise UserError(
-                f"{place}: the prompt has {len(ids)} tokens with its instruction, {room} fit.\n"
+                f"{place}: the prompt has {length} tokens with its instruction, {room} fit.\n"
                 f"Shorten or drop it, or raise policy.max_prompt_tokens ({settings.policy.max_prompt_tokens}; the model's context is {context})."
             )
 

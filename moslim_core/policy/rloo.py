@@ -24,7 +24,7 @@ from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.reward_function import PolicyReward
-from moslim_core.policy.shared_prompt import completion_log_probs
+from moslim_core.policy.shared_prompt import completion_log_probs, generate_completions
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
@@ -48,7 +48,7 @@ METRICS = {
 
 
 class SharedPromptRLOOTrainer(RLOOTrainer):
-    """TRL's RLOO with each group's prompt computed once (`shared_prompt`): the same numbers, about half the work."""
+    """TRL's RLOO with each group's prompt computed once (`shared_prompt`): the same numbers for less work."""
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -80,6 +80,23 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
         ]
         log_probs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
         return log_probs, entropies if compute_entropy else None, None
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any]) -> list[list[int]]:
+        if self.accelerator.num_processes > 1 or images is not None or multimodal_fields or self.use_vllm:
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields)
+        device = self.accelerator.device
+        width = max(map(len, prompt_ids))
+        padding = self.processing_class.pad_token_id
+        ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompt_ids], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompt_ids], device=device)
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            completions = generate_completions(model, ids, mask, self.generation_config).tolist()
+        model.train(was_training)
+        ends = set(self.eos_token_ids)
+        return [c[: next((i + 1 for i, t in enumerate(c) if t in ends), len(c))] for c in completions]
 
 
 def train(

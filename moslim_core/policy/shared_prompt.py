@@ -47,3 +47,22 @@ def completion_log_probs(
     with torch.no_grad():
         entropies = -(log_probs.exp() * log_probs).sum(dim=-1)
     return chosen, entropies
+
+
+def generate_completions(model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, config: Any) -> torch.Tensor:
+    """New token ids (n, c) after left-padded prompts (n, p), each different prompt read once; padded after the end token.
+
+    The prompt's last token is left to `generate`, which needs one to start from.
+    """
+    if prompt_ids.shape[1] < 2:
+        return model.generate(input_ids=prompt_ids, attention_mask=prompt_mask, generation_config=config)[:, prompt_ids.shape[1] :]
+    distinct, owner = torch.unique(torch.cat([prompt_mask, prompt_ids], dim=1), dim=0, return_inverse=True)
+    mask, ids = distinct[:, : prompt_mask.shape[1]], distinct[:, prompt_mask.shape[1] :]
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    read = model(
+        input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1], use_cache=True, logits_to_keep=1
+    )
+    cache = read.past_key_values
+    cache.batch_select_indices(owner)
+    output = model.generate(input_ids=prompt_ids, attention_mask=prompt_mask, past_key_values=cache, generation_config=config)
+    return output[:, prompt_ids.shape[1] :]

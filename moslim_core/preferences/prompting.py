@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from moslim_core.errors import UserError
@@ -57,6 +57,19 @@ def render(targets: Targets, schema: PreferenceSchema, rng: random.Random | None
         level = targets[name]
         clauses.append(wording.format(label=preference.label(level), name=name, level=level, k=preference.k))
     return f"{OPEN}{LEAD}{'; '.join(clauses)}{CLOSE}"
+
+
+def longest_instruction(schema: PreferenceSchema, count_tokens: Callable[[str], int]) -> int:
+    """Tokens that the longest instruction can take, its separators included."""
+    clauses = [
+        max(
+            count_tokens(w.format(label=p.label(level), name=p.name, level=level, k=p.k) + "; ")
+            for level in p.requestable
+            for w in PARAPHRASES
+        )
+        for p in schema.preferences
+    ]
+    return count_tokens(f"\n\n{OPEN}{LEAD}{CLOSE}") + sum(clauses)
 
 
 def parse(text: str, schema: PreferenceSchema) -> Targets:

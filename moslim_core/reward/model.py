@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
+from moslim_core import models
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
 
@@ -94,7 +95,7 @@ def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
 
 def create(source: str, schema: PreferenceSchema, layers: int | None, max_length: int) -> tuple[MultiHeadRewardModel, Any]:
     """(new model on a pretrained backbone, its tokenizer). `layers` keeps the first n. Raises UserError if there are fewer."""
-    backbone = AutoModel.from_pretrained(source, dtype=torch.float32)
+    backbone = models.from_pretrained(AutoModel, source, source, dtype=torch.float32)
     config = backbone.config
     if layers is not None:
         if layers > config.num_hidden_layers:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
@@ -30,7 +31,10 @@ class RewardScorer:
         config = directory / "config.json"
         if not config.is_file() or json.loads(config.read_text()).get("model_type") != "moslim_multi_head_reward":
             raise UserError(f"{directory} is no reward model of this project.\nGive what `moslim reward` wrote.")
-        model = MultiHeadRewardModel.from_pretrained(directory, local_files_only=True)
+        try:
+            model = MultiHeadRewardModel.from_pretrained(directory, local_files_only=True)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{directory}: the reward model can't be read ({str(error).splitlines()[0]}).\nMake it again.") from error
         return cls(model.to(device), AutoTokenizer.from_pretrained(directory, local_files_only=True))
 
     def __call__(

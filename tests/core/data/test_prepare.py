@@ -185,14 +185,12 @@ def test_no_prompts_left_to_evaluate_on_is_refused(stage: Any, tmp_path: Path) -
     assert "1 prompts to train on and 0 to evaluate on are left" in message
 
 
-@pytest.mark.xfail(strict=True, reason="known defect: rows of a folder's train file are never cut into the missing splits")
 def test_missing_splits_of_a_folder_are_cut_from_train(stage: Any) -> None:
     output, card = stage({"train.jsonl": rated()})
     assert sum(card["rows"].values()) == 360
     assert disjoint([keys(output, s) for s in ("train", "validation", "test")])
 
 
-@pytest.mark.xfail(strict=True, reason="known defect: a prompt that stands in two files of a folder stays in both splits")
 def test_prompt_that_crosses_stated_splits_is_kept_out_of_one(stage: Any) -> None:
     rows = {"train.jsonl": rated(), "val.jsonl": rated(20, seed=1), "test.jsonl": rated(30, seed=2)}
     rows["val.jsonl"] += [{**r, "prompt": "Other " + r["prompt"]} for r in rated(20)]
