@@ -1,6 +1,6 @@
 """Is bfloat16 worth it on this CPU? Forward, training and generation of the packaged model, as ratios in one run.
 
-    python benchmarks/dtype.py
+python benchmarks/dtype.py
 """
 
 from __future__ import annotations

@@ -8,9 +8,7 @@ from typing import Any
 import typer
 
 
-def talk(
-    directory: Path, prefer: str, message: str | None, temperature: float, max_new_tokens: int | None, seed: int, cache: Path
-) -> None:
+def talk(directory: Path, prefer: str, message: str | None, temperature: float, max_new_tokens: int | None, seed: int, cache: Path) -> None:
     """Answer `message`, or converse until end of input. In a conversation `/prefer NAME=LEVEL,...` changes what is asked for."""
     from moslim_core.policy.artifact import PolicyCard, load_policy
     from moslim_core.policy.generation import Sampling, generate

@@ -172,7 +172,7 @@ def _reference(reference: str, work_dir: Path) -> Path:
 
     try:
         return ledger_of(work_dir).download(reference)
-    except Exception as error:  # noqa: BLE001 - stores raise many kinds; all mean that the reference leads nowhere
+    except Exception as error:
         raise UserError(f"{reference}: not found ({str(error).splitlines()[0]}).\nSee the runs with: moslim ui") from error
 
 

@@ -88,21 +88,20 @@ def run_with_display(settings: Settings, until: str, profile: str) -> None:
     console = Console(stderr=True)
     started = time.monotonic()
     bars = Bars(console)
-    with PeakMemory() as memory:
-        with prefect_server(settings.work_dir):
-            from flows.align import align
+    with PeakMemory() as memory, prefect_server(settings.work_dir):
+        from flows.align import align
 
-            reporting.listener = bars
-            try:
-                with bars.bars:
-                    pipeline = align(settings, until)
-            except UserError:
-                raise
-            except RuntimeError as error:
-                typer.echo(f"error: {error}", err=True)
-                raise typer.Exit(1) from None
-            finally:
-                reporting.listener = None
+        reporting.listener = bars
+        try:
+            with bars.bars:
+                pipeline = align(settings, until)
+        except UserError:
+            raise
+        except RuntimeError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+        finally:
+            reporting.listener = None
     wall = time.monotonic() - started
     if until == "report":
         from tasks.latest import write_summary

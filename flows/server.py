@@ -20,6 +20,7 @@ from filelock import FileLock
 from tasks.launcher import LAST_LINES, guarded
 
 START_SECONDS = 120.0
+DRAIN_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -44,10 +45,22 @@ def prefect_server(work_dir: Path) -> Iterator[str]:
     try:
         yield address
     finally:
-        del os.environ["PREFECT_API_URL"]
         if started is not None:
+            _drain()
             record.unlink(missing_ok=True)
             stop(started)
+        del os.environ["PREFECT_API_URL"]
+
+
+def _drain() -> None:
+    """Send what Prefect still holds of logs and events: without its server it would try for more than a minute at exit."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for queue in (APILogWorker, EventsWorker):
+        queue.drain_all(timeout=DRAIN_SECONDS)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -90,9 +103,7 @@ def _start(home: Path, record: Path) -> tuple[subprocess.Popen[bytes], str]:
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("ab") as file:
-        process = subprocess.Popen(
-            guarded(command), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
-        )
+        process = subprocess.Popen(guarded(command), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
     address = f"http://127.0.0.1:{port}/api"
     wait_until_healthy(f"{address}/health", process, log, "the Prefect server")
     record.write_text(json.dumps({"address": address, "pid": process.pid}))

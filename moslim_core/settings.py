@@ -102,6 +102,7 @@ class PolicySettings(Section):
     normalise_advantages: bool = Field(default=True, description="divide a step's advantages by their standard deviation")
     lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear maps of a layer")
     lora_layers: int | None = Field(default=None, ge=1, description="adapt only the last n layers; default: all")
+    max_preferences: int | None = Field(default=None, ge=1, description="most preferences named in one training prompt; default: all")
     none_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of prompts that ask for no preference")
     held_out_fraction: float = Field(default=0.05, ge=0, le=0.25, description="share of level pairs kept from training")
     checkpoint_every: int = Field(default=5, ge=1, description="steps between checkpoints; the last two are kept")

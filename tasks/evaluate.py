@@ -96,9 +96,7 @@ def read(directory: Path, system: str) -> Any:
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(
-    settings: Settings, rows: ArtifactRef, policy: ArtifactRef, judge: ArtifactRef | None, parent: str | None
-) -> Outcome:
+def evaluate(settings: Settings, rows: ArtifactRef, policy: ArtifactRef, judge: ArtifactRef | None, parent: str | None) -> Outcome:
     """The policy and the starting model answer the same requests; an independent judge says what was obtained."""
     inputs = {"rows": rows, "policy": policy, **({"judge": judge} if judge else {})}
     return run_stage(STAGE, settings, inputs, parent)

@@ -52,9 +52,7 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     """
     seen = events.stat().st_size if events.exists() else 0
     command = guarded([sys.executable, "-m", "tasks.worker", str(job)])
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-    )
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     tail: deque[str] = deque(maxlen=LAST_LINES)
     reader = threading.Thread(target=_drain, args=(child, log, tail), daemon=True)
     reader.start()

@@ -102,8 +102,7 @@ def _samples(settings: Settings, evaluation: Path) -> list[Any]:
     prompts = [plain_text(value["prompt"]) for _, value in read_json_lines(evaluation / "prompts.jsonl")]
     answers = {
         system: {
-            (row["prompt"], *sorted(row["targets"].items())): row
-            for _, row in read_json_lines(evaluation / f"answers.{system}.jsonl")
+            (row["prompt"], *sorted(row["targets"].items())): row for _, row in read_json_lines(evaluation / f"answers.{system}.jsonl")
         }
         for system in SYSTEMS
     }

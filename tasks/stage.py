@@ -116,9 +116,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     return json.loads((directory / STAGE_FILE).read_text())
 
 
-def _work(
-    stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None, ledger: Ledger, key: str
-) -> Outcome:
+def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None, ledger: Ledger, key: str) -> Outcome:
     run_id = ledger.open_stage(stage.name, key, parent, stage.section(settings))
     for name, ref in inputs.items():
         ledger.log_dataset(run_id, name, ref.digest, ref.uri)

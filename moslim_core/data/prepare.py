@@ -142,7 +142,9 @@ def _check_lengths(settings: Settings, chosen: list[tuple[list[Message], str]], 
     schema = settings.preferences
     instruction = longest_instruction(schema, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
     plain = [
-        tokenizer.apply_chat_template(condition(p, Targets(), schema, settings.policy.placement), tokenize=False, add_generation_prompt=True)
+        tokenizer.apply_chat_template(
+            condition(p, Targets(), schema, settings.policy.placement), tokenize=False, add_generation_prompt=True
+        )
         for p, _ in chosen
     ]
     for ids, (_, place) in zip(tokenizer(plain, add_special_tokens=False)["input_ids"], chosen, strict=True):
@@ -150,13 +152,12 @@ def _check_lengths(settings: Settings, chosen: list[tuple[list[Message], str]], 
         if length > room:
             raise UserError(
                 f"{place}: the prompt has {length} tokens with its instruction, {room} fit.\n"
-                f"Shorten or drop it, or raise policy.max_prompt_tokens ({settings.policy.max_prompt_tokens}; the model's context is {context})."
+                f"Shorten or drop it, or raise policy.max_prompt_tokens={settings.policy.max_prompt_tokens} "
+                f"(the model's context is {context})."
             )
 
 
-def _card(
-    splits: dict[str, list[Row]], schema: PreferenceSchema, dropped: Counter[str], training: int, evaluation: int
-) -> dict[str, Any]:
+def _card(splits: dict[str, list[Row]], schema: PreferenceSchema, dropped: Counter[str], training: int, evaluation: int) -> dict[str, Any]:
     rows = [row for chosen in splits.values() for row in chosen]
     words = np.array([len(r.response.split()) for r in rows])
     return {
@@ -173,4 +174,3 @@ def _card(
         "dropped": dict(dropped),
         "answer_words": {str(q): float(np.percentile(words, q)) for q in (5, 25, 50, 75, 95)},
     }
-

@@ -31,12 +31,10 @@ def conversation(value: Any, place: str) -> list[Message]:
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not all(
-        isinstance(m, dict) and m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
-        for m in value
+        isinstance(m, dict) and m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str) for m in value
     ):
         raise UserError(
-            f"{place}: the prompt is neither text nor a list of messages.\n"
-            'Write a string, or [{"role": "user", "content": "..."}, ...].'
+            f'{place}: the prompt is neither text nor a list of messages.\nWrite a string, or [{{"role": "user", "content": "..."}}, ...].'
         )
     if not value or value[-1]["role"] != "user" or not value[-1]["content"].strip():
         raise UserError(f"{place}: the prompt is empty or does not end with a user message.\nMend or drop the row.")

@@ -50,12 +50,8 @@ def answer(
 ) -> list[Obtained]:
     """One judged answer for every prompt under every request. The wording of an instruction depends on the prompt alone."""
     pairs = [(p, t) for p in range(len(prompts)) for t in asked]
-    conversations = [
-        condition(prompts[p], t, schema, placement, random.Random(f"{seed}/{p}/{sorted(t.items())}")) for p, t in pairs
-    ]
-    answers = generate(
-        model, tokenizer, conversations, sampling, seed, on_batch=lambda done: progress.update(phase, done, len(pairs))
-    )
+    conversations = [condition(prompts[p], t, schema, placement, random.Random(f"{seed}/{p}/{sorted(t.items())}")) for p, t in pairs]
+    answers = generate(model, tokenizer, conversations, sampling, seed, on_batch=lambda done: progress.update(phase, done, len(pairs)))
     levels = judge.levels([plain_text(prompts[p]) for p, _ in pairs], [a.text for a in answers])
     return [
         Obtained(prompt=p, targets=dict(t), text=a.text, tokens=a.tokens, truncated=a.truncated, levels=found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -149,7 +150,7 @@ def _control(rows: Sequence[Obtained], preference: Preference, bootstrap: int, s
         exact=interval(lambda r, o: _mean(np.rint(o) == r), (requested, obtained), draws),
         within_one=interval(lambda r, o: _mean(np.abs(np.rint(o) - r) <= 1), (requested, obtained), draws),
         span=interval(lambda r, o: span(r, o, low, high) if low < high else float("nan"), (requested, obtained), draws),
-        violations=sum(b < a for a, b in zip(means, means[1:], strict=False)),
+        violations=sum(b < a for a, b in itertools.pairwise(means)),
         levels=levels,
     )
 

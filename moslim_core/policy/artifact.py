@@ -41,9 +41,7 @@ class PolicyCard(BaseModel):
         return cls.model_validate_json(file.read_bytes())
 
 
-def load_policy(
-    directory: Path, cache: Path, dtype: DType = "auto", device: DeviceName = "auto"
-) -> tuple[Any, Any, PolicyCard]:
+def load_policy(directory: Path, cache: Path, dtype: DType = "auto", device: DeviceName = "auto") -> tuple[Any, Any, PolicyCard]:
     """(policy with its adapter merged into the base, tokenizer, card)."""
     from peft import PeftModel
 

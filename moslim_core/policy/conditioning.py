@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moslim_core.data.rows import plain_text
-from moslim_core.preferences import Message, PreferenceSchema, TargetSampler, Targets, condition, held_out_pairs
+from moslim_core.preferences import Message, PreferenceSchema, Targets, TargetSampler, condition, held_out_pairs
 from moslim_core.settings import PolicySettings
 
 
@@ -26,7 +26,8 @@ def training_examples(
     reward model sees), `targets` (JSON: a table column can't hold mappings with different keys), `group` (a running number).
     """
     rng = random.Random(seed)
-    sampler = TargetSampler(schema, rng.getrandbits(32), settings.none_fraction, held_out_combinations(schema, settings, seed))
+    held_out = held_out_combinations(schema, settings, seed)
+    sampler = TargetSampler(schema, rng.getrandbits(32), settings.none_fraction, held_out, settings.max_preferences)
     examples: list[dict[str, Any]] = []
     order: list[int] = []
     for group in range(settings.steps * settings.prompts_per_step):

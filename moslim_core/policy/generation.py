@@ -45,9 +45,7 @@ def generate(
     room = (getattr(model.config, "max_position_embeddings", None) or 10**9) - sampling.max_new_tokens
     for index, length in enumerate(lengths):
         if length > room:
-            raise UserError(
-                f"prompt {index + 1} has {length} tokens, but the model's context leaves room for {room}.\nShorten or drop it."
-            )
+            raise UserError(f"prompt {index + 1} has {length} tokens, but the model's context leaves room for {room}.\nShorten or drop it.")
     order = sorted(range(len(texts)), key=lambda i: (lengths[i], i))
     settings: dict[str, Any] = {"do_sample": sampling.temperature > 0}
     if sampling.temperature > 0:

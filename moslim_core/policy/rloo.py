@@ -99,9 +99,7 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
         return [c[: next((i + 1 for i, t in enumerate(c) if t in ends), len(c))] for c in completions]
 
 
-def train(
-    settings: Settings, prompts: Path, reward_model: Path, cache: Path, checkpoints: Path, output: Path, progress: Progress
-) -> None:
+def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, checkpoints: Path, output: Path, progress: Progress) -> None:
     """Train on the prompts of a JSON lines file with the reward model of a folder; save the policy in `output`.
 
     Resumes from the last checkpoint in `checkpoints`, where adapter, optimiser, RNG and mapping statistics are.
@@ -217,7 +215,5 @@ class _Report(TrainerCallback):
         values["seconds/rollout"] = self.reward.started - self.begun
         values["seconds/reward"] = self.reward.finished - self.reward.started
         values["seconds/update"] = self.ended - self.reward.finished
-        values["tokens_per_second"] = (
-            values["completion_tokens"] * args.generation_batch_size / max(self.ended - self.begun, 1e-9)
-        )
+        values["tokens_per_second"] = values["completion_tokens"] * args.generation_batch_size / max(self.ended - self.begun, 1e-9)
         self.progress.metrics(values, state.global_step)

@@ -59,9 +59,7 @@ def generate_completions(model: Any, prompt_ids: torch.Tensor, prompt_mask: torc
     distinct, owner = torch.unique(torch.cat([prompt_mask, prompt_ids], dim=1), dim=0, return_inverse=True)
     mask, ids = distinct[:, : prompt_mask.shape[1]], distinct[:, prompt_mask.shape[1] :]
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    read = model(
-        input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1], use_cache=True, logits_to_keep=1
-    )
+    read = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1], use_cache=True, logits_to_keep=1)
     cache = read.past_key_values
     cache.batch_select_indices(owner)
     output = model.generate(input_ids=prompt_ids, attention_mask=prompt_mask, past_key_values=cache, generation_config=config)

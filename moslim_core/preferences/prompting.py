@@ -38,9 +38,7 @@ _GAP = (
     r"[\s\0-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]*"
 )
-_FORGED = re.compile(
-    r"[<\uff1c\ufe64](?=" + _GAP + r"(?:[/\uff0f]" + _GAP + ")?" + _GAP.join("preferences") + r")", re.IGNORECASE
-)
+_FORGED = re.compile(r"[<\uff1c\ufe64](?=" + _GAP + r"(?:[/\uff0f]" + _GAP + ")?" + _GAP.join("preferences") + r")", re.IGNORECASE)
 
 
 def render(targets: Targets, schema: PreferenceSchema, rng: random.Random | None = None) -> str:
@@ -110,9 +108,7 @@ def condition(
     """
     if not messages or messages[-1]["role"] != "user":
         raise UserError("a conversation must end with a user message, so that the policy has something to answer")
-    clean = [
-        {**m, "content": neutralise(m["content"])} if m["role"] in ("user", "system") else dict(m) for m in messages
-    ]
+    clean = [{**m, "content": neutralise(m["content"])} if m["role"] in ("user", "system") else dict(m) for m in messages]
     instruction = render(targets, schema, rng)
     if not instruction:
         return clean

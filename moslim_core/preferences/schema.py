@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Literal
@@ -31,7 +32,7 @@ class RuleAnnotator(BaseModel):
     @field_validator("thresholds")
     @classmethod
     def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or any(b <= a for a, b in zip(value, value[1:], strict=False)):
+        if not value or any(b <= a for a, b in itertools.pairwise(value)):
             raise ValueError("thresholds must be a rising list of numbers")
         return value
 

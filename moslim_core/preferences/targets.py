@@ -17,14 +17,10 @@ def held_out_pairs(schema: PreferenceSchema, fraction: float, seed: int) -> list
     No level is ever held out altogether: pairs that would leave a level without any partner are not chosen.
     """
     steered = [p for p in schema.preferences if not p.is_guard]
-    pairs = [
-        Targets({a.name: i, b.name: j})
-        for a, b in itertools.combinations(steered, 2)
-        for i in a.requestable
-        for j in b.requestable
-    ]
+    pairs = [Targets({a.name: i, b.name: j}) for a, b in itertools.combinations(steered, 2) for i in a.requestable for j in b.requestable]
     random.Random(seed).shuffle(pairs)
-    wanted, chosen = round(fraction * len(pairs)), []
+    wanted = round(fraction * len(pairs))
+    chosen: list[Targets] = []
     uses: dict[tuple[str, int], int] = {}
     for pair in pairs:
         if len(chosen) == wanted:
@@ -61,16 +57,19 @@ class _Deck:
 class TargetSampler:
     """An endless, deterministic stream of targets.
 
-    The number of requested preferences is dealt evenly over 1..all, except for a share `none_fraction` that asks for nothing;
+    The number of requested preferences is dealt evenly over 1..`largest` (all by default), except for a share
+    `none_fraction` that asks for nothing;
     which preferences and which levels are dealt from decks, so each level of a preference comes equally often.
     """
 
-    def __init__(self, schema: PreferenceSchema, seed: int, none_fraction: float, held_out: list[Targets]) -> None:
+    def __init__(
+        self, schema: PreferenceSchema, seed: int, none_fraction: float, held_out: list[Targets], largest: int | None = None
+    ) -> None:
         if not 0 <= none_fraction < 1:
             raise UserError(f"none_fraction={none_fraction} must lie in [0, 1)")
         self.schema, self.none_fraction, self.held_out = schema, none_fraction, held_out
         self.rng = random.Random(seed)
-        self.sizes = _Deck(list(range(1, len(schema) + 1)), self.rng)
+        self.sizes = _Deck(list(range(1, min(largest or len(schema), len(schema)) + 1)), self.rng)
         self.names = _Deck(list(schema.names), self.rng)
         self.levels = {p.name: _Deck(list(p.requestable), self.rng) for p in schema.preferences}
         self.none_owed = 0.0

@@ -46,8 +46,7 @@ class ReportContent(BaseModel):
     reward_heads: dict[str, HeadMetrics]
     samples: list[Sample]
     data_card: dict[str, Any] = Field(
-        description="rows {split: n}, sources {name: n}, labels {preference: {labelled, levels {level: n}}}, "
-        "dropped {reason: n}"
+        description="rows {split: n}, sources {name: n}, labels {preference: {labelled, levels {level: n}}}, dropped {reason: n}"
     )
     seconds: dict[str, float] = Field(description="stage -> seconds; 0 for a stage that was reused")
     peak_memory_gb: float | None

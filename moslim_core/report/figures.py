@@ -312,9 +312,7 @@ def _level_axis(ax: Axes, preference: Preference) -> None:
     ax.set_xlim(preference.floor - 0.3, preference.k + 0.3)
 
 
-def _cell(
-    ax: Axes, x: int, y: int, text: str, colour: str, strength: float, bold: bool = False, size: float = 8
-) -> None:
+def _cell(ax: Axes, x: int, y: int, text: str, colour: str, strength: float, bold: bool = False, size: float = 8) -> None:
     # At most 60 % opaque: the page's own text colour stays readable on it, light or dark.
     ax.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fc=colour, alpha=0.04 + 0.56 * min(strength, 1.0), lw=0))
     ax.text(x, y, text, ha="center", va="center", fontsize=size, color=INK, fontweight="bold" if bold else "normal")

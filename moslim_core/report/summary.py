@@ -69,9 +69,7 @@ def _steered(preference: Preference, before: Control, after: Control) -> Finding
         verdict, lead = "not measured", "control has no interval, so nothing is claimed"
     elif shared is False and old.value is not None and new.value < old.value:
         verdict = "worse"
-        lead = (
-            f"the policy {'follows' if follows else 'does not follow'} the requested level; the prompt alone did better"
-        )
+        lead = f"the policy {'follows' if follows else 'does not follow'} the requested level; the prompt alone did better"
     elif new.high < 0:
         verdict, lead = "not controlled", "the policy moves against the requested level"
     elif not follows:

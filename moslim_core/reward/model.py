@@ -60,15 +60,11 @@ class MultiHeadRewardModel(PreTrainedModel):
         # BERT's own pooler is unused by these heads; leaving it out saves its weights and a warning.
         options = {"add_pooling_layer": False} if backbone_config.model_type in ("bert", "roberta") else {}
         self.backbone = AutoModel.from_config(backbone_config, **options)
-        self.heads = nn.ModuleList(
-            nn.Linear(backbone_config.hidden_size, preference.k) for preference in config.schema().preferences
-        )
+        self.heads = nn.ModuleList(nn.Linear(backbone_config.hidden_size, preference.k) for preference in config.schema().preferences)
         self.names = config.schema().names
         self.post_init()
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **extra: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **extra: torch.Tensor) -> dict[str, torch.Tensor]:
         """input_ids, attention_mask (n, length) -> {preference: logits (n, K_i)} in float32."""
         extra = {k: v for k, v in extra.items() if k == "token_type_ids"}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state

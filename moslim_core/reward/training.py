@@ -137,8 +137,7 @@ def train(
     scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer)
     _calibrate(scorer, load_rows(data / "validation.jsonl"))
     majority = {
-        p.name: int(np.bincount(dataset.levels[:, i], minlength=p.k + 1)[1:].argmax()) + 1
-        for i, p in enumerate(schema.preferences)
+        p.name: int(np.bincount(dataset.levels[:, i], minlength=p.k + 1)[1:].argmax()) + 1 for i, p in enumerate(schema.preferences)
     }
     metrics = measure(scorer, load_rows(data / "test.jsonl"), majority, progress)
     output.mkdir(parents=True, exist_ok=True)
@@ -148,9 +147,7 @@ def train(
     return metrics
 
 
-def measure(
-    scorer: RewardScorer, rows: list[Row], majority: dict[str, int], progress: Progress
-) -> dict[str, HeadMetrics]:
+def measure(scorer: RewardScorer, rows: list[Row], majority: dict[str, int], progress: Progress) -> dict[str, HeadMetrics]:
     """Metrics per head over the labelled rows. Heads without one are left out."""
     probabilities = scorer(
         [plain_text(r.prompt) for r in rows],

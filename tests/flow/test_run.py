@@ -122,7 +122,7 @@ def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path
     family = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    gone, alive = psutil.wait_procs(family, timeout=15)
+    _gone, alive = psutil.wait_procs(family, timeout=15)
     assert not alive, f"processes outlived their parent: {alive}"
 
     result = moslim(*arguments, home=home)
@@ -151,9 +151,7 @@ def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path
         (["policy.max_prompt_tokens=16"], "policy.max_prompt_tokens"),
     ],
 )
-def test_bad_input_is_three_lines_and_code_2(
-    overrides: list[str], says: str, profile: Path, moslim: Moslim, tmp_path: Path
-) -> None:
+def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, profile: Path, moslim: Moslim, tmp_path: Path) -> None:
     arguments = [part for value in [f"work_dir={tmp_path / 'work'}", *overrides] for part in ("--set", value)]
     result = moslim("run", "--profile", str(profile), *arguments)
     told = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("label: ")]

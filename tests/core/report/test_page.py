@@ -48,9 +48,7 @@ def measured(control: dict[str, float], prompts: int = 24, missing: bool = False
             levels = {}
             for p in SCHEMA.preferences:
                 middle = 2 if p.is_guard else (p.k + 1) / 2
-                level = (
-                    middle + control.get(p.name, 0) * (targets.get(p.name, middle) - middle) + bias + rng.normal(0, 0.5)
-                )
+                level = middle + control.get(p.name, 0) * (targets.get(p.name, middle) - middle) + bias + rng.normal(0, 0.5)
                 levels[p.name] = float(np.clip(round(level), 1, p.k))
             if missing and prompt == 0:
                 levels.pop("warmth")
@@ -69,9 +67,7 @@ def steps(count: int = 60) -> list[dict[str, float]]:
         row = {"step": float(step), "reward": done + rng.normal(0, 0.15), "kl": 0.05 * done, "kl_sequence": 5 * done}
         row |= {"entropy": 2.1 - 0.5 * done + rng.normal(0, 0.04), "completion_tokens": 90 - 20 * done}
         row |= {"truncated": max(0.0, 0.3 - 0.25 * done), "zero_variance": 0.05 + 0.1 * rng.random()}
-        row |= {
-            f"utility/{name}": 0.55 + STRONG.get(name, 0.4) * 0.3 * done + rng.normal(0, 0.03) for name in SCHEMA.names
-        }
+        row |= {f"utility/{name}": 0.55 + STRONG.get(name, 0.4) * 0.3 * done + rng.normal(0, 0.03) for name in SCHEMA.names}
         row |= {"seconds/rollout": 7 + rng.random(), "seconds/reward": 0.4, "seconds/update": 4 + rng.random()}
         rows.append(row)
     del rows[5]["entropy"]
