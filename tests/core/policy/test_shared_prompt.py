@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
-from moslim_core.policy.shared_prompt import completion_log_probs
+from moslim_core.policy.shared_prompt import completion_log_probs, generate_completions
 
 
 def batch(owners: list[int], completion: int) -> tuple[torch.Tensor, ...]:
@@ -64,3 +64,17 @@ def test_numbers_and_gradients_are_those_of_the_plain_pass(tiny_chat: Path, owne
     second = gradients(model, (plain(model, ids, mask, answers, answer_mask, temperature)[0] * weights).sum())
     for name, grad in first.items():
         torch.testing.assert_close(grad, second[name], atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("owners", [[0, 0, 1, 1], [2, 0, 1, 0]], ids=["groups", "mixed"])
+def test_greedy_completions_are_those_of_plain_generation(tiny_chat: Path, owners: list[int]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32).eval()
+    ids, mask, _, _ = batch(owners, 1)
+    config = GenerationConfig(do_sample=False, max_new_tokens=8, pad_token_id=0, eos_token_id=2)
+    with torch.no_grad():
+        found = generate_completions(model, ids, mask, config)
+        for row in range(len(owners)):
+            alone = ids[row : row + 1, mask[row] == 1]
+            expected = model.generate(input_ids=alone, attention_mask=torch.ones_like(alone), generation_config=config)
+            answer = expected[0, alone.shape[1] :]
+            assert found[row, : len(answer)].tolist() == answer.tolist()

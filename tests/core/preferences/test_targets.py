@@ -103,3 +103,10 @@ def test_nothing_left_to_ask_for_is_an_error_not_a_loop() -> None:
     sampler = TargetSampler(schema, 0, 0.0, [Targets({"x": 2, "y": 2})])
     with pytest.raises(UserError, match="held out"):
         list(itertools.islice(sampler, 10))
+
+
+def test_at_most_largest_preferences_are_named() -> None:
+    sampler = TargetSampler(SCHEMA, 0, none_fraction=0.0, held_out=[], largest=1)
+    drawn = list(itertools.islice(sampler, 80))
+    assert {len(t) for t in drawn} == {1}
+    assert Counter(name for t in drawn for name in t) == dict.fromkeys(SCHEMA.names, 20)
