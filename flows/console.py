@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -85,6 +86,8 @@ class Bars:
 
 def run_with_display(settings: Settings, until: str, profile: str) -> None:
     """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
+    # The bars speak to the person here; Prefect's log goes to its server.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     console = Console(stderr=True)
     started = time.monotonic()
     bars = Bars(console)

@@ -20,6 +20,7 @@ QUIET = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     # MLflow prints an emoji link per run otherwise, and Git is no part of a run's identity here.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",
     # glibc gives large blocks back to the system at once; taking them again, page by page, costs about a sixth of a step.
     "MALLOC_MMAP_MAX_": "0",

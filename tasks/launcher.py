@@ -47,10 +47,11 @@ def memory_of(process: psutil.Process) -> int:
 def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str, Any]], None]) -> int:
     """Run `tasks.worker` on a job file; returns its peak resident bytes.
 
-    New lines of `events` go to `on_event` as they come. Raises UserError if the worker met one, RuntimeError with its last
+    All lines of `events`, those of an interrupted attempt first, go to `on_event` as they come. Raises UserError if the worker met one, RuntimeError with its last
     lines if it died. Any exception here (a cancellation too) kills the worker and what it started.
     """
-    seen = events.stat().st_size if events.exists() else 0
+    # From the start: what an interrupted attempt wrote, but could not hand over any more, is not lost.
+    seen = 0
     command = guarded([sys.executable, "-m", "tasks.worker", str(job)])
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     tail: deque[str] = deque(maxlen=LAST_LINES)

@@ -50,6 +50,8 @@ class Ledger:
     def __init__(self, work_dir: Path) -> None:
         from mlflow import MlflowClient
 
+        # Steps that each run has already, by metric: read once, so that long runs stay cheap.
+        self._known: dict[str, dict[str, set[int]]] = {}
         home = work_dir / "mlflow"
         home.mkdir(parents=True, exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
@@ -114,7 +116,7 @@ class Ledger:
         """Metric points (step, values); a point that the run has already is not logged twice (a resumed run repeats some)."""
         from mlflow.entities import Metric
 
-        known: dict[str, set[int]] = {}
+        known = self._known.setdefault(run_id, {})
         metrics = []
         now = int(time.time() * 1000)
         for step, values in points:

@@ -18,6 +18,8 @@ from moslim_core.preferences import Message, PreferenceSchema, Targets, conditio
 from moslim_core.progress import Progress
 from moslim_core.settings import Settings
 
+Rated = tuple[str | None, Row, str]
+
 TRAIN, VALIDATION, TEST, JUDGE = "train", "validation", "test", "judge"
 
 
@@ -32,10 +34,11 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
     dropped: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
     rated = _limited(sources.rated_rows(settings.data, schema), settings.data.limit)
-    stated_splits = {stated for stated, _ in rated}
+    stated_splits = {stated for stated, _, _ in rated}
+    places = {prompt_key(row.prompt): place for _, row, place in reversed(rated)}
     owner: dict[str, str] = {}
     # Stated test and validation rows come first: a prompt that stands in two files is kept out of training.
-    for stated, row in sorted(rated, key=lambda item: item[0] in (None, TRAIN)):
+    for stated, row, _ in sorted(rated, key=lambda item: item[0] in (None, TRAIN)):
         key = prompt_key(row.prompt)
         split = _split(stated, key, settings, stated_splits)
         if not row.response.strip():
@@ -51,7 +54,7 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
             splits[split].append(row)
         progress.update("reading rated answers", len(seen), len(rated))
     _check_labels(splits, schema, settings)
-    training, evaluation = _prompts(settings, splits, dropped)
+    training, evaluation = _prompts(settings, splits, places, dropped)
     _check_lengths(settings, training + evaluation, cache)
     card = _card(splits, schema, dropped, len(training), len(evaluation))
     output.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,7 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
     return card
 
 
-def _limited(rows: Iterable[tuple[str | None, Row]], limit: int | None) -> list[tuple[str | None, Row]]:
+def _limited(rows: Iterable[Rated], limit: int | None) -> list[Rated]:
     """At most `limit` rows, those with the smallest hash: a fair draw that does not depend on the file's order."""
     every = list(rows)
     if limit is None or len(every) <= limit:
@@ -101,18 +104,17 @@ def _check_labels(splits: dict[str, list[Row]], schema: PreferenceSchema, settin
 
 
 def _prompts(
-    settings: Settings, splits: dict[str, list[Row]], dropped: Counter[str]
+    settings: Settings, splits: dict[str, list[Row]], places: dict[str, str], dropped: Counter[str]
 ) -> tuple[list[tuple[list[Message], str]], list[tuple[list[Message], str]]]:
     """(training, evaluation) prompts with their places, without repeats; none of the evaluation ones is trained on."""
     training: dict[str, tuple[list[Message], str]] = {}
     evaluation: dict[str, tuple[list[Message], str]] = {}
     rated = {prompt_key(r.prompt) for name in (TRAIN, VALIDATION, JUDGE) for r in splits.get(name, ())}
     if settings.policy.prompts is None:
-        place = f"a prompt of {settings.data.path or settings.data.source}"
-        for row in splits[TRAIN]:
-            training.setdefault(prompt_key(row.prompt), (row.prompt, place))
-        for row in splits[TEST]:
-            evaluation.setdefault(prompt_key(row.prompt), (row.prompt, place))
+        for chosen, split in ((training, TRAIN), (evaluation, TEST)):
+            for row in splits[split]:
+                key = prompt_key(row.prompt)
+                chosen.setdefault(key, (row.prompt, places[key]))
     else:
         for stated, prompt, place in sources.prompts(settings.policy.prompts):
             key = prompt_key(prompt)

@@ -16,8 +16,8 @@ SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
-def rated_rows(settings: DataSettings, schema: PreferenceSchema) -> Iterator[tuple[str | None, Row]]:
-    """(split that the source states, or None, row). Raises UserError on bad input, naming file, row and remedy."""
+def rated_rows(settings: DataSettings, schema: PreferenceSchema) -> Iterator[tuple[str | None, Row, str]]:
+    """(split that the source states, or None; row; place to name in errors). Raises UserError on bad input, naming file, row and remedy."""
     if settings.source == "starter":
         files: dict[str | None, Path] = {None: starter.ROWS}
     else:
@@ -34,7 +34,8 @@ def rated_rows(settings: DataSettings, schema: PreferenceSchema) -> Iterator[tup
         count = 0
         for number, value in read_json_lines(path):
             count += 1
-            yield split, _row(value, settings.columns, schema, f"{path}, row {number}")
+            place = f"{path}, row {number}"
+            yield split, _row(value, settings.columns, schema, place), place
         if count == 0:
             raise UserError(f"{path}: the file has no rows.\nGive a file with one JSON object a line.")
 

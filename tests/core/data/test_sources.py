@@ -34,7 +34,7 @@ def written(folder: Path, *values: Any, name: str = "rows.jsonl") -> Path:
 
 def read(path: Path | None, **columns: Any) -> list[tuple[str | None, Row]]:
     settings = DataSettings.model_validate({"source": "jsonl", "path": path, "columns": columns})
-    return list(sources.rated_rows(settings, SCHEMA))
+    return [(split, row) for split, row, _ in sources.rated_rows(settings, SCHEMA)]
 
 
 def refused(run: Callable[[], Any]) -> str:
@@ -202,7 +202,7 @@ FOLDER = Path(os.environ.get("MOSLIM_DATA_DIR", "/nowhere")) / "unified_3h"
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="MOSLIM_DATA_DIR names no folder with unified_3h in it")
 def test_three_h_profile_reads_the_real_data() -> None:
     settings = profiles.load("three-h", [f"data.path={FOLDER}"])
-    found = list(sources.rated_rows(settings.data, settings.preferences))
+    found = [(split, row) for split, row, _ in sources.rated_rows(settings.data, settings.preferences)]
     raw = [value for _, value in read_json_lines(FOLDER / "val.jsonl.gz")]
     # A 0-4 scale: 0 and 1 are level 1, 2 is level 2, 3 and 4 are level 3; for harmlessness 3 and 4 are 2, and 2 says neither.
     folded = {"helpfulness": (1, 1, 2, 3, 3), "honesty": (1, 1, 2, 3, 3), "harmlessness": (1, 1, None, 2, 2)}
