@@ -89,6 +89,8 @@ def _explain(error: ValidationError, profile: str) -> UserError:
         hint = f"did you mean {'.'.join([*place[:-1], near[0]])}?" if near else f"known here: {', '.join(known)}."
         return UserError(f"unknown setting {key!r} (profile {profile}): {hint}")
     message = first["msg"].removeprefix("Value error, ")
+    if not place:
+        return UserError(f"profile {profile}: {message}.")
     return UserError(f"setting {key!r} (profile {profile}): {message}; got {str(first['input'])[:80]!r}.\nSee moslim run --help.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
@@ -136,6 +136,18 @@ class Settings(Section):
     policy: PolicySettings = Field(default_factory=PolicySettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     placement: Literal["inline"] = Field(default="inline", description="inline: all stages run on this machine")
+
+    @model_validator(mode="after")
+    def _fits_preferences(self) -> Settings:
+        unknown = [name for name in self.mapping.weights if name not in self.preferences.names]
+        if unknown:
+            raise ValueError(f"mapping.weights names {', '.join(unknown)}; the preferences are {', '.join(self.preferences.names)}")
+        unruled = [p.name for p in self.preferences.preferences if p.annotator is None]
+        if self.evaluation.judge == "annotators" and unruled:
+            raise ValueError(
+                f"evaluation.judge=annotators, but {', '.join(unruled)} has no annotator: give one, or set evaluation.judge=reward_model"
+            )
+        return self
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON data, the form in which settings travel to stages and into records."""

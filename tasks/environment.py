@@ -21,6 +21,7 @@ QUIET = {
     # MLflow prints an emoji link per run otherwise, and Git is no part of a run's identity here.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
     # glibc gives large blocks back to the system at once; taking them again, page by page, costs about a sixth of a step.
     "MALLOC_MMAP_MAX_": "0",

@@ -47,8 +47,9 @@ def memory_of(process: psutil.Process) -> int:
 def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str, Any]], None]) -> int:
     """Run `tasks.worker` on a job file; returns its peak resident bytes.
 
-    All lines of `events`, those of an interrupted attempt first, go to `on_event` as they come. Raises UserError if the worker met one, RuntimeError with its last
-    lines if it died. Any exception here (a cancellation too) kills the worker and what it started.
+    All lines of `events`, those of an interrupted attempt first, go to `on_event` as they come. Raises UserError if the worker
+    met one, RuntimeError with its last lines if it died. Any exception here (a cancellation too) kills the worker and what it
+    started.
     """
     # From the start: what an interrupted attempt wrote, but could not hand over any more, is not lost.
     seen = 0

@@ -96,3 +96,10 @@ def test_profile_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, 
 def test_unknown_profile_lists_the_packaged_ones() -> None:
     with pytest.raises(UserError, match=r"no such profile or file\.\nPackaged profiles: .*demo"):
         profiles.load("dmo")
+
+
+def test_settings_that_contradict_each_other_are_named() -> None:
+    with pytest.raises(UserError, match=r"mapping\.weights names wamth"):
+        profiles.load("demo", ["mapping.weights={wamth: 2}"])
+    with pytest.raises(UserError, match="helpfulness, honesty, harmlessness has no annotator"):
+        profiles.load("three-h", ["evaluation.judge=annotators"])
