@@ -28,7 +28,7 @@ def score_rows(directory: Path, source: str, destination: str, prefer: str) -> N
     expected = {name: expected_level(p) for name, p in probabilities.items()}
     # A row's reward must not depend on the rows beside it, so nothing is standardised here.
     mapping = RewardMapping(scorer.schema, MappingSettings(standardisation="none"))
-    rewards = mapping(probabilities, [targets] * len(rows)).rewards if targets and rows else []
+    rewards: Any = mapping(probabilities, [targets] * len(rows)).rewards if targets and rows else []
     with _output(destination) as file:
         for index, (row, _) in enumerate(rows):
             scored: dict[str, Any] = {

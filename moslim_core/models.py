@@ -122,7 +122,7 @@ def _convert_gguf(source: Path, directory: Path) -> None:
     model.load_state_dict(quantised.state_dict())
     model.generation_config = quantised.generation_config
     # Weights de-quantised from 4 bits lose nothing by being stored in 16.
-    model.to(torch.bfloat16).save_pretrained(partial)
+    model.bfloat16().save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     partial.rename(directory)
 
@@ -164,7 +164,7 @@ def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: Devic
     where = pick_device(device)
     source = resolve(name, cache)
     tokenizer = load_chat_tokenizer(name, cache)
-    model = from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where))
+    model: Any = from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where))
     return model.to(where).eval(), tokenizer
 
 

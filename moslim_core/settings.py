@@ -142,11 +142,6 @@ class Settings(Section):
         unknown = [name for name in self.mapping.weights if name not in self.preferences.names]
         if unknown:
             raise ValueError(f"mapping.weights names {', '.join(unknown)}; the preferences are {', '.join(self.preferences.names)}")
-        unruled = [p.name for p in self.preferences.preferences if p.annotator is None]
-        if self.evaluation.judge == "annotators" and unruled:
-            raise ValueError(
-                f"evaluation.judge=annotators, but {', '.join(unruled)} has no annotator: give one, or set evaluation.judge=reward_model"
-            )
         return self
 
     def dump(self) -> dict[str, Any]:

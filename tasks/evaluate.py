@@ -49,7 +49,7 @@ def work(job: Job) -> dict[str, float]:
     judge = _judge(job)
     sampling = Sampling(card.max_new_tokens, evaluation.temperature, evaluation.batch_size)
     job.output.mkdir(parents=True)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for system in SYSTEMS:
         if system == "before":
             model, tokenizer = models.load_chat_model(card.base, job.cache, settings.model.dtype, settings.model.device)

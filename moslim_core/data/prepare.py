@@ -111,10 +111,10 @@ def _prompts(
     evaluation: dict[str, tuple[list[Message], str]] = {}
     rated = {prompt_key(r.prompt) for name in (TRAIN, VALIDATION, JUDGE) for r in splits.get(name, ())}
     if settings.policy.prompts is None:
-        for chosen, split in ((training, TRAIN), (evaluation, TEST)):
+        for found, split in ((training, TRAIN), (evaluation, TEST)):
             for row in splits[split]:
                 key = prompt_key(row.prompt)
-                chosen.setdefault(key, (row.prompt, places[key]))
+                found.setdefault(key, (row.prompt, places[key]))
     else:
         for stated, prompt, place in sources.prompts(settings.policy.prompts):
             key = prompt_key(prompt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -86,7 +86,8 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields)
         device = self.accelerator.device
         width = max(map(len, prompt_ids))
-        padding = self.processing_class.pad_token_id
+        tokenizer: Any = self.processing_class
+        padding = tokenizer.pad_token_id
         ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompt_ids], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompt_ids], device=device)
         model = self.accelerator.unwrap_model(self.model)
@@ -122,7 +123,7 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
     micro = max(d for d in range(1, min(policy.micro_batch, rollouts) + 1) if rollouts % d == 0)
     trainer = SharedPromptRLOOTrainer(
         model=model,
-        reward_funcs=reward,
+        reward_funcs=cast(Any, reward),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(examples),
         peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers),

@@ -50,7 +50,7 @@ class MultiHeadTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.class_weights = class_weights
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         levels = inputs.pop("levels")
         logits = model(**inputs)
         by_name = {name: levels[:, i] for i, name in enumerate(logits)}

@@ -101,5 +101,3 @@ def test_unknown_profile_lists_the_packaged_ones() -> None:
 def test_settings_that_contradict_each_other_are_named() -> None:
     with pytest.raises(UserError, match=r"mapping\.weights names wamth"):
         profiles.load("demo", ["mapping.weights={wamth: 2}"])
-    with pytest.raises(UserError, match="helpfulness, honesty, harmlessness has no annotator"):
-        profiles.load("three-h", ["evaluation.judge=annotators"])

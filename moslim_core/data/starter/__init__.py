@@ -9,6 +9,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ def build(
             asked,
             Sampling(max_new_tokens=style.max_new_tokens, temperature=style.temperature),
             seed=rng.getrandbits(32),
-            on_batch=lambda done, index=index: on_progress(index * len(chosen) + done, len(STYLES) * len(chosen)),
+            on_batch=partial(_advance, on_progress, index * len(chosen), len(STYLES) * len(chosen)),
         )
         for prompt, answer in zip(chosen, answers, strict=True):
             if answer.text:
@@ -79,13 +80,17 @@ def build(
                 yield {"prompt": prompt, "response": answer.text, "source": "starter", **labels}
 
 
+def _advance(on_progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    on_progress(before + done, total)
+
+
 def write(rows: Iterator[dict[str, Any]], path: Path) -> int:
     """Write rows as gzipped JSON lines, the same bytes for the same rows; returns their number."""
-    partial = path.with_name(path.name + ".partial")
+    unfinished = path.with_name(path.name + ".partial")
     count = 0
-    with partial.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
+    with unfinished.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
         for row in rows:
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
             count += 1
-    partial.rename(path)
+    unfinished.rename(path)
     return count
