@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flows.server import prefect_server
-from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import reporting
 from tasks.launcher import memory_of
@@ -98,8 +97,6 @@ def run_with_display(settings: Settings, until: str, profile: str) -> None:
         try:
             with bars.bars:
                 pipeline = align(settings, until)
-        except UserError:
-            raise
         except RuntimeError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None

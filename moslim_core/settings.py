@@ -147,3 +147,7 @@ class Settings(Section):
     def dump(self) -> dict[str, Any]:
         """Plain JSON data, the form in which settings travel to stages and into records."""
         return self.model_dump(mode="json")
+
+    def content(self) -> dict[str, Any]:
+        """`dump` without where the work is done: what results depend on."""
+        return {key: value for key, value in self.dump().items() if key != "work_dir"}

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from moslim_core.settings import Settings
 from tasks.references import digest_of
 from tasks.stage import Outcome, ledger_of
 
 
-def _section(settings: Settings) -> dict[str, Any]:
-    return {k: v for k, v in settings.dump().items() if k != "work_dir"}
-
-
 def open_pipeline(settings: Settings, until: str) -> str:
     """The parent run's id: that of an interrupted run with the same settings, else a new one."""
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
-    section = _section(settings)
+    section = settings.content()
     name = "align" if until == "report" else f"align until {until}"
     return ledger.open_pipeline(digest_of({"settings": section, "until": until}), name, section)
 

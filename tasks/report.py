@@ -27,11 +27,7 @@ STAGES = {
 }
 
 
-def _section(settings: Settings) -> dict[str, Any]:
-    return {k: v for k, v in settings.dump().items() if k != "work_dir"}
-
-
-STAGE = Stage("report", version=1, kind="report", section=_section)
+STAGE = Stage("report", version=1, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -81,7 +77,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         data_card=json.loads((inputs["rows"] / "data_card.json").read_text()),
         seconds={STAGES[name]: read_record(path)["seconds"] for name, path in inputs.items()},
         peak_memory_gb=None,
-        settings=_section(settings),
+        settings=settings.content(),
         notes=notes,
     )
 

@@ -150,9 +150,8 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
         raise
     seconds = recorder.seconds()
     metrics = json.loads((home / "metrics.json").read_text())
-    record = {"seconds": seconds, "metrics": metrics, "peak_memory_gb": peak / 1e9}
     (output / STAGE_FILE).write_text(json.dumps({"seconds": seconds, "metrics": metrics}, indent=1))
-    ledger.log_points(run_id, [(0, {**metrics, "seconds": seconds, "peak_memory_gb": record["peak_memory_gb"]})])
+    ledger.log_points(run_id, [(0, {**metrics, "seconds": seconds, "peak_memory_gb": peak / 1e9})])
     ref = ledger.finish(run_id, stage.kind, output, write_manifest(output))
     shutil.rmtree(home, ignore_errors=True)
     reporting.announce(stage.name, "done", f"{stage.name}: done in {seconds:.0f} s")

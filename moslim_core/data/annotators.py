@@ -6,7 +6,7 @@ from bisect import bisect_left
 from functools import cache
 from typing import Any
 
-from moslim_core.preferences import Preference, PreferenceSchema, RuleAnnotator
+from moslim_core.preferences import PreferenceSchema, RuleAnnotator
 
 
 def word_count(text: str) -> float:
@@ -55,8 +55,3 @@ def annotators_of(schema: PreferenceSchema) -> dict[str, RuleAnnotator]:
 def annotate_all(text: str, schema: PreferenceSchema) -> dict[str, int]:
     """Levels by every rule of the schema."""
     return {name: annotate(text, rule) for name, rule in annotators_of(schema).items()}
-
-
-def is_verifiable(preference: Preference) -> bool:
-    """Whether obtained levels can be measured exactly, without any model."""
-    return preference.annotator is not None

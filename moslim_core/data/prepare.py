@@ -20,6 +20,7 @@ from moslim_core.settings import Settings
 
 Rated = tuple[str | None, Row, str]
 
+PROGRESS_ROWS = 1000
 TRAIN, VALIDATION, TEST, JUDGE = "train", "validation", "test", "judge"
 
 
@@ -38,7 +39,7 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
     places = {prompt_key(row.prompt): place for _, row, place in reversed(rated)}
     owner: dict[str, str] = {}
     # Stated test and validation rows come first: a prompt that stands in two files is kept out of training.
-    for stated, row, _ in sorted(rated, key=lambda item: item[0] in (None, TRAIN)):
+    for number, (stated, row, _) in enumerate(sorted(rated, key=lambda item: item[0] in (None, TRAIN)), start=1):
         key = prompt_key(row.prompt)
         split = _split(stated, key, settings, stated_splits)
         if not row.response.strip():
@@ -52,7 +53,8 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
         else:
             seen.add((key, row.response))
             splits[split].append(row)
-        progress.update("reading rated answers", len(seen), len(rated))
+        if number % PROGRESS_ROWS == 0 or number == len(rated):
+            progress.update("reading rated answers", number, len(rated))
     _check_labels(splits, schema, settings)
     training, evaluation = _prompts(settings, splits, places, dropped)
     _check_lengths(settings, training + evaluation, cache)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +119,10 @@ def _level(rating: Any, preference: Preference, mapping: LabelColumn, column: st
         rating = mapping.levels[key]
         if rating is None:
             return None
-    if isinstance(rating, bool) or rating != int_or_none(rating) or not 1 <= rating <= preference.k:
+    whole = isinstance(rating, int | float) and not isinstance(rating, bool) and float(rating).is_integer()
+    if not whole or not 1 <= rating <= preference.k:
         raise UserError(
             f"{place}: {column}={rating!r} is no level of {preference.name} (1..{preference.k}, or null).\n"
             f"Map ratings to levels under data.columns.labels.{preference.name}.levels, or mend the row."
         )
     return int(rating)
-
-
-def int_or_none(value: Any) -> int | None:
-    """`value` as an integer if it is a whole number."""
-    as_int: Callable[[Any], int] = int
-    return as_int(value) if isinstance(value, int | float) and float(value).is_integer() else None
