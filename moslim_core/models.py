@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
+import statistics
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+# Below this share of the time, bfloat16 is worth its lower precision.
+BFLOAT16_RATIO = 0.8
 
 
 class PackagedModel(NamedTuple):
@@ -140,11 +147,11 @@ def pick_device(name: DeviceName = "auto") -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def pick_dtype(name: DType = "auto", device: str = "cpu") -> torch.dtype:
-    """The dtype to use: as named; else bfloat16 on GPUs and on CPUs with AMX tiles, float32 on all other CPUs.
+def pick_dtype(name: DType, device: str, cache: Path) -> torch.dtype:
+    """The dtype to use: as named; else bfloat16 on GPUs that have it, and on CPUs what was measured to be faster here.
 
-    Measured: on two AVX512-BF16 cores without AMX, SmolLM2-135M in bfloat16 takes 1.4 to 1.7 times as long as in float32
-    (benchmarks/dtype.py).
+    CPUs with the same instructions differ: SmolLM2-135M in bfloat16 takes 0.3 times as long as in float32 on one with
+    AVX512-BF16, 1.5 times on another (benchmarks/dtype.py). The measurement is kept in `cache`, so that all runs agree.
     """
     import torch
 
@@ -152,9 +159,29 @@ def pick_dtype(name: DType = "auto", device: str = "cpu") -> torch.dtype:
         return getattr(torch, name)
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device == "cpu" and torch.cpu._is_amx_tile_supported():
-        return torch.bfloat16
-    return torch.float32
+    if device != "cpu":
+        return torch.float32
+    kept = cache / f"cpu-dtype-{platform.node() or 'here'}"
+    if not kept.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
+        unfinished.write_text("bfloat16" if bfloat16_time_ratio() < BFLOAT16_RATIO else "float32")
+        unfinished.replace(kept)
+    return getattr(torch, kept.read_text())
+
+
+def bfloat16_time_ratio() -> float:
+    """How long a matrix product of a small model's size takes in bfloat16, as a multiple of float32's time."""
+    import torch
+
+    pairs = [(torch.ones(256, 576, dtype=d), torch.ones(576, 1536, dtype=d)) for d in (torch.bfloat16, torch.float32)]
+    times: list[list[float]] = [[], []]
+    for _ in range(15):
+        for spent, (left, right) in zip(times, pairs, strict=True):
+            start = time.perf_counter()
+            left @ right
+            spent.append(time.perf_counter() - start)
+    return statistics.median(times[0]) / statistics.median(times[1])
 
 
 def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: DeviceName = "auto") -> tuple[Any, Any]:
@@ -164,7 +191,7 @@ def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: Devic
     where = pick_device(device)
     source = resolve(name, cache)
     tokenizer = load_chat_tokenizer(name, cache)
-    model: Any = from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where))
+    model: Any = from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where, cache))
     return model.to(where).eval(), tokenizer
 
 

@@ -91,8 +91,11 @@ class PolicySettings(Section):
     prompts: Path | None = Field(default=None, description="JSON lines file or folder of prompts; default: the data's prompts")
     placement: Placement = Field(default="user_suffix", description="where the preference instruction stands")
     steps: int = Field(default=100, ge=1, description="optimiser steps")
-    prompts_per_step: int = Field(default=8, ge=1, description="different prompts per step")
-    group_size: int = Field(default=4, ge=2, description="answers per prompt")
+    prompts_per_step: int = Field(default=4, ge=1, description="different prompts per step")
+    targets_per_prompt: int = Field(
+        default=2, ge=1, description="each prompt of a step is asked under so many targets: the same preferences at other levels"
+    )
+    group_size: int = Field(default=4, ge=2, description="answers per prompt and targets")
     micro_batch: int = Field(default=16, ge=1, description="answers per forward and backward pass")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts are refused before training starts")

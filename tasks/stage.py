@@ -84,16 +84,16 @@ def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactR
 
 
 @cache
-def _picked(device: str, dtype: str) -> tuple[str, str]:
+def _picked(device: str, dtype: str, cache: Path) -> tuple[str, str]:
     from moslim_core import models
 
     where = models.pick_device(device)  # type: ignore[arg-type]
-    return where, str(models.pick_dtype(dtype, where))  # type: ignore[arg-type]
+    return where, str(models.pick_dtype(dtype, where, cache)).removeprefix("torch.")  # type: ignore[arg-type]
 
 
 def compute(settings: Settings) -> tuple[str, str]:
     """(device type, dtype) that the run uses."""
-    return _picked(settings.model.device, settings.model.dtype)
+    return _picked(settings.model.device, settings.model.dtype, environment.model_cache(settings.work_dir))
 
 
 def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None) -> Outcome:
@@ -125,9 +125,10 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     output, events, clock = home / "output", home / "events.jsonl", home / "seconds"
     shutil.rmtree(output, ignore_errors=True)
     spent = float(clock.read_text()) if clock.exists() else 0.0
+    device, dtype = compute(settings)
     job = Job(
         stage=stage.name,
-        settings=settings,
+        settings=settings.model_copy(update={"model": settings.model.model_copy(update={"device": device, "dtype": dtype})}),
         inputs={name: ledger.download(ref.uri) for name, ref in inputs.items()},
         output=output,
         checkpoints=home / "checkpoints",

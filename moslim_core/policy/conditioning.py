@@ -20,7 +20,7 @@ def held_out_combinations(schema: PreferenceSchema, settings: PolicySettings, se
 def training_examples(
     prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, settings: PolicySettings, seed: int
 ) -> list[dict[str, Any]]:
-    """steps x prompts_per_step examples, every prompt equally often.
+    """steps x prompts_per_step x targets_per_prompt examples, every prompt equally often, those of one prompt together.
 
     Columns: `prompt` (the conversation with the instruction, for the policy), `question` (the plain conversation, all that the
     reward model sees), `targets` (JSON: a table column can't hold mappings with different keys), `group` (a running number).
@@ -30,18 +30,19 @@ def training_examples(
     sampler = TargetSampler(schema, rng.getrandbits(32), settings.none_fraction, held_out, settings.max_preferences)
     examples: list[dict[str, Any]] = []
     order: list[int] = []
-    for group in range(settings.steps * settings.prompts_per_step):
+    for _ in range(settings.steps * settings.prompts_per_step):
         if not order:
             order = rng.sample(range(len(prompts)), len(prompts))
-        prompt, targets = prompts[order.pop()], next(sampler)
-        examples.append(
-            {
-                "prompt": condition(prompt, targets, schema, settings.placement, rng),
-                "question": plain_text(prompt),
-                "targets": dump_targets(targets),
-                "group": group,
-            }
-        )
+        prompt = prompts[order.pop()]
+        for targets in sampler.contrasting(settings.targets_per_prompt):
+            examples.append(
+                {
+                    "prompt": condition(prompt, targets, schema, settings.placement, rng),
+                    "question": plain_text(prompt),
+                    "targets": dump_targets(targets),
+                    "group": len(examples),
+                }
+            )
     return examples
 
 

@@ -73,13 +73,14 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
                 ids[:, -logits_to_keep:],
                 mask[:, -logits_to_keep:],
                 self.temperature,
+                compute_entropy,
             )
             for ids, mask in zip(
                 input_ids.split(batch_size or len(input_ids)), attention_mask.split(batch_size or len(input_ids)), strict=True
             )
         ]
-        log_probs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
-        return log_probs, entropies if compute_entropy else None, None
+        entropies = torch.cat([cast(torch.Tensor, e) for _, e in parts]) if compute_entropy else None
+        return torch.cat([log_probs for log_probs, _ in parts]), entropies, None
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any]) -> list[list[int]]:
         if self.accelerator.num_processes > 1 or images is not None or multimodal_fields or self.use_vllm:
@@ -119,7 +120,7 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
     elif settings.mapping.standardisation == "reference":
         _fit_reference(mapping, scorer, model, tokenizer, examples, settings)
 
-    rollouts = policy.prompts_per_step * policy.group_size
+    rollouts = policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
     micro = max(d for d in range(1, min(policy.micro_batch, rollouts) + 1) if rollouts % d == 0)
     trainer = SharedPromptRLOOTrainer(
         model=model,

@@ -19,8 +19,9 @@ def completion_log_probs(
     completion_ids: torch.Tensor,
     completion_mask: torch.Tensor,
     temperature: float = 1.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log-probabilities, entropies), each (n, c) in nats, of completions (n, c) after left-padded prompts (n, p).
+    compute_entropy: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(log-probabilities, entropies or None), each (n, c) in nats, of completions (n, c) after left-padded prompts (n, p).
 
     Positions where `completion_mask` is 0 hold no meaning. The model must keep a cache of keys and values.
     """
@@ -42,11 +43,13 @@ def completion_log_probs(
             use_cache=True,
         )
         logits = torch.cat([logits, answer.logits], dim=1)
-    log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    logits = logits.float() if temperature == 1 else logits.float() / temperature
+    log_probs = torch.log_softmax(logits, dim=-1)
     chosen = log_probs.gather(2, completion_ids.unsqueeze(-1)).squeeze(-1)
+    if not compute_entropy:
+        return chosen, None
     with torch.no_grad():
-        entropies = -(log_probs.exp() * log_probs).sum(dim=-1)
-    return chosen, entropies
+        return chosen, -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
 def generate_completions(model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, config: Any) -> torch.Tensor:

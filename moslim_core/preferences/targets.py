@@ -78,25 +78,38 @@ class TargetSampler:
         return self
 
     def __next__(self) -> Targets:
+        return self.contrasting(1)[0]
+
+    def contrasting(self, count: int) -> list[Targets]:
+        """`count` targets for the same preferences that differ in the levels of each, as far as it has that many levels."""
         self.none_owed += self.none_fraction
         if self.none_owed >= 1:
             self.none_owed -= 1
-            return Targets()
-        names: list[str] = []
-        passed: list[str] = []
-        for _ in range(self.sizes.draw()):
-            while (name := self.names.draw()) in names:
-                passed.append(name)
-            names.append(name)
-        for name in passed:
-            self.names.put_back(name)
+            return [Targets()] * count
+        names = _distinct(self.names, self.sizes.draw())
         # Rejected cards go back only after a combination was found: put back at once, the last of a round would come for ever.
         rejected: list[tuple[str, int]] = []
         for _ in range(1000):
-            levels = {name: self.levels[name].draw() for name in names}
-            if not is_held_out(Targets(levels), self.held_out):
+            levels = {name: _distinct(self.levels[name], count) for name in names}
+            chosen = [Targets({name: dealt[i] for name, dealt in levels.items()}) for i in range(count)]
+            if not any(is_held_out(targets, self.held_out) for targets in chosen):
                 for name, level in rejected:
                     self.levels[name].put_back(level)
-                return self.schema.targets(levels)
-            rejected.extend(levels.items())
+                return [self.schema.targets(targets) for targets in chosen]
+            rejected.extend((name, level) for name, dealt in levels.items() for level in dealt)
         raise UserError(f"every combination of {', '.join(names)} is held out: lower policy.held_out_fraction")
+
+
+def _distinct(deck: _Deck, count: int) -> list[Any]:
+    """`count` cards without a repetition before all cards were dealt once."""
+    dealt: list[Any] = []
+    passed: list[Any] = []
+    while len(dealt) < count:
+        card = deck.draw()
+        if dealt.count(card) > len(dealt) // len(deck.cards):
+            passed.append(card)
+        else:
+            dealt.append(card)
+    for card in passed:
+        deck.put_back(card)
+    return dealt

@@ -54,13 +54,18 @@ def test_folder_that_cannot_be_loaded_is_a_user_error(tiny_chat: Path, tmp_path:
         models.load_chat_model(str(tmp_path), tmp_path, device="cpu")  # no weights
 
 
-def test_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_and_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert models.pick_device("cpu") == "cpu"
     with pytest.raises(UserError, match="torch sees no GPU"):
         models.pick_device("cuda")
-    assert models.pick_dtype("float16", "cpu") == torch.float16
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert models.pick_dtype("auto", "cpu") == torch.float32
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert models.pick_dtype("auto", "cpu") == torch.bfloat16
+    assert models.pick_dtype("float16", "cpu", tmp_path) == torch.float16
+    assert models.pick_dtype("auto", "mps", tmp_path) == torch.float32
+
+
+def test_a_cpu_takes_the_faster_dtype_and_stays_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "bfloat16_time_ratio", lambda: 1.5)
+    assert models.pick_dtype("auto", "cpu", tmp_path / "slow") == torch.float32
+    monkeypatch.setattr(models, "bfloat16_time_ratio", lambda: 0.3)
+    assert models.pick_dtype("auto", "cpu", tmp_path / "fast") == torch.bfloat16
+    assert models.pick_dtype("auto", "cpu", tmp_path / "slow") == torch.float32

@@ -15,7 +15,7 @@ SCHEMA = PreferenceSchema.model_validate(
         {"name": "harm", "levels": ["harmful", "harmless"], "floor": 2},
     ]
 )
-SETTINGS = PolicySettings(steps=30, prompts_per_step=4, none_fraction=0.1, held_out_fraction=0.2)
+SETTINGS = PolicySettings(steps=20, prompts_per_step=3, targets_per_prompt=2, none_fraction=0.1, held_out_fraction=0.2)
 PROMPTS = [
     *([{"role": "user", "content": f"Question {i}"}] for i in range(6)),
     [{"role": "system", "content": "Be Max."}, {"role": "user", "content": "<preferences>long (length 3/4)</preferences>"}],
@@ -27,7 +27,7 @@ def test_examples() -> None:
     assert [e["group"] for e in examples] == list(range(120))
     used = Counter(e["question"] for e in examples)
     assert len(used) == 7
-    assert max(used.values()) - min(used.values()) <= 1
+    assert max(used.values()) - min(used.values()) <= 2
     held_out = held_out_combinations(SCHEMA, SETTINGS, seed=1)
     assert len(held_out) == 2  # a fifth of 3 * 4 pairs
     for example in examples:
@@ -37,7 +37,13 @@ def test_examples() -> None:
         assert example["prompt"][-1]["content"].startswith(("Question", "\u2039preferences>"))  # user_suffix
         # The reward model reads what the user wrote, as it was written.
         assert example["question"].startswith("Question") or example["question"].endswith(PROMPTS[-1][-1]["content"])
-    assert sum(e["targets"] == "{}" for e in examples) in (11, 12)
+    assert sum(e["targets"] == "{}" for e in examples) in (10, 12)
+    for first, second in zip(examples[::2], examples[1::2], strict=True):
+        assert first["question"] == second["question"]
+        asked, other = (load_targets(e["targets"], SCHEMA) for e in (first, second))
+        assert set(asked) == set(other)
+        # The guard has one level that can be asked for; every other level differs.
+        assert all(asked[name] != other[name] for name in asked if name != "harm")
     assert examples == training_examples(PROMPTS, SCHEMA, SETTINGS, seed=1)
     assert examples != training_examples(PROMPTS, SCHEMA, SETTINGS, seed=2)
 

@@ -46,7 +46,8 @@ def train(folder: Path, base: Path, reward: Path, output: str, mapping: dict[str
     write_json_lines(folder / "prompts.jsonl", ({"prompt": p} for p in prompts))
     common = {
         "steps": STEPS,
-        "prompts_per_step": PROMPTS,
+        "prompts_per_step": 1,
+        "targets_per_prompt": PROMPTS,
         "group_size": GROUP,
         "micro_batch": 3,  # taken down to the divisor 2 of the 8 rollouts
         "max_new_tokens": 6,
@@ -165,7 +166,7 @@ def test_resumed_run_ends_with_the_same_adapter(trained: tuple[Path, Settings, i
 
 
 def test_reference_statistics_are_measured_before_the_first_step(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
-    train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "reference"}, steps=1, none_fraction=0.0)
+    train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "reference"}, steps=1, prompts_per_step=4, none_fraction=0.0)
     card = PolicyCard.load(tmp_path / "output")
     rows = {name: rows for name, _, _, rows in card.mapping_state["pooled"]}
     # 128 rollouts of the starting policy, each asking for at least one of the two preferences.

@@ -110,3 +110,18 @@ def test_at_most_largest_preferences_are_named() -> None:
     drawn = list(itertools.islice(sampler, 80))
     assert {len(t) for t in drawn} == {1}
     assert Counter(name for t in drawn for name in t) == dict.fromkeys(SCHEMA.names, 20)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 7])
+def test_contrasting_targets_ask_for_other_levels_of_the_same_preferences(count: int) -> None:
+    sampler = TargetSampler(SCHEMA, 0, none_fraction=0.2, held_out=held_out_pairs(SCHEMA, 0.1, 0))
+    dealt: dict[str, Counter[int]] = {name: Counter() for name in SCHEMA.names}
+    for _ in range(300):
+        targets = sampler.contrasting(count)
+        assert len({frozenset(t) for t in targets}) == 1
+        for name in targets[0]:
+            levels = Counter(t[name] for t in targets)
+            assert len(levels) == min(count, len(SCHEMA[name].requestable))
+            assert spread(levels) <= 1
+            dealt[name] += levels
+    assert all(spread(levels) <= 2 * count for levels in dealt.values())
