@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -20,6 +21,16 @@ from tasks import reporting
 from tasks.launcher import memory_of
 
 MEMORY_SECONDS = 0.5
+
+# The report's verdicts, as a terminal's column has room for them.
+VERDICTS = {
+    "better": "follows; better than the prompt alone",
+    "follows": "follows; a gain is not shown",
+    "worse": "worse than the prompt alone",
+    "not controlled": "does not follow",
+    "not measured": "could not be measured",
+    "guard": "held, not steered",
+}
 
 
 class PeakMemory:
@@ -119,6 +130,9 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
 
     evaluation = ledger_of(settings.work_dir).download(pipeline.outcomes["evaluate"].ref.uri)
     before, after = (read(evaluation, system) for system in SYSTEMS)
+    latest = Path(settings.work_dir) / "latest"
+    summary = json.loads((latest / "summary.json").read_text())
+    verdicts = {finding["preference"]: finding["verdict"] for finding in summary["findings"]}
     table = Table(title="Requested against obtained levels (Spearman, 95 % interval)", title_justify="left")
     for heading in ("preference", "starting model", "policy", "mean error", "what it says"):
         table.add_column(heading)
@@ -129,10 +143,10 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
             "guard" if control.guard else str(start.spearman),
             "guard" if control.guard else str(control.spearman),
             f"{start.mae.value:.2f} -> {control.mae.value:.2f}" if control.mae.value is not None and start.mae.value is not None else "n/a",
-            verdict(start, control),
+            VERDICTS[verdicts[name]],
         )
     console.print(table)
-    latest = Path(settings.work_dir) / "latest"
+    console.print(summary["headline"], highlight=False)
     prefer = next((p for p in settings.preferences.preferences if not p.is_guard), settings.preferences.preferences[0])
     cached = [name for name, outcome in pipeline.outcomes.items() if outcome.cached]
     console.print(
@@ -144,17 +158,3 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
         highlight=False,
         soft_wrap=True,
     )
-
-
-def verdict(before: Any, after: Any) -> str:
-    """What the two intervals of Spearman allow to say."""
-    if after.guard:
-        return "held, not steered"
-    a, b = before.spearman, after.spearman
-    if None in (a.low, a.high, b.low, b.high):
-        return "can't be told: too few answers, or all alike"
-    if b.low > a.high:
-        return "follows better: intervals apart"
-    if b.high < a.low:
-        return "follows worse: intervals apart"
-    return "no clear change: intervals overlap"

@@ -39,6 +39,12 @@ def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise _explain(error, name) from error
+    unruled = [p.name for p in settings.preferences.preferences if p.annotator is None]
+    if settings.evaluation.judge == "annotators" and unruled:
+        raise UserError(
+            f"evaluation.judge=annotators, but {', '.join(unruled)} has no annotator (profile {name}).\n"
+            "Give it one under preferences, or set evaluation.judge=reward_model."
+        )
     return settings.model_copy(
         update={
             "data": settings.data.model_copy(update={"path": _absolute(settings.data.path)}),

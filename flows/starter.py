@@ -18,9 +18,8 @@ def build(settings: Settings, output: Path, limit: int | None) -> None:
     from moslim_core import models
     from moslim_core.data import starter
 
-    model, tokenizer = models.load_chat_model(
-        settings.model.base, environment.model_cache(settings.work_dir), settings.model.dtype, settings.model.device
-    )
+    # One dtype on one kind of device, whatever is fastest here: the same seed has to give the same texts.
+    model, tokenizer = models.load_chat_model(settings.model.base, environment.model_cache(settings.work_dir), "float32", "cpu")
     with Progress(console=Console(stderr=True)) as bars:
         bar = bars.add_task("sampling answers", total=None)
         rows = starter.build(

@@ -20,6 +20,7 @@ from moslim_core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -224,3 +225,11 @@ def from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
             f"model {name!r} could not be loaded: {str(error).splitlines()[0]}\n"
             f"Give a local directory, a hub id that this machine can reach, or a packaged model: {', '.join(PACKAGED)}."
         ) from error
+
+
+def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """(name, transformer layers) of a model: its longest ModuleList."""
+    from torch import nn
+
+    stacks = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    return max(stacks, key=lambda item: len(item[1]))

@@ -122,7 +122,7 @@ class EvaluationSettings(Section):
     judge_backbone: str | None = Field(default=None, description="backbone of the judge; default: reward.backbone")
     limit: int = Field(default=64, ge=2, description="evaluation prompts; each is asked for under every request")
     temperature: float = Field(default=0.7, ge=0, description="sampling temperature; 0 is greedy")
-    batch_size: int = Field(default=64, ge=1, description="answers generated at once")
+    batch_size: int = Field(default=32, ge=1, description="answers generated at once")
     bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples by prompt for 95 % intervals")
 
 

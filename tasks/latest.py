@@ -11,7 +11,7 @@ from typing import Any
 
 from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS, read
-from tasks.report import PAGE
+from tasks.report import FINDINGS, PAGE
 from tasks.stage import Outcome, ledger_of
 
 LINKS = {"train_reward": "reward_model", "train_policy": "policy"}
@@ -27,12 +27,13 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
             _link(latest / name, ledger.download(outcomes[stage].ref.uri))
     if "report" not in outcomes:
         return
-    page = ledger.download(outcomes["report"].ref.uri) / PAGE
+    report = ledger.download(outcomes["report"].ref.uri)
+    page = report / PAGE
     shutil.copyfile(page, latest / f".{PAGE}")
     os.replace(latest / f".{PAGE}", latest / PAGE)
     ledger.client.log_artifact(run_id, str(page))
     evaluation = ledger.download(outcomes["evaluate"].ref.uri)
-    write_summary(latest, {"run_id": run_id, **_summary(outcomes, evaluation)})
+    write_summary(latest, {"run_id": run_id, **json.loads((report / FINDINGS).read_text()), **_summary(outcomes, evaluation)})
     _prefect_artifacts(latest / PAGE, outcomes, evaluation)
 
 

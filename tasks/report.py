@@ -17,6 +17,7 @@ from tasks.stage import Job, Outcome, Stage, read_record, run_stage
 from tasks.train_policy import TRAINING_LOG
 
 PAGE = "report.html"
+FINDINGS = "findings.json"
 SAMPLES = 2
 STAGES = {
     "rows": "label",
@@ -32,7 +33,7 @@ STAGE = Stage("report", version=1, kind="report", section=Settings.content)
 
 def work(job: Job) -> dict[str, float]:
     from moslim_core.progress import Progress
-    from moslim_core.report import all_figures, render, save_png
+    from moslim_core.report import all_figures, render, save_png, summarise
 
     progress = Progress(job.events)
     content = build_content(job.settings, job.inputs)
@@ -40,6 +41,7 @@ def work(job: Job) -> dict[str, float]:
     figures = all_figures(content)
     job.output.mkdir(parents=True)
     (job.output / PAGE).write_text(render(content), encoding="utf-8")
+    (job.output / FINDINGS).write_text(summarise(content).model_dump_json(indent=1))
     (job.output / "figures").mkdir()
     for name, figure in figures.items():
         save_png(figure, job.output / "figures" / f"{name}.png")

@@ -7,13 +7,14 @@ from typing import Any
 from torch import nn
 
 from moslim_core.errors import UserError
+from moslim_core.models import layer_stack
 
 
 def adapter_config(model: nn.Module, rank: int, layers: int | None) -> Any:
     """A PEFT configuration with alpha = 2 rank and no dropout. Raises UserError if the model has fewer than `layers` layers."""
     from peft import LoraConfig
 
-    stack_name, stack = max(((n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)), key=lambda item: len(item[1]))
+    stack_name, stack = layer_stack(model)
     if layers is not None and layers > len(stack):
         raise UserError(f"policy.lora_layers={layers}, but the model has {len(stack)} layers.\nGive at most {len(stack)}.")
     first = len(stack) - (layers or len(stack))

@@ -99,7 +99,7 @@ def create(source: str, schema: PreferenceSchema, layers: int | None, max_length
                 f"reward.layers={layers}, but the backbone {source} has {config.num_hidden_layers} layers.\n"
                 f"Give at most {config.num_hidden_layers}."
             )
-        stack = layer_stack(backbone)
+        _, stack = models.layer_stack(backbone)
         del stack[layers:]
         config.num_hidden_layers = layers
         if getattr(config, "layer_types", None):
@@ -119,11 +119,6 @@ def create(source: str, schema: PreferenceSchema, layers: int | None, max_length
     weights = {k: v for k, v in backbone.state_dict().items() if k in model.backbone.state_dict()}
     model.backbone.load_state_dict(weights)
     return model, tokenizer
-
-
-def layer_stack(backbone: nn.Module) -> nn.ModuleList:
-    """The backbone's transformer layers: its longest ModuleList."""
-    return max((m for m in backbone.modules() if isinstance(m, nn.ModuleList)), key=len)
 
 
 def pooling_of(source: str, config: Any) -> str:

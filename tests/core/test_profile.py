@@ -67,7 +67,9 @@ def test_override_that_is_not_understood_names_the_key(override: str, message: s
 def test_profile_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("preferences: [{name: tone, levels: [dry, wry]}]\ndata: {source: jsonl, path: rows.jsonl}\n")
-    settings = profiles.load(str(path))
+    with pytest.raises(UserError, match=r"judge=annotators, but tone has no annotator.*\nGive it one"):
+        profiles.load(str(path))
+    settings = profiles.load(str(path), ["evaluation.judge=reward_model"])
     assert settings.preferences.names == ("tone",)
     assert settings.data.path == tmp_path / "rows.jsonl"  # relative to the profile
 

@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from moslim_core.errors import UserError
+from moslim_core.models import layer_stack
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.reward.model import MultiHeadRewardModel, create, encode, layer_stack, pool
+from moslim_core.reward.model import MultiHeadRewardModel, create, encode, pool
 from moslim_core.reward.scorer import RewardScorer
 
 SCHEMA = PreferenceSchema.model_validate([{"name": "x", "levels": ["a", "b"]}, {"name": "y", "levels": ["a", "b", "c", "d"], "floor": 2}])
@@ -93,9 +94,9 @@ def test_backbone_keeps_its_pretrained_weights(backbone: Path) -> None:
 
 def test_first_layers_are_kept(backbone: Path) -> None:
     model, tokenizer = create(str(backbone), SCHEMA, 1, 64)
-    assert len(layer_stack(model.backbone)) == 1
-    original = layer_stack(AutoModel.from_pretrained(backbone))[0].state_dict()
-    assert all(torch.equal(v, original[k]) for k, v in layer_stack(model.backbone)[0].state_dict().items())
+    assert len(layer_stack(model.backbone)[1]) == 1
+    original = layer_stack(AutoModel.from_pretrained(backbone))[1][0].state_dict()
+    assert all(torch.equal(v, original[k]) for k, v in layer_stack(model.backbone)[1][0].state_dict().items())
     assert RewardScorer(model, tokenizer)(["rain"], ["snow"])["y"].shape == (1, 4)
     with pytest.raises(UserError, match=r"reward\.layers=3.*has 2 layers"):
         create(str(backbone), SCHEMA, 3, 64)
