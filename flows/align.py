@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from prefect import flow
 from pydantic import BaseModel
 
@@ -15,7 +17,8 @@ from tasks.stage import Outcome
 from tasks.train_policy import train_policy
 from tasks.train_reward import train_judge, train_reward
 
-STAGES = ("label", "train_reward", "train_policy", "evaluate", "report")
+StageName = Literal["label", "train_reward", "train_policy", "evaluate", "report"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
 class Pipeline(BaseModel):
@@ -25,7 +28,7 @@ class Pipeline(BaseModel):
     outcomes: dict[str, Outcome]
 
 
-def _stages(settings: Settings, until: str, run_id: str, outcomes: dict[str, Outcome]) -> None:
+def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[str, Outcome]) -> None:
     """Run the stages in order up to `until`; each finds what it needs of the earlier ones in `outcomes`."""
     wanted = STAGES[: STAGES.index(until) + 1]
     outcomes["label"] = label(settings, run_id)
@@ -46,7 +49,7 @@ def _stages(settings: Settings, until: str, run_id: str, outcomes: dict[str, Out
 
 
 @flow(name="align")
-def align(settings: Settings, until: str = "report") -> Pipeline:
+def align(settings: Settings, until: StageName = "report") -> Pipeline:
     """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report."""
     run_id = open_pipeline(settings, until)
     outcomes: dict[str, Outcome] = {}

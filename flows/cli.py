@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows import profile as profiles
 from moslim_core.errors import UserError
 from tasks import environment
+
+if TYPE_CHECKING:
+    from flows.align import StageName
 
 app = typer.Typer(
     name="moslim",
@@ -54,7 +57,7 @@ def _settings(profile: str, overrides: list[str] | None) -> Any:
     return settings.model_copy(update={"work_dir": environment.prepare(settings.work_dir)})
 
 
-def _run(profile: str, overrides: list[str] | None, until: str) -> None:
+def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     from flows.console import run_with_display
 
     run_with_display(_settings(profile, overrides), until, profile)

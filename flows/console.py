@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import typer
@@ -19,6 +19,9 @@ from flows.server import prefect_server
 from moslim_core.settings import Settings
 from tasks import reporting
 from tasks.launcher import memory_of
+
+if TYPE_CHECKING:
+    from flows.align import StageName
 
 MEMORY_SECONDS = 0.5
 
@@ -94,7 +97,7 @@ class Bars:
             self.current = None
 
 
-def run_with_display(settings: Settings, until: str, profile: str) -> None:
+def run_with_display(settings: Settings, until: StageName, profile: str) -> None:
     """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
     # The bars speak to the person here; Prefect's log goes to its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")

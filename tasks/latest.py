@@ -53,7 +53,13 @@ def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any
     return {
         "controllability": {s: c.model_dump(mode="json") for s, c in control.items()},
         "stages": {
-            name: {"seconds": round(o.seconds, 1), "cached": o.cached, "reference": o.ref.model_dump()} for name, o in outcomes.items()
+            name: {
+                "seconds": round(o.seconds, 1),
+                "peak_memory_gb": round(o.peak_memory_gb, 2),
+                "cached": o.cached,
+                "reference": o.ref.model_dump(),
+            }
+            for name, o in outcomes.items()
         },
         "metrics": {name: o.metrics for name, o in outcomes.items()},
     }

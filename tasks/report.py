@@ -56,6 +56,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     from tasks.evaluate import read
 
     evaluation = inputs["evaluation"]
+    records = {name: read_record(path) for name, path in inputs.items()}
     notes = []
     if settings.evaluation.judge == "annotators":
         notes.append("The judge's rules also labelled the reward model's data; the reward model itself was never the judge.")
@@ -77,8 +78,8 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         reward_heads=read_metrics(inputs["reward_model"]),
         samples=_samples(settings, evaluation),
         data_card=json.loads((inputs["rows"] / "data_card.json").read_text()),
-        seconds={STAGES[name]: read_record(path)["seconds"] for name, path in inputs.items()},
-        peak_memory_gb=None,
+        seconds={STAGES[name]: record["seconds"] for name, record in records.items()},
+        peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),
         settings=settings.content(),
         notes=notes,
     )

@@ -60,6 +60,7 @@ class Outcome(BaseModel):
     stage: str
     cached: bool
     seconds: float
+    peak_memory_gb: float
     metrics: dict[str, float]
 
 
@@ -112,7 +113,7 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """{seconds, metrics} that a stage left beside its output."""
+    """{seconds, peak_memory_gb, metrics} that a stage left beside its output."""
     return json.loads((directory / STAGE_FILE).read_text())
 
 
@@ -151,12 +152,13 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
         raise
     seconds = recorder.seconds()
     metrics = json.loads((home / "metrics.json").read_text())
-    (output / STAGE_FILE).write_text(json.dumps({"seconds": seconds, "metrics": metrics}, indent=1))
-    ledger.log_points(run_id, [(0, {**metrics, "seconds": seconds, "peak_memory_gb": peak / 1e9})])
+    cost = {"seconds": seconds, "peak_memory_gb": peak / 1e9}
+    (output / STAGE_FILE).write_text(json.dumps({**cost, "metrics": metrics}, indent=1))
+    ledger.log_points(run_id, [(0, {**metrics, **cost})])
     ref = ledger.finish(run_id, stage.kind, output, write_manifest(output))
     shutil.rmtree(home, ignore_errors=True)
     reporting.announce(stage.name, "done", f"{stage.name}: done in {seconds:.0f} s")
-    return Outcome(ref=ref, stage=stage.name, cached=False, seconds=seconds, metrics=metrics)
+    return Outcome(ref=ref, stage=stage.name, cached=False, metrics=metrics, **cost)
 
 
 class _Recorder:

@@ -124,14 +124,18 @@ class Statistics:
         return found if found is not None and found.rows >= MIN_ROWS else self.pooled.get(name)
 
     def blend(self, new: Statistics) -> None:
-        """Exponential moving average with momentum 0.99; what was not seen before is taken as it is. Rows add up."""
+        """Exponential moving average with momentum 0.99; a plain average over rows until that gives the newest no more weight.
+
+        With a fixed momentum the few rows of a rare level's first batch would count for hundreds of steps. Rows add up.
+        """
 
         def ema(old: Moments | None, latest: Moments) -> Moments:
             if old is None:
                 return latest
             # The second moment is averaged, so that drifting means count as spread.
-            mean = MOMENTUM * old.mean + (1 - MOMENTUM) * latest.mean
-            second = MOMENTUM * (old.variance + old.mean**2) + (1 - MOMENTUM) * (latest.variance + latest.mean**2)
+            keep = min(MOMENTUM, old.rows / (old.rows + latest.rows))
+            mean = keep * old.mean + (1 - keep) * latest.mean
+            second = keep * (old.variance + old.mean**2) + (1 - keep) * (latest.variance + latest.mean**2)
             return Moments(mean, max(second - mean**2, 0.0), old.rows + latest.rows)
 
         for key, latest in new.by_level.items():

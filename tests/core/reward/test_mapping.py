@@ -153,11 +153,20 @@ def test_standard_deviation_has_a_floor_and_z_a_bound() -> None:
     assert plain.rewards == pytest.approx([math.log(1e-6)])
 
 
-def test_running_statistics_are_an_average_with_momentum_99() -> None:
+def test_running_statistics_average_all_rows_at_first() -> None:
     first, second = np.linspace(0.1, 0.4, 8), np.linspace(0.5, 0.9, 8)
     make = mapping(utility="target_probability", standardisation="running")
     targets = asked(*[1] * 8)
     assert make(binary(first), targets).rewards == pytest.approx(z(first, first))
+    assert make(binary(second), targets).rewards == pytest.approx(z(second, [*first, *second]))
+
+
+def test_running_statistics_forget_with_momentum_99() -> None:
+    first, second = np.linspace(0.1, 0.4, 8), np.linspace(0.5, 0.9, 8)
+    make = mapping(utility="target_probability", standardisation="running")
+    targets = asked(*[1] * 8)
+    for _ in range(150):
+        make(binary(first), targets)
     mean = 0.99 * first.mean() + 0.01 * second.mean()
     square = 0.99 * (first**2).mean() + 0.01 * (second**2).mean()
     expected = np.clip((second - mean) / math.sqrt(square - mean**2), -5, 5)
