@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -181,6 +182,8 @@ def _reference(reference: str, work_dir: Path) -> Path:
 
 def main() -> None:
     """Entry point of the `moslim` command."""
+    # What libraries tell each other about coming versions is not for the person at the terminal.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
     except KeyboardInterrupt:

@@ -98,7 +98,7 @@ class PolicySettings(Section):
     group_size: int = Field(default=4, ge=2, description="answers per prompt and targets")
     micro_batch: int = Field(default=16, ge=1, description="answers per forward and backward pass")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
-    max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts are refused before training starts")
+    max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
     temperature: float = Field(default=1.0, gt=0, description="sampling temperature of rollouts")
     learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of the adapter (AdamW)")
     beta: float = Field(default=0.02, ge=0, description="weight of the sequence KL to the starting policy, in nats")

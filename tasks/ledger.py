@@ -24,6 +24,8 @@ STAGE, FINGERPRINT, DIGEST, KIND, OWNER = (
     "moslim.owner",
 )
 OUTPUT = "output"
+# MLflow's page opens on runs and their charts, not on traces.
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 METRIC_BATCH = 900
 PARAM_LIMIT = 5000
 
@@ -62,7 +64,7 @@ class Ledger:
             if experiment is None:
                 local = "sqlite" in self.uri
                 location = (home / "artifacts").as_uri() if local else None
-                self.experiment_id = self.client.create_experiment(EXPERIMENT, artifact_location=location)
+                self.experiment_id = self.client.create_experiment(EXPERIMENT, artifact_location=location, tags=MODEL_TRAINING)
             else:
                 self.experiment_id = experiment.experiment_id
 

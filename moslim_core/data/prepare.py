@@ -19,6 +19,8 @@ from moslim_core.progress import Progress
 from moslim_core.settings import Settings
 
 Rated = tuple[str | None, Row, str]
+# A prompt and the file and row where it stands.
+Placed = tuple[list[Message], str]
 
 PROGRESS_ROWS = 1000
 TRAIN, VALIDATION, TEST, JUDGE = "train", "validation", "test", "judge"
@@ -57,7 +59,8 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
             progress.update("reading rated answers", number, len(rated))
     _check_labels(splits, schema, settings)
     training, evaluation = _prompts(settings, splits, places, dropped)
-    _check_lengths(settings, training + evaluation, cache)
+    training, evaluation = _fitting(settings, training, evaluation, cache, dropped)
+    evaluation = evaluation[: settings.evaluation.limit]
     card = _card(splits, schema, dropped, len(training), len(evaluation))
     output.mkdir(parents=True, exist_ok=True)
     for name, rows in splits.items():
@@ -107,10 +110,10 @@ def _check_labels(splits: dict[str, list[Row]], schema: PreferenceSchema, settin
 
 def _prompts(
     settings: Settings, splits: dict[str, list[Row]], places: dict[str, str], dropped: Counter[str]
-) -> tuple[list[tuple[list[Message], str]], list[tuple[list[Message], str]]]:
-    """(training, evaluation) prompts with their places, without repeats; none of the evaluation ones is trained on."""
-    training: dict[str, tuple[list[Message], str]] = {}
-    evaluation: dict[str, tuple[list[Message], str]] = {}
+) -> tuple[list[Placed], list[Placed]]:
+    """(training, evaluation) prompts without repeats, the latter in a fair order; none of them is trained on."""
+    training: dict[str, Placed] = {}
+    evaluation: dict[str, Placed] = {}
     rated = {prompt_key(r.prompt) for name in (TRAIN, VALIDATION, JUDGE) for r in splits.get(name, ())}
     if settings.policy.prompts is None:
         for found, split in ((training, TRAIN), (evaluation, TEST)):
@@ -132,33 +135,41 @@ def _prompts(
             f"{where}: {len(training)} prompts to train on and {len(evaluation)} to evaluate on are left, both are needed.\n"
             "Give more prompts, or raise data.limit or data.test_fraction."
         )
-    limit = settings.evaluation.limit
-    chosen = sorted(evaluation, key=lambda k: unit_hash(k, "evaluation"))[:limit]
-    return list(training.values()), [evaluation[k] for k in chosen]
+    return list(training.values()), [evaluation[k] for k in sorted(evaluation, key=lambda k: unit_hash(k, "evaluation"))]
 
 
-def _check_lengths(settings: Settings, chosen: list[tuple[list[Message], str]], cache: Path) -> None:
-    """Refuse prompts that do not fit the model's context or policy.max_prompt_tokens under the longest instruction."""
+def _fitting(
+    settings: Settings, training: list[Placed], evaluation: list[Placed], cache: Path, dropped: Counter[str]
+) -> tuple[list[Placed], list[Placed]]:
+    """The prompts of at most policy.max_prompt_tokens under the longest instruction; one beyond the model's context is an error."""
+    policy, schema = settings.policy, settings.preferences
     tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
     config = models.load_config(settings.model.base, cache)
-    context = getattr(config, "max_position_embeddings", None) or 10**9
-    room = min(settings.policy.max_prompt_tokens, context - settings.policy.max_new_tokens)
-    schema = settings.preferences
+    room = (getattr(config, "max_position_embeddings", None) or 10**9) - policy.max_new_tokens
     instruction = longest_instruction(schema, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
-    plain = [
-        tokenizer.apply_chat_template(
-            condition(p, Targets(), schema, settings.policy.placement), tokenize=False, add_generation_prompt=True
+    shortest = room
+    kept: list[list[Placed]] = []
+    for found in (training, evaluation):
+        plain = [
+            tokenizer.apply_chat_template(condition(p, Targets(), schema, policy.placement), tokenize=False, add_generation_prompt=True)
+            for p, _ in found
+        ]
+        lengths = [len(ids) + instruction for ids in tokenizer(plain, add_special_tokens=False)["input_ids"]]
+        for length, (_, place) in zip(lengths, found, strict=True):
+            if length > room:
+                raise UserError(
+                    f"{place}: the prompt has {length} tokens with its instruction, the model's context leaves room for {room}.\n"
+                    "Shorten or drop it."
+                )
+        kept.append([prompt for length, prompt in zip(lengths, found, strict=True) if length <= policy.max_prompt_tokens])
+        dropped["prompt longer than policy.max_prompt_tokens"] += len(found) - len(kept[-1])
+        shortest = min([shortest, *lengths])
+    if not all(kept):
+        raise UserError(
+            f"no prompt to {'evaluate' if kept[0] else 'train'} on has at most policy.max_prompt_tokens={policy.max_prompt_tokens} tokens "
+            f"with its instruction.\nRaise it (the shortest prompt has {shortest}), or give shorter prompts."
         )
-        for p, _ in chosen
-    ]
-    for ids, (_, place) in zip(tokenizer(plain, add_special_tokens=False)["input_ids"], chosen, strict=True):
-        length = len(ids) + instruction
-        if length > room:
-            raise UserError(
-                f"{place}: the prompt has {length} tokens with its instruction, {room} fit.\n"
-                f"Shorten or drop it, or raise policy.max_prompt_tokens={settings.policy.max_prompt_tokens} "
-                f"(the model's context is {context})."
-            )
+    return kept[0], kept[1]
 
 
 def _card(splits: dict[str, list[Row]], schema: PreferenceSchema, dropped: Counter[str], training: int, evaluation: int) -> dict[str, Any]:
@@ -175,6 +186,6 @@ def _card(splits: dict[str, list[Row]], schema: PreferenceSchema, dropped: Count
             }
             for p in schema.preferences
         },
-        "dropped": dict(dropped),
+        "dropped": {reason: count for reason, count in dropped.items() if count},
         "answer_words": {str(q): float(np.percentile(words, q)) for q in (5, 25, 50, 75, 95)},
     }

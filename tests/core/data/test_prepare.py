@@ -145,18 +145,31 @@ def test_split_without_a_label_is_refused(stage: Any, tmp_path: Path) -> None:
     assert "no labelled row in the test split for preference 'length'" in refused(lambda: stage(rows), tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("policy", "room"),
-    # The tiny model's context is 512: with 400 tokens of answer 112 are left for the prompt.
-    [({"max_prompt_tokens": 100}, 100), ({"max_prompt_tokens": 500, "max_new_tokens": 400}, 112)],
-)
-def test_too_long_a_prompt_is_refused_before_training(stage: Any, tmp_path: Path, policy: dict[str, int], room: int) -> None:
+LENGTHS = [("short", "train", 1), ("long", "train", 150), ("brief", "test", 1), ("lengthy", "test", 110)]
+
+
+def lengths(tmp_path: Path, **policy: int) -> dict[str, Any]:
     prompts = tmp_path / "prompts.jsonl"
-    lines = [{"prompt": "Rain?", "split": "train"}, {"prompt": "rain " * 110, "split": "test"}]
-    prompts.write_text("".join(json.dumps(v) + "\n" for v in lines))
-    message = refused(lambda: stage(rated(), policy={"prompts": prompts, **policy}), tmp_path / "out")
-    assert message.startswith(f"{prompts}, row 2: the prompt has ")
-    assert f"{room} fit.\nShorten or drop it, or raise policy.max_prompt_tokens" in message
+    prompts.write_text("".join(json.dumps({"prompt": name + " rain" * n, "split": split}) + "\n" for name, split, n in LENGTHS))
+    return {"prompts": prompts, **policy}
+
+
+def test_prompts_over_the_limit_are_left_out_and_counted(stage: Any, tmp_path: Path) -> None:
+    _, card = stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=100))
+    assert card["prompts"] == {"training": 1, "evaluation": 1}
+    assert card["dropped"]["prompt longer than policy.max_prompt_tokens"] == 2
+
+
+def test_prompt_beyond_the_context_is_refused_before_training(stage: Any, tmp_path: Path) -> None:
+    # The tiny model's context is 512: with 400 tokens of answer 112 are left for the prompt.
+    message = refused(lambda: stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=500, max_new_tokens=400)), tmp_path / "out")
+    assert message.startswith(f"{tmp_path / 'prompts.jsonl'}, row 2: the prompt has ")
+    assert message.endswith("context leaves room for 112.\nShorten or drop it.")
+
+
+def test_limit_below_every_prompt_is_refused(stage: Any, tmp_path: Path) -> None:
+    message = refused(lambda: stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=16)), tmp_path / "out")
+    assert message.startswith("no prompt to train on has at most policy.max_prompt_tokens=16 tokens")
 
 
 def test_evaluation_prompts_are_never_trained_on(stage: Any, tmp_path: Path) -> None:
