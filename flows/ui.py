@@ -31,9 +31,8 @@ def serve(work_dir: Path) -> None:
     try:
         with prefect_server(work_dir) as api:
             wait_until_healthy(f"http://127.0.0.1:{port}/health", mlflow, log, "the MLflow server")
-            typer.echo(
-                f"MLflow   http://127.0.0.1:{port}/#/experiments/{ledger.experiment_id}/runs\nPrefect  {api.removesuffix('/api')}\nCtrl-C ends both."
-            )
+            typer.echo(f"MLflow   http://127.0.0.1:{port}/#/experiments/{ledger.experiment_id}/runs")
+            typer.echo(f"Prefect  {api.removesuffix('/api')}\nCtrl-C ends both.")
             while mlflow.poll() is None:
                 time.sleep(0.5)
     except KeyboardInterrupt:
