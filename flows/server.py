@@ -103,7 +103,10 @@ def _start(home: Path, record: Path) -> tuple[subprocess.Popen[bytes], str]:
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("ab") as file:
-        process = subprocess.Popen(guarded(command), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+        # Its own session: Ctrl-C reaches the run alone, which still has a state to report before it stops the server.
+        process = subprocess.Popen(
+            guarded(command), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
     address = f"http://127.0.0.1:{port}/api"
     wait_until_healthy(f"{address}/health", process, log, "the Prefect server")
     record.write_text(json.dumps({"address": address, "pid": process.pid}))
