@@ -120,7 +120,7 @@ class EvaluationSettings(Section):
         description="annotators: the schema's rules; reward_model: a second one, on a disjoint half of the data with another seed",
     )
     judge_backbone: str | None = Field(default=None, description="backbone of the judge; default: reward.backbone")
-    limit: int = Field(default=64, ge=2, description="evaluation prompts; each is asked for under every request")
+    limit: int = Field(default=64, ge=2, description="evaluation prompts, each under every request; intervals need at least 8")
     temperature: float = Field(default=0.7, ge=0, description="sampling temperature; 0 is greedy")
     batch_size: int = Field(default=32, ge=1, description="answers generated at once")
     bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples by prompt for 95 % intervals")

@@ -10,9 +10,12 @@ from pydantic import BaseModel
 
 Array = np.ndarray
 
+# Resamples of fewer prompts repeat each other: their spread says nothing, so there are no bounds.
+MIN_PROMPTS = 8
+
 
 class Interval(BaseModel):
-    """A figure with its 95 % bounds; null where it is undefined (a constant, or no rows)."""
+    """A figure with its 95 % bounds; null where it is undefined (a constant, no rows, or for the bounds too few prompts)."""
 
     value: float | None
     low: float | None
@@ -30,14 +33,16 @@ def finite(value: float) -> float | None:
 
 
 def resamples(groups: Array, count: int, seed: int) -> list[Array]:
-    """`count` arrays of row indices: prompts (values of `groups`, (n,)) drawn with replacement, with all their rows."""
+    """`count` arrays of row indices: prompts (values of `groups`, (n,)) drawn with replacement, with all their rows.
+
+    None where there are fewer than 8 different prompts.
+    """
     rng = np.random.default_rng(seed)
     names, inverse = np.unique(groups, return_inverse=True)
+    if len(names) < MIN_PROMPTS:
+        return []
     rows = [np.flatnonzero(inverse == g) for g in range(len(names))]
-    return [
-        np.concatenate([rows[g] for g in rng.integers(0, len(names), len(names))]) if len(names) else np.array([], int)
-        for _ in range(count)
-    ]
+    return [np.concatenate([rows[g] for g in rng.integers(0, len(names), len(names))]) for _ in range(count)]
 
 
 def interval(statistic: Callable[..., float], columns: tuple[Array, ...], draws: list[Array]) -> Interval:

@@ -51,11 +51,17 @@ def test_repeating_answers_of_a_prompt_does_not_narrow_the_interval() -> None:
 
 
 def test_undefined_is_null_and_never_a_number() -> None:
-    draws = resamples(np.arange(4), 100, 0)
+    draws = resamples(np.arange(8), 100, 0)
     assert interval(mean, (np.array([]),), []) == Interval(value=None, low=None, high=None)
     # A statistic that most draws do not define has a value, but no bounds.
-    rare = interval(lambda v: 1.0 if len(set(v.tolist())) == 4 else float("nan"), (np.arange(4),), draws)
+    rare = interval(lambda v: 1.0 if len(set(v.tolist())) == 8 else float("nan"), (np.arange(8),), draws)
     assert rare == Interval(value=1.0, low=None, high=None)
     assert str(rare) == "1.00"
     assert str(Interval(value=None, low=None, high=None)) == "n/a"
     assert str(Interval(value=0.5, low=0.25, high=1)) == "0.50 [0.25, 1.00]"
+
+
+def test_too_few_prompts_have_no_bounds() -> None:
+    # Two prompts of ten equal answers each: every draw would give an interval of no width.
+    values, prompts = np.full(20, 0.5), np.repeat([0, 1], 10)
+    assert interval(mean, (values,), resamples(prompts, 100, 0)) == Interval(value=0.5, low=None, high=None)
