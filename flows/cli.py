@@ -13,6 +13,7 @@ import typer
 
 from flows import profile as profiles
 from moslim_core.errors import UserError
+from moslim_core.settings import described
 from tasks import environment
 
 if TYPE_CHECKING:
@@ -64,7 +65,15 @@ def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     run_with_display(_settings(profile, overrides), until, profile)
 
 
-@app.command()
+def _keys() -> str:
+    """What --set takes, for --help; backslash-b keeps the lines as they are."""
+    parts = ["Settings for --set and for profiles, with their defaults:"]
+    for about, keys in described().items():
+        parts.append("\n".join(["\b", about, *(f"  {key} = {default}  {what}" for key, default, what in keys)]))
+    return "\n\n".join(parts)
+
+
+@app.command(epilog=_keys())
 @user_errors
 def run(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """The whole path: label, train the reward model, train the policy, evaluate, report."""

@@ -53,7 +53,7 @@ class ModelSettings(Section):
     """The chat model to align."""
 
     base: str = Field(default="smollm2-135m", description="hub id, local directory, or a packaged model (smollm2-135m)")
-    dtype: DType = Field(default="auto", description="auto: bfloat16 on GPUs and CPUs with AMX, else float32")
+    dtype: DType = Field(default="auto", description="auto: bfloat16 on GPUs; on a CPU the faster of bfloat16 and float32")
     device: DeviceName = Field(default="auto", description="auto: CUDA, else MPS, else CPU")
 
 
@@ -72,7 +72,7 @@ class RewardSettings(Section):
 
 
 class MappingSettings(Section):
-    """Class probabilities and targets -> one scalar (METHOD section 3)."""
+    """Class probabilities and targets -> one scalar reward."""
 
     utility: Literal["target_probability", "log_probability", "ordinal", "within_sample_z"] = Field(
         default="ordinal", description="how well an answer fits one target"
@@ -154,3 +154,17 @@ class Settings(Section):
     def content(self) -> dict[str, Any]:
         """`dump` without where the work is done: what results depend on."""
         return {key: value for key, value in self.dump().items() if key != "work_dir"}
+
+
+def described(section: type[Section] = Settings, prefix: str = "") -> dict[str, list[tuple[str, str, str]]]:
+    """{section's one-line description: [(key, default, what it is and in which unit)]}, in the order of the classes."""
+    own: list[tuple[str, str, str]] = []
+    inner: dict[str, list[tuple[str, str, str]]] = {}
+    for name, field in section.model_fields.items():
+        kind: Any = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            inner |= described(kind, f"{prefix}{name}.")
+        else:
+            default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
+            own.append((prefix + name, default, field.description or ""))
+    return {(section.__doc__ or "").strip(): own, **inner}
