@@ -15,7 +15,7 @@ from moslim_core.preferences import Message
 
 
 class Row(NamedTuple):
-    """A rated answer. A label that is not there was not given: it is masked, never a class (METHOD section 1)."""
+    """A rated answer. A label that is not there was not given: it is masked, never a class (docs/method.md section 1)."""
 
     prompt: list[Message]
     response: str

@@ -1,4 +1,4 @@
-"""Controllability: how obtained levels follow requested levels, one row per generated answer (METHOD section 5)."""
+"""Controllability: how obtained levels follow requested levels, one row per generated answer (docs/method.md section 5)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _mean(values: Array) -> float:
 def controllability(
     rows: Sequence[Obtained], schema: PreferenceSchema, held_out: list[Targets], bootstrap: int, seed: int
 ) -> Controllability:
-    """Everything of METHOD section 5 but fronts, with 95 % intervals by `bootstrap` resamples over prompts."""
+    """Everything of docs/method.md section 5 but fronts, with 95 % intervals by `bootstrap` resamples over prompts."""
     errors: dict[bool, list[tuple[int, float]]] = {True: [], False: []}
     for row in rows:
         if len(row.targets) > 1:

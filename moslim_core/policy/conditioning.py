@@ -1,4 +1,4 @@
-"""Training examples for the policy: prompts under sampled targets, the targets travelling as dataset columns (METHOD section 4)."""
+"""Training examples for the policy: prompts under sampled targets, the targets travelling as dataset columns (docs/method.md section 4)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from moslim_core.settings import Settings
 
 REFERENCE_ROLLOUTS = 128
 
-# TRL's metric names -> this project's (METHOD section 4); the rest of TRL's are not recorded.
+# TRL's metric names -> this project's (docs/method.md section 4); the rest of TRL's are not recorded.
 METRICS = {
     "reward": "reward",
     "reward_std": "reward_std",

@@ -1,4 +1,4 @@
-"""What can be asked for: preferences, their ordered levels, and the schema of a run (METHOD: vocabulary)."""
+"""What can be asked for: preferences, their ordered levels, and the schema of a run (docs/method.md, vocabulary)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Preference(BaseModel):
         return self.levels[level - 1]
 
     def score(self, level: float) -> float:
-        """(level - 1) / (K - 1) in [0, 1], flipped where lower is better (METHOD: vocabulary)."""
+        """(level - 1) / (K - 1) in [0, 1], flipped where lower is better (docs/method.md, vocabulary)."""
         share = (level - 1) / (self.k - 1)
         return share if self.direction == "higher_is_better" else 1.0 - share
 

@@ -1,4 +1,4 @@
-"""Which targets the training prompts carry: stratified over subsets and levels, some combinations held out. (METHOD section 4)"""
+"""Which targets the training prompts carry: stratified over subsets and levels, some combinations held out. (docs/method.md section 4)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of the heads (METHOD section 2)."""
+"""Losses of the heads (docs/method.md section 2)."""
 
 from __future__ import annotations
 

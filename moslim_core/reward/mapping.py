@@ -1,4 +1,4 @@
-"""Class probabilities and targets -> one scalar reward (METHOD section 3): small pure functions behind `RewardMapping`."""
+"""Class probabilities and targets -> one scalar reward (docs/method.md section 3): small pure functions behind `RewardMapping`."""
 
 from __future__ import annotations
 

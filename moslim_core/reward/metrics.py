@@ -1,4 +1,4 @@
-"""How well a head classifies: METHOD section 2's figures, beside the majority class."""
+"""How well a head classifies: docs/method.md section 2's figures, beside the majority class."""
 
 from __future__ import annotations
 

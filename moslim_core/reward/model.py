@@ -1,4 +1,4 @@
-"""The multi-head reward model: one backbone, one classifier per preference (METHOD section 2).
+"""The multi-head reward model: one backbone, one classifier per preference (docs/method.md section 2).
 
 It reads the plain question and the answer, never the instruction that the policy sees.
 """

@@ -1,4 +1,4 @@
-"""METHOD section 5 on answers whose control is known."""
+"""docs/method.md section 5 on answers whose control is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""METHOD section 3, number by number."""
+"""docs/method.md section 3, number by number."""
 
 from __future__ import annotations
 
