@@ -61,6 +61,11 @@ def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any
             }
             for name, o in outcomes.items()
         },
+        # Of making every output, the reused ones included; wall_seconds and peak_memory_gb are those of this run alone.
+        "cost": {
+            "seconds": round(sum(o.seconds for o in outcomes.values()), 1),
+            "peak_memory_gb": round(max(o.peak_memory_gb for o in outcomes.values()), 2),
+        },
         "metrics": {name: o.metrics for name, o in outcomes.items()},
     }
 

@@ -70,8 +70,12 @@ def test_ledger_has_a_parent_and_a_finished_child_per_stage(finished: Finished) 
 
 def test_second_run_reuses_every_stage(finished: Finished, profile: Path, moslim: Moslim) -> None:
     before = {name: len(found) for name, found in stage_runs(finished.work_dir).items()}
+    summary = finished.work_dir / "latest" / "summary.json"
+    cost = json.loads(summary.read_text())["cost"]
+    assert cost["seconds"] > 0 and cost["peak_memory_gb"] > 0
     result = moslim("run", "--profile", str(profile), "--set", f"work_dir={finished.work_dir}")
     assert result.returncode == 0, result.stderr
+    assert json.loads(summary.read_text())["cost"] == cost
     after = {name: len(found) for name, found in stage_runs(finished.work_dir).items()}
     assert after == {**before, "pipeline": before["pipeline"] + 1}
     assert "reused: label, train_reward, train_policy, evaluate, report" in result.stdout
