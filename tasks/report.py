@@ -28,7 +28,7 @@ STAGES = {
 }
 
 
-STAGE = Stage("report", version=1, kind="report", section=Settings.content)
+STAGE = Stage("report", version=2, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:

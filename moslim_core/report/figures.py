@@ -62,7 +62,7 @@ PANELS = (
 
 
 def all_figures(content: ReportContent) -> dict[str, Figure]:
-    """Every figure that the content has data for, by name: control, length, cross_talk, training, confusion."""
+    """Every figure that the content has data for, by name: control, length, cross_talk, training, confusion, reliability."""
     steered = any(not p.is_guard for p in content.preferences.preferences)
     wanted: tuple[tuple[str, bool, Callable[[ReportContent], Figure]], ...] = (
         ("control", steered, control_curves),
@@ -70,6 +70,7 @@ def all_figures(content: ReportContent) -> dict[str, Figure]:
         ("cross_talk", bool(content.after.cross_talk), cross_talk),
         ("training", bool(training_series(content.training)), training_curves),
         ("confusion", bool(content.reward_heads), confusion_matrices),
+        ("reliability", bool(content.reward_heads), reliability_curves),
     )
     return {name: draw(content) for name, present, draw in wanted if present}
 
@@ -157,6 +158,21 @@ def confusion_matrices(content: ReportContent) -> Figure:
                 _cell(ax, x, y, f"{percent(share)}\n{count:,}", AFTER, share or 0.0, size=6.6)
         _matrix_axes(ax, [_tick(preference, c) for c in range(1, preference.k + 1)], list(preference.levels))
         _dress(ax, preference.name, "predicted level", "true level", grid=False)
+    return figure
+
+
+def reliability_curves(content: ReportContent) -> Figure:
+    """Per reward head: accuracy against confidence of the top level; a calibrated head lies on the diagonal."""
+    figure, axes = _grid(len(content.reward_heads), 3, height=2.6)
+    for ax, (name, head) in zip(axes, content.reward_heads.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--", alpha=0.6)
+        confidence, accuracy = [b.confidence for b in head.reliability], [b.accuracy for b in head.reliability]
+        ax.plot(confidence, accuracy, color=AFTER, lw=1.2)
+        ax.scatter(confidence, accuracy, s=[max(6.0, 260 * b.rows / head.labelled) for b in head.reliability], color=AFTER, alpha=0.7)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0))
+        _dress(ax, f"{name}: ECE {number(head.ece, 3)}", "confidence", "accuracy")
     return figure
 
 

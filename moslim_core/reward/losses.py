@@ -1,29 +1,33 @@
-"""Losses of the heads (docs/method.md section 2)."""
+"""The loss over all heads (docs/method.md section 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch.nn import functional as F
+
+from moslim_core.reward.heads import Head
 
 
-def masked_cross_entropy(
-    logits: Mapping[str, torch.Tensor],
+def masked_loss(
+    heads: Mapping[str, Head],
+    outputs: Mapping[str, torch.Tensor],
     levels: Mapping[str, torch.Tensor],
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """sum_i mean over labelled rows of CE_i (ours).
+    """sum_i mean over labelled rows of the head's loss (ours).
 
-    logits {preference: (n, K_i)}, levels {preference: (n,), 0 = not labelled}, class weights {preference: (K_i,)}.
+    outputs {preference: (n, width_i)}, levels {preference: (n,), 0 = not labelled}, row weights by level {preference: (K_i,)}.
     A head without a labelled row in the batch adds nothing, but keeps the graph, so that every process has its gradient.
     """
-    total = torch.zeros((), device=next(iter(logits.values())).device)
-    for name, values in logits.items():
+    total = torch.zeros((), device=next(iter(outputs.values())).device)
+    for name, values in outputs.items():
         labelled = levels[name] > 0
         if labelled.any():
-            weight = weights[name].to(values.device) if weights else None
-            total = total + F.cross_entropy(values[labelled], levels[name][labelled] - 1, weight=weight)
+            wanted = levels[name][labelled]
+            losses = heads[name].row_losses(values[labelled], wanted)
+            weight = weights[name].to(values.device)[wanted.round().long() - 1] if weights else torch.ones_like(losses)
+            total = total + (weight * losses).sum() / weight.sum()
         else:
             total = total + values.sum() * 0.0
     return total

@@ -1,46 +1,89 @@
-"""How well a head classifies: docs/method.md section 2's figures, beside the majority class."""
+"""How well a head classifies: docs/method.md section 2's figures, per source too, beside rows that need no reward model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import BaseModel
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, roc_auc_score
 
 Array = np.ndarray
 
+BINS = 15
 
-class HeadMetrics(BaseModel):
-    """One head on one split. `confusion` has true levels as rows; `kappa` (quadratic weights) is null where undefined."""
+
+class Quality(BaseModel):
+    """Of any predictor of levels. `kappa` (quadratic weights) and `auc` (high against low levels) are null where undefined."""
 
     labelled: int
     accuracy: float
-    majority_accuracy: float
     within_one: float
     macro_f1: float
     kappa: float | None
     mae: float
+    auc: float | None
+
+
+class Bin(BaseModel):
+    """Rows whose top probability falls into one of 15 equal parts of [0, 1]."""
+
+    rows: int
+    confidence: float
+    accuracy: float
+
+
+class HeadMetrics(Quality):
+    """One head on one split. `confusion` has true levels as rows; `tfidf` is a logistic regression on TF-IDF of the same rows."""
+
+    majority_accuracy: float
     ece: float
+    reliability: list[Bin]
     confusion: list[list[int]]
-    temperature: float
+    scale: float
+    sources: dict[str, Quality] = {}
+    tfidf: Quality | None = None
 
 
-def head_metrics(probabilities: Array, levels: Array, majority_level: int, temperature: float) -> HeadMetrics:
-    """Of probabilities (n, K) against levels (n,) in 1..K, n >= 1. `majority_level` is the training split's most common one."""
-    k = probabilities.shape[1]
+def quality(probabilities: Array, levels: Array) -> Quality:
+    """Of probabilities (n, K) against levels (n,) in 1..K, n >= 1."""
+    names = list(range(1, probabilities.shape[1] + 1))
     predicted = probabilities.argmax(axis=1) + 1
-    names = list(range(1, k + 1))
+    expected = expected_level(probabilities)
     varied = len(np.unique(np.concatenate([predicted, levels]))) > 1
-    return HeadMetrics(
+    return Quality(
         labelled=len(levels),
         accuracy=float((predicted == levels).mean()),
-        majority_accuracy=float((levels == majority_level).mean()),
         within_one=float((np.abs(predicted - levels) <= 1).mean()),
         macro_f1=float(f1_score(levels, predicted, labels=names, average="macro", zero_division=0.0)),
         kappa=float(cohen_kappa_score(levels, predicted, labels=names, weights="quadratic")) if varied else None,
-        mae=float(np.abs(expected_level(probabilities) - levels).mean()),
+        mae=float(np.abs(expected - levels).mean()),
+        auc=high_against_low(expected, levels, len(names)),
+    )
+
+
+def head_metrics(
+    probabilities: Array,
+    levels: Array,
+    majority_level: int,
+    scale: float,
+    sources: Sequence[str] | None = None,
+    tfidf: Array | None = None,
+) -> HeadMetrics:
+    """Of probabilities (n, K) against levels (n,) in 1..K, n >= 1, as a whole and per source (n names, if given).
+
+    `majority_level` is the training split's most common one; `tfidf` (n, K) are the simple classifier's probabilities.
+    """
+    names = np.array(sources if sources is not None else [])
+    return HeadMetrics(
+        **quality(probabilities, levels).model_dump(),
+        majority_accuracy=float((levels == majority_level).mean()),
         ece=expected_calibration_error(probabilities, levels),
-        confusion=confusion_matrix(levels, predicted, labels=names).tolist(),
-        temperature=temperature,
+        reliability=reliability(probabilities, levels),
+        confusion=confusion_matrix(levels, probabilities.argmax(axis=1) + 1, labels=list(range(1, probabilities.shape[1] + 1))).tolist(),
+        scale=scale,
+        sources={str(s): quality(probabilities[names == s], levels[names == s]) for s in np.unique(names)},
+        tfidf=quality(tfidf, levels) if tfidf is not None else None,
     )
 
 
@@ -49,10 +92,25 @@ def expected_level(probabilities: Array) -> Array:
     return probabilities @ np.arange(1, probabilities.shape[1] + 1)
 
 
-def expected_calibration_error(probabilities: Array, levels: Array, bins: int = 10) -> float:
-    """Mean |confidence - accuracy| over equal-width confidence bins, weighted by rows (Guo et al. 2017)."""
+def high_against_low(expected: Array, levels: Array, k: int) -> float | None:
+    """ROC AUC of expected levels (n,) between rows above and rows below the middle of 1..K; a middle level counts for neither."""
+    middle = (k + 1) / 2
+    chosen = levels != middle
+    high = levels[chosen] > middle
+    return float(roc_auc_score(high, expected[chosen])) if 0 < high.sum() < len(high) else None
+
+
+def reliability(probabilities: Array, levels: Array, bins: int = BINS) -> list[Bin]:
+    """Confidence and accuracy of the top level per equal-width bin of confidence; empty bins are left out."""
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) + 1 == levels
     index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[index == b].mean() - correct[index == b].mean()) * (index == b).mean() for b in np.unique(index)]
-    return float(sum(gaps))
+    return [
+        Bin(rows=int((index == b).sum()), confidence=float(confidence[index == b].mean()), accuracy=float(correct[index == b].mean()))
+        for b in np.unique(index)
+    ]
+
+
+def expected_calibration_error(probabilities: Array, levels: Array, bins: int = BINS) -> float:
+    """Mean |confidence - accuracy| over equal-width confidence bins, weighted by rows (Guo et al. 2017)."""
+    return sum(abs(b.confidence - b.accuracy) * b.rows for b in reliability(probabilities, levels, bins)) / len(levels)

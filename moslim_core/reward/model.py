@@ -6,7 +6,7 @@ It reads the plain question and the answer, never the instruction that the polic
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,13 +15,14 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from moslim_core import models
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
+from moslim_core.reward.heads import HEADS, Head, HeadType
 
 # Families whose first token is trained to stand for the text; other encoders are averaged, decoders give their last token.
 CLS_FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbert", "xlm-roberta")
 
 
 class MultiHeadRewardConfig(PretrainedConfig):
-    """The backbone's configuration, the preference schema, the pooling, and one temperature per head."""
+    """The backbone's configuration, the preference schema, the pooling, and one head type and one scale per head."""
 
     model_type = "moslim_multi_head_reward"
 
@@ -31,22 +32,28 @@ class MultiHeadRewardConfig(PretrainedConfig):
         preferences: list[dict[str, Any]] | None = None,
         pooling: str = "mean",
         max_tokens: int = 192,
-        temperatures: list[float] | None = None,
+        heads: list[HeadType] | None = None,
+        scales: list[float] | None = None,
         **kwargs: Any,
     ) -> None:
         self.backbone = backbone
         self.preferences = preferences
         self.pooling = pooling
         self.max_tokens = max_tokens
-        self.temperatures = temperatures
+        self.heads = heads
+        self.scales = scales
         super().__init__(**kwargs)
 
     def schema(self) -> PreferenceSchema:
         return PreferenceSchema.model_validate(self.preferences)
 
+    def head_types(self) -> list[HeadType]:
+        """One per preference; classification where none is stated."""
+        return self.heads or ["classification"] * len(self.schema())
+
 
 class MultiHeadRewardModel(PreTrainedModel):
-    """`forward` gives one (n, K_i) logit tensor per preference; `probabilities` softmaxes them with the head's temperature."""
+    """`forward` gives one (n, width_i) tensor of outputs per preference; `probabilities` makes p_i of them with the head's scale."""
 
     config_class = MultiHeadRewardConfig
     base_model_prefix = "backbone"
@@ -60,21 +67,29 @@ class MultiHeadRewardModel(PreTrainedModel):
         # BERT's own pooler is unused by these heads; leaving it out saves its weights and a warning.
         options = {"add_pooling_layer": False} if backbone_config.model_type in ("bert", "roberta") else {}
         self.backbone = AutoModel.from_config(backbone_config, **options)
-        self.heads = nn.ModuleList(nn.Linear(backbone_config.hidden_size, preference.k) for preference in config.schema().preferences)
-        self.names = config.schema().names
+        schema = config.schema()
+        self.heads = nn.ModuleList(
+            HEADS[kind](backbone_config.hidden_size, p.k) for kind, p in zip(config.head_types(), schema.preferences, strict=True)
+        )
+        self.names = schema.names
         self.post_init()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **extra: torch.Tensor) -> dict[str, torch.Tensor]:
-        """input_ids, attention_mask (n, length) -> {preference: logits (n, K_i)} in float32."""
+        """input_ids, attention_mask (n, length) -> {preference: outputs (n, width_i)} in float32."""
         extra = {k: v for k, v in extra.items() if k == "token_type_ids"}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
         pooled = pool(states, attention_mask, self.config.pooling)
         return {name: head(pooled).float() for name, head in zip(self.names, self.heads, strict=True)}
 
-    def probabilities(self, logits: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """p_i = softmax(logits_i / T_i)."""
-        temperatures = self.config.temperatures or [1.0] * len(self.names)
-        return {n: (logits[n] / t).softmax(dim=-1) for n, t in zip(self.names, temperatures, strict=True)}
+    @property
+    def head_of(self) -> dict[str, Head]:
+        """{preference: its head}."""
+        return dict(zip(self.names, cast("list[Head]", list(self.heads)), strict=True))
+
+    def probabilities(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """{preference: outputs (n, width_i)} -> {preference: p (n, K_i)}, with each head's scale."""
+        scales = self.config.scales or [1.0] * len(self.names)
+        return {n: head.log_probabilities(outputs[n], scale).exp() for (n, head), scale in zip(self.head_of.items(), scales, strict=True)}
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
@@ -89,7 +104,9 @@ def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
     return states[torch.arange(len(states), device=states.device), last]
 
 
-def create(source: str, schema: PreferenceSchema, layers: int | None, max_length: int) -> tuple[MultiHeadRewardModel, Any]:
+def create(
+    source: str, schema: PreferenceSchema, layers: int | None, max_length: int, head: HeadType = "classification"
+) -> tuple[MultiHeadRewardModel, Any]:
     """(new model on a pretrained backbone, its tokenizer). `layers` keeps the first n. Raises UserError if there are fewer."""
     backbone = models.from_pretrained(AutoModel, source, source, dtype=torch.float32)
     config = backbone.config
@@ -114,6 +131,7 @@ def create(source: str, schema: PreferenceSchema, layers: int | None, max_length
             preferences=schema.model_dump(mode="json"),
             pooling=pooling_of(source, config),
             max_tokens=min(max_length, limit),
+            heads=[head] * len(schema),
         )
     )
     weights = {k: v for k, v in backbone.state_dict().items() if k in model.backbone.state_dict()}

@@ -44,20 +44,22 @@ class RewardScorer:
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> dict[str, np.ndarray]:
         """{preference: (n, K_i) calibrated probabilities} in the order given."""
-        logits = self.logits(questions, answers, on_batch)
-        tensors = {name: torch.from_numpy(values) for name, values in logits.items()}
-        return {name: p.numpy() for name, p in self.model.probabilities(tensors).items()}
+        outputs = self.outputs(questions, answers, on_batch)
+        tensors = {name: torch.from_numpy(values) for name, values in outputs.items()}
+        with torch.inference_mode():
+            probabilities = self.model.probabilities(tensors)
+        return {name: p.numpy() for name, p in probabilities.items()}
 
-    def logits(
+    def outputs(
         self,
         questions: Sequence[str],
         answers: Sequence[str],
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> dict[str, np.ndarray]:
-        """{preference: (n, K_i) logits} in the order given."""
-        result = {p.name: np.zeros((len(answers), p.k), dtype=np.float32) for p in self.schema.preferences}
+        """{preference: (n, width_i) outputs of its head} in the order given."""
+        result: dict[str, np.ndarray] = {}
         if not len(answers):
-            return result
+            return {name: np.zeros((0, head.width), dtype=np.float32) for name, head in self.model.head_of.items()}
         encoded = encode(self.tokenizer, list(questions), list(answers), self.model.config.max_tokens)
         done = 0
         for rows in self._batches([len(ids) for ids in encoded["input_ids"]]):
@@ -65,7 +67,7 @@ class RewardScorer:
             with torch.inference_mode():
                 output = self.model(**{k: v.to(self.model.device) for k, v in batch.items()})
             for name, values in output.items():
-                result[name][rows] = values.cpu().numpy()
+                result.setdefault(name, np.zeros((len(answers), values.shape[1]), dtype=np.float32))[rows] = values.cpu().numpy()
             done += len(rows)
             on_batch(done)
         return result

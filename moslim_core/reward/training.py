@@ -16,11 +16,12 @@ from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import Row, load_rows, plain_text
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
-from moslim_core.reward.calibration import fit_temperature
-from moslim_core.reward.losses import masked_cross_entropy
+from moslim_core.reward.calibration import fit_scale
+from moslim_core.reward.losses import masked_loss
 from moslim_core.reward.metrics import HeadMetrics, head_metrics
 from moslim_core.reward.model import MultiHeadRewardModel, create, encode
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.settings import ModelSettings, RewardSettings
 
 METRICS_FILE = "metrics.json"
@@ -49,15 +50,16 @@ class MultiHeadTrainer(Trainer):
     def __init__(self, *args: Any, class_weights: dict[str, torch.Tensor] | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.class_weights = class_weights
+        self.heads = self.accelerator.unwrap_model(self.model).head_of
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         levels = inputs.pop("levels")
-        logits = model(**inputs)
-        by_name = {name: levels[:, i] for i, name in enumerate(logits)}
-        loss = masked_cross_entropy(logits, by_name, self.class_weights)
+        outputs = model(**inputs)
+        by_name = {name: levels[:, i] for i, name in enumerate(outputs)}
+        loss = masked_loss(self.heads, outputs, by_name, self.class_weights)
         if not torch.isfinite(loss):
             raise RuntimeError(f"the reward loss is not finite at step {self.state.global_step}: lower reward.learning_rate")
-        return (loss, logits) if return_outputs else loss
+        return (loss, outputs) if return_outputs else loss
 
 
 class _Report(TrainerCallback):
@@ -94,7 +96,7 @@ def train(
     set_seed(seed)
     device = models.pick_device(model_settings.device)
     source = models.resolve(settings.backbone, cache)
-    model, tokenizer = create(source, schema, settings.layers, settings.max_length)
+    model, tokenizer = create(source, schema, settings.layers, settings.max_length, settings.head)
     max_length = model.config.max_tokens
     rows = load_rows(data / f"{split}.jsonl")
     dataset = RatedDataset(rows, schema, tokenizer, max_length)
@@ -139,7 +141,7 @@ def train(
     majority = {
         p.name: int(np.bincount(dataset.levels[:, i], minlength=p.k + 1)[1:].argmax()) + 1 for i, p in enumerate(schema.preferences)
     }
-    metrics = measure(scorer, load_rows(data / "test.jsonl"), majority, progress)
+    metrics = measure(scorer, load_rows(data / "test.jsonl"), majority, TfidfClassifier(schema, rows), progress)
     output.mkdir(parents=True, exist_ok=True)
     scorer.model.save_pretrained(output)
     tokenizer.save_pretrained(output)
@@ -147,20 +149,29 @@ def train(
     return metrics
 
 
-def measure(scorer: RewardScorer, rows: list[Row], majority: dict[str, int], progress: Progress) -> dict[str, HeadMetrics]:
-    """Metrics per head over the labelled rows. Heads without one are left out."""
+def measure(
+    scorer: RewardScorer, rows: list[Row], majority: dict[str, int], tfidf: TfidfClassifier, progress: Progress
+) -> dict[str, HeadMetrics]:
+    """Metrics per head over the labelled rows, as a whole and per source. Heads without one are left out."""
     probabilities = scorer(
         [plain_text(r.prompt) for r in rows],
         [r.response for r in rows],
         on_batch=lambda done: progress.update("measuring the reward model", done, len(rows)),
     )
+    simple = tfidf(rows)
     metrics = {}
     for index, name in enumerate(scorer.schema.names):
         labelled = [i for i, row in enumerate(rows) if name in row.labels]
         if labelled:
             levels = np.array([rows[i].labels[name] for i in labelled])
-            temperature = scorer.model.config.temperatures[index]
-            metrics[name] = head_metrics(probabilities[name][labelled], levels, majority[name], temperature)
+            metrics[name] = head_metrics(
+                probabilities[name][labelled],
+                levels,
+                majority[name],
+                scorer.model.config.scales[index],
+                sources=[rows[i].source for i in labelled],
+                tfidf=simple[name][labelled] if name in simple else None,
+            )
     return metrics
 
 
@@ -178,13 +189,13 @@ def _optimiser(model: MultiHeadRewardModel, settings: RewardSettings) -> torch.o
 
 
 def _calibrate(scorer: RewardScorer, rows: list[Row]) -> None:
-    logits = scorer.logits([plain_text(r.prompt) for r in rows], [r.response for r in rows])
-    temperatures = []
-    for name in scorer.schema.names:
+    outputs = scorer.outputs([plain_text(r.prompt) for r in rows], [r.response for r in rows])
+    scales = []
+    for name, head in scorer.model.head_of.items():
         labelled = [i for i, row in enumerate(rows) if name in row.labels]
         levels = np.array([rows[i].labels[name] for i in labelled], dtype=int)
-        temperatures.append(fit_temperature(logits[name][labelled], levels))
-    scorer.model.config.temperatures = temperatures
+        scales.append(fit_scale(head, outputs[name][labelled], levels))
+    scorer.model.config.scales = scales
 
 
 def _class_weights(levels: np.ndarray, schema: PreferenceSchema) -> dict[str, torch.Tensor]:
@@ -198,10 +209,16 @@ def _class_weights(levels: np.ndarray, schema: PreferenceSchema) -> dict[str, to
 
 
 def dump_metrics(metrics: dict[str, HeadMetrics]) -> dict[str, float]:
-    """Flat numbers for a tracker: head/<preference>/<figure>."""
-    flat = {}
+    """Flat numbers for a tracker: head/<preference>/<figure>, .../tfidf/<figure>, .../sources/<source>/<figure>."""
+    flat: dict[str, float] = {}
     for name, head in metrics.items():
-        for key, value in head.model_dump(exclude={"confusion"}).items():
-            if value is not None:
-                flat[f"head/{name}/{key}"] = float(value)
+        _flatten(head.model_dump(exclude={"confusion", "reliability"}), f"head/{name}", flat)
     return flat
+
+
+def _flatten(values: dict[str, Any], prefix: str, flat: dict[str, float]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _flatten(value, f"{prefix}/{key}", flat)
+        elif value is not None:
+            flat[f"{prefix}/{key}"] = float(value)

@@ -79,7 +79,7 @@ def head(k: int, skill: float) -> Any:
     rng = np.random.default_rng(k)
     levels = rng.choice(np.arange(1, k + 1), size=400, p=np.arange(1, k + 1) / sum(range(1, k + 1)))
     probabilities = rng.dirichlet(np.ones(k), 400) * (1 - skill) + skill * np.eye(k)[levels - 1]
-    return head_metrics(probabilities, levels, majority_level=k, temperature=1.2)
+    return head_metrics(probabilities, levels, majority_level=k, scale=1.2)
 
 
 def made(**changes: Any) -> ReportContent:
@@ -218,7 +218,7 @@ def test_undefined_is_na_never_zero(content: ReportContent) -> None:
 
 
 def test_undefined_kappa_is_na() -> None:
-    one_level = head_metrics(np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([2, 2]), majority_level=2, temperature=1.0)
+    one_level = head_metrics(np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([2, 2]), majority_level=2, scale=1.0)
     assert one_level.kappa is None
     text = text_of(render(made(reward_heads={"harmlessness": one_level})), "reward-model")
     assert "100% no better than the majority level 100% 100% 0.50 n/a" in text
@@ -305,7 +305,7 @@ def test_content_that_does_not_fit_the_schema_is_refused() -> None:
 
 def test_every_figure_is_on_the_page_and_a_valid_png(content: ReportContent, page: str, tmp_path: Path) -> None:
     figures = all_figures(content)
-    assert list(figures) == ["control", "length", "cross_talk", "training", "confusion"]
+    assert list(figures) == ["control", "length", "cross_talk", "training", "confusion", "reliability"]
     for name, figure in figures.items():
         assert f'<figure id="figure-{name}">' in page
         ElementTree.fromstring(to_svg(figure))

@@ -7,7 +7,10 @@ import math
 import pytest
 import torch
 
-from moslim_core.reward.losses import masked_cross_entropy
+from moslim_core.reward.heads import ClassificationHead, RegressionHead
+from moslim_core.reward.losses import masked_loss
+
+HEADS = {"x": ClassificationHead(2, 2), "y": ClassificationHead(2, 3), "z": ClassificationHead(2, 5)}
 
 
 def inputs() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -25,7 +28,7 @@ def test_sum_over_heads_of_means_over_labelled_rows() -> None:
     # x: -log 1/4 and -log 4/5 over 2 rows; y: -log 2/4, -log 2/4 and -log 8/10 over 3; z: nothing labelled.
     x = (math.log(4) + math.log(5 / 4)) / 2
     y = (2 * math.log(2) + math.log(10 / 8)) / 3
-    assert masked_cross_entropy(logits, levels).item() == pytest.approx(x + y, rel=1e-6)
+    assert masked_loss(HEADS, logits, levels).item() == pytest.approx(x + y, rel=1e-6)
 
 
 def test_class_weights_weigh_rows_by_their_level() -> None:
@@ -33,12 +36,12 @@ def test_class_weights_weigh_rows_by_their_level() -> None:
     weights = {"x": torch.tensor([3.0, 1.0]), "y": torch.ones(3), "z": torch.ones(5)}
     x = (3 * math.log(4) + 1 * math.log(5 / 4)) / 4
     y = (2 * math.log(2) + math.log(10 / 8)) / 3
-    assert masked_cross_entropy(logits, levels, weights).item() == pytest.approx(x + y, rel=1e-6)
+    assert masked_loss(HEADS, logits, levels, weights).item() == pytest.approx(x + y, rel=1e-6)
 
 
 def test_what_is_not_labelled_has_no_gradient() -> None:
     logits, levels = inputs()
-    masked_cross_entropy(logits, levels).backward()
+    masked_loss(HEADS, logits, levels).backward()
     # (p - one-hot) / labelled rows.
     assert logits["x"].grad.tolist()[0] == pytest.approx([(0.25 - 1) / 2, 0.75 / 2])
     assert logits["x"].grad[1].tolist() == [0, 0]
@@ -49,7 +52,16 @@ def test_what_is_not_labelled_has_no_gradient() -> None:
 
 def test_batch_without_any_label_gives_zero() -> None:
     logits, levels = inputs()
-    loss = masked_cross_entropy(logits, {n: torch.zeros_like(v) for n, v in levels.items()})
+    loss = masked_loss(HEADS, logits, {n: torch.zeros_like(v) for n, v in levels.items()})
     loss.backward()
     assert loss.item() == 0
     assert all(v.grad is not None and not v.grad.any() for v in logits.values())
+
+
+def test_head_types_mix_and_weights_weigh_any_of_them() -> None:
+    heads = {"x": ClassificationHead(2, 2), "y": RegressionHead(2, 3)}
+    outputs = {"x": torch.tensor([[1.0, 3.0], [1.0, 1.0]]).log(), "y": torch.tensor([[2.0], [1.5]])}
+    levels = {"x": torch.tensor([1, 0]), "y": torch.tensor([3, 1])}
+    weights = {"x": torch.tensor([5.0, 1.0]), "y": torch.tensor([3.0, 0.0, 1.0])}
+    # x: one row, whatever its weight: log 4. y: squared errors 1 (weight 1) and 1/4 (weight 3).
+    assert masked_loss(heads, outputs, levels, weights).item() == pytest.approx(math.log(4) + (1 + 3 / 4) / 4)

@@ -1,13 +1,11 @@
-"""The figures of a head, and its temperature, against hand computation."""
+"""The figures of a head against hand computation."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import softmax
 
-from moslim_core.reward.calibration import fit_temperature
-from moslim_core.reward.metrics import expected_calibration_error, expected_level, head_metrics
+from moslim_core.reward.metrics import expected_calibration_error, expected_level, head_metrics, high_against_low, reliability
 
 # True levels 1, 2, 3, 3; predicted 1, 2, 3, 2 with confidence 0.8, 0.8, 0.8, 0.6.
 P = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]])
@@ -15,8 +13,8 @@ LEVELS = np.array([1, 2, 3, 3])
 
 
 def test_figures_of_a_head() -> None:
-    found = head_metrics(P, LEVELS, majority_level=1, temperature=1.5)
-    assert (found.labelled, found.temperature) == (4, 1.5)
+    found = head_metrics(P, LEVELS, majority_level=1, scale=1.5)
+    assert (found.labelled, found.scale) == (4, 1.5)
     assert found.accuracy == pytest.approx(3 / 4)
     assert found.majority_accuracy == pytest.approx(1 / 4)
     assert found.within_one == pytest.approx(1)
@@ -46,14 +44,24 @@ def test_expected_level() -> None:
     assert expected_level(np.array([[0.5, 0.25, 0.25], [0, 0, 1]])) == pytest.approx([1.75, 3])
 
 
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_known_temperature_is_found(temperature: float) -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (20_000, 4))
-    sure = softmax(logits / temperature, axis=1)
-    levels = 1 + (sure.cumsum(axis=1) < rng.random((len(logits), 1))).sum(axis=1)
-    assert fit_temperature(logits, levels) == pytest.approx(temperature, rel=0.05)
+def test_reliability_bins() -> None:
+    found = [(b.rows, b.confidence, b.accuracy) for b in reliability(P, LEVELS)]
+    # In fifteenths: 0.6 lies in bin 9 (0.6 to 0.667), 0.8 in bin 12.
+    assert found == [(1, pytest.approx(0.6), 0.0), (3, pytest.approx(0.8), 1.0)]
 
 
-def test_temperature_of_no_rows_is_1() -> None:
-    assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
+def test_high_against_low_levels() -> None:
+    # K=5: levels 4, 5 against 1, 2; pairs (3.0 over 1.0), (3.0 over 2.5), (2.0 over 1.0) are right, (2.0 over 2.5) is wrong.
+    expected, levels = np.array([3.0, 2.0, 1.0, 2.5, 9.0]), np.array([4, 5, 1, 2, 3])
+    assert high_against_low(expected, levels, 5) == pytest.approx(3 / 4)
+    # K=2 has no middle; one side only has no AUC.
+    assert high_against_low(np.array([1.2, 1.9]), np.array([1, 2]), 2) == 1
+    assert high_against_low(np.array([1.2, 1.9]), np.array([2, 2]), 2) is None
+
+
+def test_per_source_and_beside_a_simple_classifier() -> None:
+    found = head_metrics(P, LEVELS, 1, 1.0, sources=["a", "b", "a", "b"], tfidf=np.full((4, 3), 1 / 3))
+    assert {name: (q.labelled, q.accuracy) for name, q in found.sources.items()} == {"a": (2, 1.0), "b": (2, 0.5)}
+    assert found.tfidf is not None
+    # All expected levels are 2: errors 1, 0, 1, 1, and ties between high and low.
+    assert (found.tfidf.mae, found.tfidf.auc) == (pytest.approx(3 / 4), 0.5)

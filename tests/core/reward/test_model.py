@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 from moslim_core.errors import UserError
 from moslim_core.models import layer_stack
 from moslim_core.preferences import PreferenceSchema
+from moslim_core.reward.heads import HEAD_TYPES, HeadType
 from moslim_core.reward.model import MultiHeadRewardModel, create, encode, pool
 from moslim_core.reward.scorer import RewardScorer
 
@@ -102,9 +103,10 @@ def test_first_layers_are_kept(backbone: Path) -> None:
         create(str(backbone), SCHEMA, 3, 64)
 
 
-def test_saved_model_gives_the_same_probabilities(backbone: Path, tmp_path: Path) -> None:
-    model, tokenizer = create(str(backbone), SCHEMA, 1, 64)
-    model.config.temperatures = [0.5, 2.0]
+@pytest.mark.parametrize("head", HEAD_TYPES)
+def test_saved_model_gives_the_same_probabilities(backbone: Path, tmp_path: Path, head: HeadType) -> None:
+    model, tokenizer = create(str(backbone), SCHEMA, 1, 64, head)
+    model.config.scales = [0.5, 2.0]
     before = RewardScorer(model, tokenizer)(QUESTIONS, ANSWERS)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -116,12 +118,10 @@ def test_saved_model_gives_the_same_probabilities(backbone: Path, tmp_path: Path
         assert {n: p.tolist() for n, p in after.items()} == {n: p.tolist() for n, p in before.items()}
 
 
-def test_temperature_divides_the_logits_of_its_head() -> None:
-    config = {"temperatures": [0.5, 2.0]}
-    names = ("x", "y")
-    logits = {"x": torch.tensor([[0.0, 1.0]]), "y": torch.tensor([[0.0, 2.0, 0.0, 2.0]])}
-    holder = type("Holder", (), {"config": type("Config", (), config), "names": names})
-    found = MultiHeadRewardModel.probabilities(holder, logits)
+def test_scale_divides_the_logits_of_its_head(tiny_encoder: Path) -> None:
+    model, _ = create(str(tiny_encoder), SCHEMA, 1, 64)
+    model.config.scales = [0.5, 2.0]
+    found = model.probabilities({"x": torch.tensor([[0.0, 1.0]]), "y": torch.tensor([[0.0, 2.0, 0.0, 2.0]])})
     # x: logits 0, 2 -> e^2 / (1 + e^2); y: logits 0, 1, 0, 1 -> e / (2 + 2e).
     assert found["x"][0, 1].item() == pytest.approx(np.e**2 / (1 + np.e**2))
     assert found["y"][0, 1].item() == pytest.approx(np.e / (2 + 2 * np.e))

@@ -17,6 +17,7 @@ from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward import training
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.settings import ModelSettings, RewardSettings
 
 SCHEMA = PreferenceSchema.model_validate(
@@ -77,17 +78,33 @@ def test_it_learns(trained: tuple[Path, Any]) -> None:
     assert training.read_metrics(folder / "output") == metrics
     flat = training.dump_metrics(metrics)
     assert flat["head/weather/accuracy"] == metrics["weather"].accuracy
+    # One word decides, so the bag of words is hard to beat; all rows are of one source.
+    assert metrics["weather"].tfidf is not None and metrics["weather"].tfidf.accuracy > metrics["weather"].majority_accuracy
+    assert flat["head/weather/tfidf/auc"] == metrics["weather"].tfidf.auc
+    assert flat["head/quality/sources/made/labelled"] == 80
     assert not any("confusion" in key for key in flat)
+
+
+@pytest.mark.parametrize("head", ["ordinal", "regression", "two_hot"])
+def test_every_head_type_learns(trained: tuple[Path, Any], tiny_encoder: Path, tmp_path: Path, head: str) -> None:
+    folder, _ = trained
+    for name in ("train", "validation", "test"):
+        shutil.copyfile(folder / f"{name}.jsonl", tmp_path / f"{name}.jsonl")
+    metrics = train(tiny_encoder, tmp_path, "output", head=head)
+    assert metrics["quality"].accuracy > metrics["quality"].majority_accuracy + 0.2
+    assert metrics["weather"].kappa > 0.5
+    assert RewardScorer.load(tmp_path / "output").model.config.head_types() == [head, head]
 
 
 def test_measured_is_what_the_saved_model_gives(trained: tuple[Path, Any]) -> None:
     folder, metrics = trained
     scorer = RewardScorer.load(folder / "output")
     # The majority level of training is 2 ("good" twice as often).
-    again = training.measure(scorer, training.load_rows(folder / "test.jsonl"), {"quality": 2, "weather": 1}, Progress())
+    tfidf = TfidfClassifier(SCHEMA, training.load_rows(folder / "train.jsonl"))
+    again = training.measure(scorer, training.load_rows(folder / "test.jsonl"), {"quality": 2, "weather": 1}, tfidf, Progress())
     assert again["quality"] == metrics["quality"]
-    assert scorer.model.config.temperatures == [h.temperature for h in metrics.values()]
-    assert all(t != 1 for t in scorer.model.config.temperatures)
+    assert scorer.model.config.scales == [h.scale for h in metrics.values()]
+    assert all(s != 1 for s in scorer.model.config.scales)
 
 
 def test_resumed_run_ends_with_the_same_weights(trained: tuple[Path, Any], tiny_encoder: Path) -> None:
