@@ -95,6 +95,23 @@ def reward(context: typer.Context, profile: ProfileOption = "demo", set_: SetOpt
         _run(profile, set_, "train_reward")
 
 
+@reward_app.command()
+@user_errors
+def pairs(
+    reward_model: Annotated[str, typer.Option("--reward-model", help="a folder, runs:/... or models:/name@alias")],
+    input: Annotated[Path, typer.Option("--input", help="JSON lines with prompt, chosen, rejected and optionally preference")],
+    preference: Annotated[
+        str | None, typer.Option(help="the head that all pairs are about; default: as each row says, else every head")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="JSON file to write the figures to")] = None,
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """How often each head gives the chosen answer the higher expected score."""
+    from flows.scoring import score_pairs
+
+    score_pairs(_reference(reward_model, environment.prepare(work_dir)), input, preference, output)
+
+
 @app.command()
 @user_errors
 def policy(profile: ProfileOption = "demo", set_: SetOption = None) -> None:

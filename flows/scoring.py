@@ -1,4 +1,4 @@
-"""`moslim score`: JSON lines in, JSON lines out, through the one scorer."""
+"""`moslim score` and `moslim reward pairs`: JSON lines in, through the one scorer, a chunk of rows at a time."""
 
 from __future__ import annotations
 
@@ -6,41 +6,71 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
 
 from moslim_core.data.rows import conversation, plain_text, read_json_lines
 from moslim_core.errors import UserError
 from moslim_core.settings import MappingSettings
 
+# Enough rows for batches of one length each, few enough that a file of any size fits into memory.
+CHUNK_ROWS = 4096
+
 
 def score_rows(directory: Path, source: str, destination: str, prefer: str) -> None:
     """Add `scores` {preference: {probabilities, expected_level}} to each row, and `reward` where targets are given."""
     from moslim_core.reward.mapping import RewardMapping
-    from moslim_core.reward.metrics import expected_level
     from moslim_core.reward.scorer import RewardScorer
 
     scorer = RewardScorer.load(directory)
     targets = scorer.schema.parse_targets(prefer)
-    rows = list(_rows(source))
-    questions = [plain_text(conversation(row["prompt"], place)) for row, place in rows]
-    probabilities = scorer(questions, [row["response"] for row, _ in rows])
-    expected = {name: expected_level(p) for name, p in probabilities.items()}
     # A row's reward must not depend on the rows beside it, so nothing is standardised here.
     mapping = RewardMapping(scorer.schema, MappingSettings(standardisation="none"))
-    rewards: Any = mapping(probabilities, [targets] * len(rows)).rewards if targets and rows else []
+    rows = _rows(source)
     with _output(destination) as file:
-        for index, (row, _) in enumerate(rows):
-            scored: dict[str, Any] = {
-                **row,
-                "scores": {
-                    name: {"probabilities": [round(float(v), 6) for v in p[index]], "expected_level": float(expected[name][index])}
-                    for name, p in probabilities.items()
-                },
-            }
-            if targets:
-                scored["reward"] = float(rewards[index])
-            file.write(json.dumps(scored, ensure_ascii=False) + "\n")
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            for scored in _scored(scorer, mapping, targets, chunk):
+                file.write(json.dumps(scored, ensure_ascii=False) + "\n")
+
+
+def _scored(scorer: Any, mapping: Any, targets: Any, chunk: list[tuple[dict[str, Any], str]]) -> Iterator[dict[str, Any]]:
+    from moslim_core.reward.metrics import expected_level
+
+    questions = [plain_text(conversation(row["prompt"], place)) for row, place in chunk]
+    probabilities = scorer(questions, [row["response"] for row, _ in chunk])
+    expected = {name: expected_level(p) for name, p in probabilities.items()}
+    rewards = mapping(probabilities, [targets] * len(chunk)).rewards if targets else None
+    for index, (row, _) in enumerate(chunk):
+        scores = {
+            name: {"probabilities": [round(float(v), 6) for v in p[index]], "expected_level": float(expected[name][index])}
+            for name, p in probabilities.items()
+        }
+        yield {**row, "scores": scores, **({} if rewards is None else {"reward": float(rewards[index])})}
+
+
+def score_pairs(directory: Path, source: Path, preference: str | None, output: Path | None) -> None:
+    """Print, and write as JSON if asked to, how often each head prefers the chosen answer."""
+    from moslim_core.reward.pairs import pair_accuracy, read_pairs
+    from moslim_core.reward.scorer import RewardScorer
+
+    scorer = RewardScorer.load(directory)
+    pairs = list(read_pairs(source, scorer.schema, preference))
+    if not pairs:
+        raise UserError(f"{source}: the file has no pairs.\nGive one JSON object a line with prompt, chosen and rejected.")
+    found = pair_accuracy(scorer, pairs)
+    table = Table(title="Chosen above rejected, by expected score (95 % interval)", title_justify="left")
+    for heading in ("head", "pairs", "ties", "accuracy"):
+        table.add_column(heading)
+    for name, head in found.items():
+        table.add_row(name, str(head.pairs), str(head.ties), str(head.accuracy))
+    Console().print(table)
+    if output is not None:
+        with _output(str(output)) as file:
+            json.dump({name: head.model_dump() for name, head in found.items()}, file, indent=1)
 
 
 def _rows(source: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -57,11 +87,17 @@ def _rows(source: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 @contextlib.contextmanager
 def _output(destination: str) -> Iterator[TextIO]:
+    """Standard output for '-', else a file that is there only once it is whole."""
     if destination == "-":
         yield sys.stdout
         return
     path = Path(destination)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        yield file
-    partial.rename(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error}).\nGive a file in a folder of yours.") from error
+    finally:
+        partial.unlink(missing_ok=True)

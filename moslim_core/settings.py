@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
-
-
-SourceName = Literal["starter", "jsonl", "parquet", "csv", "ultrafeedback", "ultrasafety", "helpsteer2", "pku-saferlhf"]
 
 
 class Section(BaseModel):
@@ -22,72 +18,35 @@ class Section(BaseModel):
 
 
 class LabelColumn(Section):
-    """Where one preference's rating stands in the rated rows, and how ratings become levels (one way at most)."""
+    """Where one preference's level stands in the rated rows."""
 
-    column: str | None = Field(default=None, description="column name; default: what the source has for it, else the preference's name")
+    column: str | None = Field(default=None, description="column name; default: the preference's name")
     levels: dict[str, int | None] | None = Field(
         default=None, description="rating (written as text) -> level, null to mask it; default: ratings are levels 1..K"
     )
-    thresholds: tuple[float, ...] | None = Field(
-        default=None, description="K-1 rising numbers: a rating up to the first is level 1, one above the last is level K"
-    )
-    quantiles: bool = Field(default=False, description="true: thresholds that cut the training ratings into K levels as even as can be")
-
-    @model_validator(mode="after")
-    def _one_way(self) -> LabelColumn:
-        given = [name for name, is_given in (
-            ("levels", self.levels is not None), ("thresholds", self.thresholds is not None), ("quantiles", self.quantiles)
-        ) if is_given]  # fmt: skip
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude one another: give one")
-        if self.thresholds is not None and not all(a < b for a, b in itertools.pairwise(self.thresholds)):
-            raise ValueError("thresholds must be a rising list of numbers")
-        return self
-
-    @property
-    def bins(self) -> bool:
-        """It says how ratings become levels."""
-        return self.levels is not None or self.thresholds is not None or self.quantiles
 
 
 class ColumnSettings(Section):
-    """How rated rows are read. The first three are for files of your own."""
+    """How rated rows are read."""
 
     prompt: str = Field(default="prompt", description="column of the user's prompt")
     response: str = Field(default="response", description="column of the answer")
     source: str | None = Field(default="source", description="column naming the row's source, if there is one")
-    labels: dict[str, LabelColumn] = Field(
-        default_factory=dict,
-        description="preference (or source.preference, for one source of several) -> its column, and levels, thresholds or quantiles",
-    )
+    labels: dict[str, LabelColumn] = Field(default_factory=dict, description="preference -> its column and level mapping")
 
 
 class DataSettings(Section):
     """Rated answers: what trains the reward model."""
 
-    source: tuple[SourceName, ...] = Field(
-        default=("starter",),
-        min_length=1,
-        description="one name or several: starter (the packaged set); jsonl, parquet, csv (data.path); "
-        "ultrafeedback, ultrasafety, helpsteer2, pku-saferlhf (from the hub, or data.path)",
-    )
+    source: Literal["starter", "jsonl"] = Field(default="starter", description="starter: the packaged set; jsonl: data.path")
     path: Path | None = Field(
         default=None,
-        description="file, or folder with train, and optionally val and test, files; of a hub source: folder with its files; "
-        "of several sources: folder with one folder (or file) named like each",
+        description="JSON lines file (.jsonl or .jsonl.gz), or a folder with train, and optionally val and test, files",
     )
     columns: ColumnSettings = Field(default_factory=ColumnSettings, description="column and level mapping")
     limit: int | None = Field(default=None, ge=20, description="use at most this many rated rows (chosen by hash)")
-    near_duplicates: float = Field(
-        default=0.8, ge=0.5, le=1, description="prompts whose word triples have this Jaccard similarity share a split; 1: equal ones only"
-    )
     validation_fraction: float = Field(default=0.08, gt=0, lt=0.5, description="share of prompts held out for calibration")
     test_fraction: float = Field(default=0.10, gt=0, lt=0.5, description="share of prompts held out for reward metrics and evaluation")
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 class ModelSettings(Section):

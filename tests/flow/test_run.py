@@ -109,6 +109,14 @@ def test_chat_and_score_take_what_the_run_made(finished: Finished, moslim: Mosli
     for line in lines:
         assert sum(line["scores"]["length"]["probabilities"]) == pytest.approx(1, abs=1e-4)
         assert 0 <= line["reward"] <= 1
+    choices, figures = tmp_path / "pairs.jsonl", tmp_path / "figures.json"
+    choices.write_text('{"prompt": "Why?", "chosen": "the fox and bread and salt and good yeast and a dog", "rejected": "fox"}\n')
+    paired = moslim(
+        "reward", "pairs", "--reward-model", str(latest / "reward_model"), "--input", str(choices), "--preference", "length",
+        "--output", str(figures),
+    )  # fmt: skip
+    assert paired.returncode == 0, paired.stderr
+    assert json.loads(figures.read_text())["length"]["accuracy"]["value"] == 1.0, "length was learned"
 
 
 def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path, moslim: Moslim, tmp_path: Path) -> None:
