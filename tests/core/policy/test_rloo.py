@@ -35,7 +35,7 @@ def reward_folder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) 
     torch.manual_seed(0)
     model, tokenizer = create(str(tiny_encoder), PreferenceSchema.model_validate(PREFERENCES), None, 32)
     for head in model.heads:
-        head.weight.data *= 20  # sure of itself, so that rewards differ
+        head.linear.weight.data *= 20  # sure of itself, so that rewards differ
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
