@@ -16,6 +16,7 @@ from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import Row, load_rows, plain_text
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
+from moslim_core.reward.batches import LengthBatches
 from moslim_core.reward.calibration import fit_scale
 from moslim_core.reward.losses import masked_loss
 from moslim_core.reward.metrics import HeadMetrics, head_metrics
@@ -47,19 +48,23 @@ class RatedDataset(Dataset):
 class MultiHeadTrainer(Trainer):
     """transformers.Trainer with the masked multi-head loss."""
 
-    def __init__(self, *args: Any, class_weights: dict[str, torch.Tensor] | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, weights: dict[str, torch.Tensor], coverage: dict[str, float], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.class_weights = class_weights
+        self.weights, self.coverage = weights, coverage
         self.heads = self.accelerator.unwrap_model(self.model).head_of
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         levels = inputs.pop("levels")
         outputs = model(**inputs)
         by_name = {name: levels[:, i] for i, name in enumerate(outputs)}
-        loss = masked_loss(self.heads, outputs, by_name, self.class_weights)
+        loss = masked_loss(self.heads, outputs, by_name, self.weights, self.coverage)
         if not torch.isfinite(loss):
             raise RuntimeError(f"the reward loss is not finite at step {self.state.global_step}: lower reward.learning_rate")
         return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBatches:
+        lengths = (train_dataset or self.train_dataset).lengths
+        return LengthBatches(lengths, self.args.train_batch_size, self.args.seed)
 
 
 class _Report(TrainerCallback):
@@ -106,6 +111,7 @@ def train(
         texts = [{k: v for k, v in i.items() if k not in ("levels", "length")} for i in items]
         return {**tokenizer.pad(texts, return_tensors="pt"), "levels": levels}
 
+    weights = class_weights(dataset.levels, schema, balanced=settings.class_weights == "balanced")
     steps = max(1, round(settings.epochs * len(dataset) / settings.batch_size))
     save_steps = max(10, steps // 4)
     trainer = MultiHeadTrainer(
@@ -115,7 +121,6 @@ def train(
             max_steps=steps,
             per_device_train_batch_size=settings.batch_size,
             warmup_steps=max(1, steps // 10),
-            train_sampling_strategy="group_by_length",
             logging_steps=max(1, steps // 50),
             save_steps=save_steps,
             save_total_limit=2,
@@ -131,7 +136,8 @@ def train(
         data_collator=collate,
         callbacks=[_Report(progress), MarkComplete()],
         optimizers=(_optimiser(model, settings), None),
-        class_weights=_class_weights(dataset.levels, schema) if settings.class_weights == "balanced" else None,
+        weights=weights,
+        coverage=coverage_of(dataset.levels, weights),
     )
     last = last_complete(checkpoints)
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
@@ -198,14 +204,23 @@ def _calibrate(scorer: RewardScorer, rows: list[Row]) -> None:
     scorer.model.config.scales = scales
 
 
-def _class_weights(levels: np.ndarray, schema: PreferenceSchema) -> dict[str, torch.Tensor]:
-    """Inverse level frequency, mean 1 over the levels that occur; absent levels weigh nothing."""
+def class_weights(levels: np.ndarray, schema: PreferenceSchema, balanced: bool) -> dict[str, torch.Tensor]:
+    """{preference: (K_i,)}: 1, or if balanced inverse level frequency, mean 1 over the levels that occur and 0 for the others."""
     weights = {}
     for index, preference in enumerate(schema.preferences):
+        if not balanced:
+            weights[preference.name] = torch.ones(preference.k)
+            continue
         counts = np.bincount(levels[:, index], minlength=preference.k + 1)[1:].astype(float)
         inverse = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
         weights[preference.name] = torch.tensor(inverse / inverse[inverse > 0].mean(), dtype=torch.float32)
     return weights
+
+
+def coverage_of(levels: np.ndarray, weights: dict[str, torch.Tensor]) -> dict[str, float]:
+    """{preference: mean weight over all rows (n, m), those without its label weighing 0}."""
+    by_level = {name: np.concatenate([[0.0], weight.numpy()]) for name, weight in weights.items()}
+    return {name: float(by_level[name][levels[:, index]].mean()) for index, name in enumerate(weights)}
 
 
 def dump_metrics(metrics: dict[str, HeadMetrics]) -> dict[str, float]:

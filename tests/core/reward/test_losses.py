@@ -11,6 +11,9 @@ from moslim_core.reward.heads import ClassificationHead, RegressionHead
 from moslim_core.reward.losses import masked_loss
 
 HEADS = {"x": ClassificationHead(2, 2), "y": ClassificationHead(2, 3), "z": ClassificationHead(2, 5)}
+ONES = {"x": torch.ones(2), "y": torch.ones(3), "z": torch.ones(5)}
+# Of three rows x is labelled in two and y in all: the coverage of data that are these rows.
+COVERAGE = {"x": 2 / 3, "y": 1.0, "z": 0.0}
 
 
 def inputs() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -28,20 +31,20 @@ def test_sum_over_heads_of_means_over_labelled_rows() -> None:
     # x: -log 1/4 and -log 4/5 over 2 rows; y: -log 2/4, -log 2/4 and -log 8/10 over 3; z: nothing labelled.
     x = (math.log(4) + math.log(5 / 4)) / 2
     y = (2 * math.log(2) + math.log(10 / 8)) / 3
-    assert masked_loss(HEADS, logits, levels).item() == pytest.approx(x + y, rel=1e-6)
+    assert masked_loss(HEADS, logits, levels, ONES, COVERAGE).item() == pytest.approx(x + y, rel=1e-6)
 
 
 def test_class_weights_weigh_rows_by_their_level() -> None:
     logits, levels = inputs()
-    weights = {"x": torch.tensor([3.0, 1.0]), "y": torch.ones(3), "z": torch.ones(5)}
+    weights = {**ONES, "x": torch.tensor([3.0, 1.0])}
     x = (3 * math.log(4) + 1 * math.log(5 / 4)) / 4
     y = (2 * math.log(2) + math.log(10 / 8)) / 3
-    assert masked_loss(HEADS, logits, levels, weights).item() == pytest.approx(x + y, rel=1e-6)
+    assert masked_loss(HEADS, logits, levels, weights, {**COVERAGE, "x": 4 / 3}).item() == pytest.approx(x + y, rel=1e-6)
 
 
 def test_what_is_not_labelled_has_no_gradient() -> None:
     logits, levels = inputs()
-    masked_loss(HEADS, logits, levels).backward()
+    masked_loss(HEADS, logits, levels, ONES, COVERAGE).backward()
     # (p - one-hot) / labelled rows.
     assert logits["x"].grad.tolist()[0] == pytest.approx([(0.25 - 1) / 2, 0.75 / 2])
     assert logits["x"].grad[1].tolist() == [0, 0]
@@ -52,7 +55,7 @@ def test_what_is_not_labelled_has_no_gradient() -> None:
 
 def test_batch_without_any_label_gives_zero() -> None:
     logits, levels = inputs()
-    loss = masked_loss(HEADS, logits, {n: torch.zeros_like(v) for n, v in levels.items()})
+    loss = masked_loss(HEADS, logits, {n: torch.zeros_like(v) for n, v in levels.items()}, ONES, COVERAGE)
     loss.backward()
     assert loss.item() == 0
     assert all(v.grad is not None and not v.grad.any() for v in logits.values())
@@ -63,5 +66,16 @@ def test_head_types_mix_and_weights_weigh_any_of_them() -> None:
     outputs = {"x": torch.tensor([[1.0, 3.0], [1.0, 1.0]]).log(), "y": torch.tensor([[2.0], [1.5]])}
     levels = {"x": torch.tensor([1, 0]), "y": torch.tensor([3, 1])}
     weights = {"x": torch.tensor([5.0, 1.0]), "y": torch.tensor([3.0, 0.0, 1.0])}
-    # x: one row, whatever its weight: log 4. y: squared errors 1 (weight 1) and 1/4 (weight 3).
-    assert masked_loss(heads, outputs, levels, weights).item() == pytest.approx(math.log(4) + (1 + 3 / 4) / 4)
+    # x: one row of weight 5 where 2.5 is the mean. y: squared errors 1 (weight 1) and 1/4 (weight 3), mean weight 2.
+    found = masked_loss(heads, outputs, levels, weights, {"x": 2.5, "y": 2.0})
+    assert found.item() == pytest.approx(math.log(4) + (1 + 3 / 4) / 4)
+
+
+def test_batches_add_up_to_the_loss_of_all_rows() -> None:
+    """Whatever the batches: a lonely label weighs as much beside unlabelled rows as beside labelled ones."""
+    logits, levels = inputs()
+    whole = masked_loss(HEADS, logits, levels, ONES, COVERAGE)
+    parts = [
+        masked_loss(HEADS, {n: v[[i]] for n, v in logits.items()}, {n: v[[i]] for n, v in levels.items()}, ONES, COVERAGE) for i in range(3)
+    ]
+    assert (sum(parts) / 3).item() == pytest.approx(whole.item())

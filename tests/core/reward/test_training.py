@@ -135,6 +135,11 @@ def test_finished_training_is_not_repeated(trained: tuple[Path, Any], tiny_encod
 def test_balanced_class_weights() -> None:
     # Level 1 four times, level 2 twice, level 3 never: inverses 1/4, 1/2 with mean 3/8 -> 2/3, 4/3, and nothing for level 3.
     levels = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [2, 2], [2, 2], [0, 0]])
-    weights = training._class_weights(levels, SCHEMA)
+    weights = training.class_weights(levels, SCHEMA, balanced=True)
     assert weights["weather"].tolist() == pytest.approx([2 / 3, 4 / 3, 0])
     assert weights["quality"].tolist() == pytest.approx([2 / 3, 4 / 3])
+    # Four rows of 2/3, two of 4/3, one without a label.
+    assert training.coverage_of(levels, weights) == pytest.approx({"quality": (4 * 2 / 3 + 2 * 4 / 3) / 7, "weather": 16 / 21})
+    ones = training.class_weights(levels, SCHEMA, balanced=False)
+    assert ones["weather"].tolist() == [1, 1, 1]
+    assert training.coverage_of(levels, ones) == pytest.approx({"quality": 6 / 7, "weather": 6 / 7})
