@@ -15,7 +15,7 @@ from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 
 # Paths in a profile file are relative to it; on the command line, to the current directory.
-PATHS = (("data", "path"), ("policy", "prompts"))
+PATHS = (("data", "path"), ("policy", "prompts"), ("annotation", "reward_model"))
 
 
 def packaged() -> list[str]:
@@ -45,11 +45,9 @@ def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
             f"evaluation.judge=annotators, but {', '.join(unruled)} has no annotator (profile {name}).\n"
             "Give it one under preferences, or set evaluation.judge=reward_model."
         )
+    sections = {name: (getattr(settings, name), key) for name, key in PATHS}
     return settings.model_copy(
-        update={
-            "data": settings.data.model_copy(update={"path": _absolute(settings.data.path)}),
-            "policy": settings.policy.model_copy(update={"prompts": _absolute(settings.policy.prompts)}),
-        }
+        update={name: section.model_copy(update={key: _absolute(getattr(section, key))}) for name, (section, key) in sections.items()}
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
+
+SourceName = Literal["starter", "jsonl", "parquet", "csv", "ultrafeedback", "ultrasafety", "helpsteer2", "pku-saferlhf"]
 
 
 class Section(BaseModel):
@@ -18,35 +22,69 @@ class Section(BaseModel):
 
 
 class LabelColumn(Section):
-    """Where one preference's level stands in the rated rows."""
+    """Where one preference's rating stands in the rated rows, and how ratings become levels (one way at most)."""
 
-    column: str | None = Field(default=None, description="column name; default: the preference's name")
+    column: str | None = Field(default=None, description="column name; default: what the source has for it, else the preference's name")
     levels: dict[str, int | None] | None = Field(
         default=None, description="rating (written as text) -> level, null to mask it; default: ratings are levels 1..K"
     )
+    thresholds: tuple[float, ...] | None = Field(
+        default=None, description="K-1 rising numbers: a rating up to the first is level 1, one above the last is level K"
+    )
+    quantiles: bool = Field(default=False, description="true: thresholds that cut the training ratings into K levels as even as can be")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> LabelColumn:
+        if len(self.ways) > 1:
+            raise ValueError(f"{' and '.join(self.ways)} exclude one another: give one")
+        if self.thresholds is not None and not all(a < b for a, b in itertools.pairwise(self.thresholds)):
+            raise ValueError("thresholds must be a rising list of numbers")
+        return self
+
+    @property
+    def ways(self) -> list[str]:
+        """The settings given that make ratings levels: one, or none where they are levels already."""
+        return [name for name in ("levels", "thresholds", "quantiles") if getattr(self, name) not in (None, False)]
 
 
 class ColumnSettings(Section):
-    """How rated rows are read."""
+    """How rated rows are read (prompt, response and source: those of your own files)."""
 
     prompt: str = Field(default="prompt", description="column of the user's prompt")
     response: str = Field(default="response", description="column of the answer")
     source: str | None = Field(default="source", description="column naming the row's source, if there is one")
-    labels: dict[str, LabelColumn] = Field(default_factory=dict, description="preference -> its column and level mapping")
+    labels: dict[str, LabelColumn] = Field(
+        default_factory=dict,
+        description="preference (or source.preference, for one source of several) -> its column, and levels, thresholds or quantiles",
+    )
 
 
 class DataSettings(Section):
     """Rated answers: what trains the reward model."""
 
-    source: Literal["starter", "jsonl"] = Field(default="starter", description="starter: the packaged set; jsonl: data.path")
+    source: tuple[SourceName, ...] = Field(
+        default=("starter",),
+        min_length=1,
+        description="one name or several: starter (the packaged set); jsonl, parquet, csv (data.path); "
+        "ultrafeedback, ultrasafety, helpsteer2, pku-saferlhf (from the hub, or data.path)",
+    )
     path: Path | None = Field(
         default=None,
-        description="JSON lines file (.jsonl or .jsonl.gz), or a folder with train, and optionally val and test, files",
+        description="file, or folder with train, and optionally val and test, files; of a hub source: folder with its files; "
+        "of several sources: folder with one folder (or file) named like each",
     )
     columns: ColumnSettings = Field(default_factory=ColumnSettings, description="column and level mapping")
     limit: int | None = Field(default=None, ge=20, description="use at most this many rated rows (chosen by hash)")
+    near_duplicates: float = Field(
+        default=0.8, ge=0.5, le=1, description="prompts whose word triples have this Jaccard similarity share a split; 1: equal ones only"
+    )
     validation_fraction: float = Field(default=0.08, gt=0, lt=0.5, description="share of prompts held out for calibration")
     test_fraction: float = Field(default=0.10, gt=0, lt=0.5, description="share of prompts held out for reward metrics and evaluation")
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 class ModelSettings(Section):
@@ -129,12 +167,57 @@ class EvaluationSettings(Section):
     bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples by prompt for 95 % intervals")
 
 
+class JudgeSettings(Section):
+    """A language model that says levels, behind an OpenAI-compatible endpoint (its key: MOSLIM_JUDGE_API_KEY or OPENAI_API_KEY)."""
+
+    base_url: str = Field(default="http://localhost:8000/v1", description="address of the endpoint; a local vLLM or Ollama serves one")
+    model: str | None = Field(default=None, description="name under which the endpoint serves the model")
+    concurrency: int = Field(default=8, ge=1, le=512, description="questions asked at the same time")
+    timeout_seconds: float = Field(default=60.0, gt=0, description="longest wait for one answer")
+    attempts: int = Field(default=6, ge=1, le=20, description="how often a question is asked before it counts as unanswered")
+    max_tokens: int | None = Field(default=512, ge=1, description="longest answer, in tokens; null: not sent, for models that refuse it")
+    temperature: float | None = Field(default=0.0, ge=0, description="sampling temperature; null: not sent, for models that refuse it")
+    input_price: float = Field(default=0.0, ge=0, description="price of a million input tokens, in the currency of your bill")
+    output_price: float = Field(default=0.0, ge=0, description="price of a million output tokens")
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        # Reading the port checks it.
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.username or parts.query:
+            raise ValueError("write http://HOST:PORT/v1 or https://HOST/v1, without a key in it")
+        return value
+
+
+class AnnotationSettings(Section):
+    """Labels for what the rated rows leave unlabelled."""
+
+    fill: tuple[Literal["rules", "reward_model", "judge"], ...] = Field(
+        default=(), description="who fills in missing labels, in this order: the schema's rules, a reward model, a language model"
+    )
+    reward_model: Path | None = Field(default=None, description="folder of the reward model that fills in labels")
+    min_probability: float = Field(default=0.0, ge=0, le=1, description="the reward model says no level that is less probable than this")
+    judge: JudgeSettings = Field(default_factory=JudgeSettings, description="the language model that fills in labels")
+    agreement_sample: int = Field(default=200, ge=0, description="rows on which those who say levels are compared; 0: none")
+
+    @model_validator(mode="after")
+    def _complete(self) -> AnnotationSettings:
+        if len(set(self.fill)) < len(self.fill):
+            raise ValueError("fill names an annotator twice")
+        for name, key, given in (("reward_model", "reward_model", self.reward_model), ("judge", "judge.model", self.judge.model)):
+            if name in self.fill and not given:
+                raise ValueError(f"fill names {name}: give annotation.{key} too")
+        return self
+
+
 class Settings(Section):
     """Everything that `moslim run` needs."""
 
     work_dir: Path = Field(default=Path(".moslim"), description="everything is written below this folder")
     seed: int = Field(default=0, ge=0, description="seed of data splits, sampling and training")
     data: DataSettings = Field(default_factory=DataSettings)
+    annotation: AnnotationSettings = Field(default_factory=AnnotationSettings)
     preferences: PreferenceSchema = Field(description="what can be asked for")
     model: ModelSettings = Field(default_factory=ModelSettings)
     reward: RewardSettings = Field(default_factory=RewardSettings)

@@ -13,14 +13,22 @@ from tasks.stage import Job, Outcome, Stage, run_stage
 
 
 def _section(settings: Settings) -> dict[str, Any]:
-    from moslim_core.data import starter
+    from moslim_core.data import judging, starter
+    from moslim_core.data.catalogue import HUB_SETS
 
     dumped = settings.dump()
-    policy, evaluation = dumped["policy"], dumped["evaluation"]
-    source = starter.ROWS if settings.data.source == "starter" else settings.data.path
+    data, policy, evaluation = settings.data, dumped["policy"], dumped["evaluation"]
     return {
         "data": dumped["data"],
-        "data_digest": path_digest(source),
+        "data_digest": path_digest(data.path),
+        "starter_digest": path_digest(starter.ROWS) if "starter" in data.source else None,
+        "revisions": {name: HUB_SETS[name].revision for name in data.source if name in HUB_SETS},
+        # How fast and at what price a language model is asked changes no label.
+        "annotation": settings.annotation.model_dump(
+            mode="json", exclude={"judge": {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"}}
+        ),
+        "annotator_digest": path_digest(settings.annotation.reward_model),
+        "judge_prompt": judging.VERSION,
         "preferences": dumped["preferences"],
         "base": settings.model.base,
         "prompts": policy["prompts"],
@@ -30,7 +38,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("label", version=1, kind="rows", section=_section)
+STAGE = Stage("label", version=2, kind="rows", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:

@@ -1,191 +1,205 @@
-"""The label stage's work: rated rows -> splits by prompt hash, prompts for the policy and for evaluation, a data card."""
+"""The label stage's work: rated rows -> splits by prompt group, prompts for the policy and for evaluation, a data card.
+
+Rows are never all in memory: the first pass spools the checked ones to disk, later passes read them from there.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from moslim_core import models
 from moslim_core.data import sources
-from moslim_core.data.rows import Row, prompt_key, unit_hash, write_json_lines
+from moslim_core.data.annotation import Annotation
+from moslim_core.data.binning import Binning, quantile_thresholds
+from moslim_core.data.card import Tally, write_card
+from moslim_core.data.prompts import Candidate, write_prompts
+from moslim_core.data.rows import Row
+from moslim_core.data.sources import Source
+from moslim_core.data.splits import JUDGE, TEST, TRAIN, VALIDATION, Splits
+from moslim_core.data.spool import Spool, Spooled
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, PreferenceSchema, Targets, condition, longest_instruction
+from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.settings import Settings
 
-Rated = tuple[str | None, Row, str]
-# A prompt and the file and row where it stands.
-Placed = tuple[list[Message], str]
-
 PROGRESS_ROWS = 1000
-TRAIN, VALIDATION, TEST, JUDGE = "train", "validation", "test", "judge"
+NO_LABEL = "no label"
 
 
 def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -> dict[str, Any]:
-    """Write {train,validation,test[,judge]}.jsonl, prompts.{train,evaluation}.jsonl and data_card.json into `output`.
+    """Make the folder `output` with {train,validation,test[,judge]}.jsonl, prompts.{train,evaluation}.jsonl and
+    data_card.{json,md,html}. Returns the data card.
 
-    `judge` is half of the training prompts, kept for an independent judge when evaluation.judge=reward_model. Returns the
-    data card. Raises UserError on bad input before anything is written.
+    `judge` is half of the training prompts, kept for an independent judge when evaluation.judge=reward_model. Raises UserError on
+    bad input; `output` is there whole or not at all.
     """
-    schema = settings.preferences
-    splits: dict[str, list[Row]] = defaultdict(list)
+    opened = sources.open_sources(settings.data, settings.preferences)
     dropped: Counter[str] = Counter()
-    seen: set[tuple[str, str]] = set()
-    rated = _limited(sources.rated_rows(settings.data, schema), settings.data.limit)
-    stated_splits = {stated for stated, _, _ in rated}
-    places = {prompt_key(row.prompt): place for _, row, place in reversed(rated)}
-    owner: dict[str, str] = {}
-    # Stated test and validation rows come first: a prompt that stands in two files is kept out of training.
-    for number, (stated, row, _) in enumerate(sorted(rated, key=lambda item: item[0] in (None, TRAIN)), start=1):
-        key = prompt_key(row.prompt)
-        split = _split(stated, key, settings, stated_splits)
-        if not row.response.strip():
-            dropped["empty answer"] += 1
-        elif not row.labels:
-            dropped["no label"] += 1
-        elif owner.setdefault(key, split) != split:
-            dropped["prompt that also stands in another split"] += 1
-        elif (key, row.response) in seen:
-            dropped["duplicate"] += 1
-        else:
-            seen.add((key, row.response))
-            splits[split].append(row)
-        if number % PROGRESS_ROWS == 0 or number == len(rated):
-            progress.update("reading rated answers", number, len(rated))
-    _check_labels(splits, schema, settings)
-    training, evaluation = _prompts(settings, splits, places, dropped)
-    training, evaluation = _fitting(settings, training, evaluation, cache, dropped)
-    evaluation = evaluation[: settings.evaluation.limit]
-    card = _card(splits, schema, dropped, len(training), len(evaluation))
-    output.mkdir(parents=True, exist_ok=True)
-    for name, rows in splits.items():
-        write_json_lines(output / f"{name}.jsonl", (r.to_json() for r in rows))
-    for name, chosen in (("train", training), ("evaluation", evaluation)):
-        write_json_lines(output / f"prompts.{name}.jsonl", ({"prompt": p} for p, _ in chosen))
-    (output / "data_card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
+    with _whole(output) as folder:
+        spool = Spool(folder / "spool", _usable(opened, dropped, bool(settings.annotation.fill), progress))
+        dropped["duplicate"] = spool.draw(settings.data.limit)
+        splits = _split(settings, spool, opened, progress)
+        opened = _measured(settings, spool, opened, splits)
+        annotation = Annotation.of(settings, settings.work_dir / "cache" / "answers.sqlite")
+        kept = _kept_rows(spool, splits, opened, dropped, progress)
+        tally = _write_rows(folder, _labelled(kept, annotation, dropped), settings.preferences)
+        _check_labels(tally, settings)
+        chosen = write_prompts(folder, _Rated(spool, splits), settings, splits, cache, dropped)
+        spool.path.unlink()
+        card = tally.card(
+            prompts=chosen,
+            prompt_groups={"similarity": settings.data.near_duplicates, **splits.summary()},
+            licences={source.name: source.about for source in opened},
+            binning={
+                name: {s.name: s.binnings[name].recorded() for s in opened if name in s.binnings} for name in settings.preferences.names
+            },
+            dropped=dropped,
+            # Without what it cost: a resumed run pays less for the same rows.
+            **annotation.record().model_dump(exclude={"usage"}),
+        )
+        write_card(folder, card, settings.preferences)
     return card
 
 
-def _limited(rows: Iterable[Rated], limit: int | None) -> list[Rated]:
-    """At most `limit` rows, those with the smallest hash: a fair draw that does not depend on the file's order."""
-    every = list(rows)
-    if limit is None or len(every) <= limit:
-        return every
-    chosen = sorted(range(len(every)), key=lambda i: unit_hash(prompt_key(every[i][1].prompt) + every[i][1].response, "limit"))
-    return [every[i] for i in sorted(chosen[:limit])]
+@contextlib.contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that takes its place when all is well, and is removed when it is not."""
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(output, ignore_errors=True)
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _split(stated: str | None, key: str, settings: Settings, stated_splits: set[str | None]) -> str:
-    """A split that the source states is kept; those that it does not state are cut from its training rows by prompt hash."""
-    if stated not in (None, TRAIN):
-        return str(stated)
-    place, data = unit_hash(key, "split"), settings.data
-    if TEST not in stated_splits and place < data.test_fraction:
-        return TEST
-    if VALIDATION not in stated_splits and 1 - place <= data.validation_fraction:
-        return VALIDATION
-    if settings.evaluation.judge == "reward_model" and unit_hash(key, "judge") < 0.5:
-        return JUDGE
-    return TRAIN
+def _usable(opened: list[Source], dropped: Counter[str], fill: bool, progress: Progress) -> Iterator[Spooled]:
+    """The rows with an answer and, unless annotators are to `fill` labels in, at least one label."""
+    count = 0
+    for number, source in enumerate(opened):
+        for rated in source.rows():
+            count += 1
+            if count % PROGRESS_ROWS == 0:
+                progress.update("reading rated answers", count, count)
+            if not rated.row.response.strip():
+                dropped["empty answer"] += 1
+            elif not rated.row.labels and not rated.ratings and not fill:
+                dropped[NO_LABEL] += 1
+            else:
+                yield Spooled(number, rated)
+    progress.update("reading rated answers", count, count)
 
 
-def _check_labels(splits: dict[str, list[Row]], schema: PreferenceSchema, settings: Settings) -> None:
-    source = settings.data.path or settings.data.source
+def _split(settings: Settings, spool: Spool, opened: list[Source], progress: Progress) -> Splits:
+    splits = Splits(settings.data, judge=settings.evaluation.judge == "reward_model")
+    for done, (source, rated) in enumerate(spool, start=1):
+        splits.add_rated(rated.row.prompt, rated.stated, opened[source].states)
+        if done % PROGRESS_ROWS == 0:
+            progress.update("grouping prompts", done, len(spool))
+    if settings.policy.prompts is not None:
+        for _, prompt, _ in sources.prompts(settings.policy.prompts):
+            splits.add(prompt)
+    splits.decide()
+    return splits
+
+
+class _Rated:
+    """(split, prompt) of the rated rows that no split drops, as often as asked."""
+
+    def __init__(self, spool: Spool, splits: Splits) -> None:
+        self.spool, self.splits = spool, splits
+
+    def __iter__(self) -> Iterator[tuple[str, Candidate]]:
+        for _, rated in self.spool:
+            number = self.splits.prompts.number(rated.row.prompt)
+            if not self.splits.crossing(number, rated.stated):
+                yield self.splits.of(number), Candidate(rated.row.prompt, number, rated.place)
+
+
+def _measured(settings: Settings, spool: Spool, opened: list[Source], splits: Splits) -> list[Source]:
+    """The sources with thresholds for their quantiles, of the training rows of each source, as scales differ.
+
+    The rows kept for an independent judge are training rows too.
+    """
+    ratings = [{name: array("d") for name, binning in source.binnings.items() if binning.quantiles} for source in opened]
+    if not any(ratings):
+        return opened
+    for source, rated in spool:
+        if splits.of(splits.prompts.number(rated.row.prompt)) in (TRAIN, JUDGE):
+            for name, rating in rated.ratings.items():
+                ratings[source][name].append(rating)
+    return [
+        source._replace(binnings={**source.binnings, **{name: _cut(source, name, values) for name, values in found.items()}})
+        for source, found in zip(opened, ratings, strict=True)
+    ]
+
+
+def _cut(source: Source, preference: str, ratings: array[float]) -> Binning:
+    binning = source.binnings[preference]
+    thresholds = quantile_thresholds(np.frombuffer(ratings), binning.k)
+    if thresholds is None:
+        raise UserError(
+            f"data.columns.labels.{preference}.quantiles: the training ratings of {source.name} have fewer than {binning.k} values.\n"
+            f"Give thresholds or levels, or give {preference} fewer levels."
+        )
+    return binning._replace(thresholds=thresholds)
+
+
+def _kept_rows(spool: Spool, splits: Splits, opened: list[Source], dropped: Counter[str], progress: Progress) -> Iterator[tuple[str, Row]]:
+    """(split, row with all its levels) of the rows that stay in."""
+    for done, (source, rated) in enumerate(spool, start=1):
+        if done % PROGRESS_ROWS == 0:
+            progress.update("writing splits", done, len(spool))
+        number = splits.prompts.number(rated.row.prompt)
+        if reason := splits.crossing(number, rated.stated):
+            dropped[reason] += 1
+            continue
+        cut = {name: opened[source].binnings[name].cut(rating) for name, rating in rated.ratings.items()}
+        yield splits.of(number), rated.row._replace(labels={**rated.row.labels, **cut})
+
+
+def _labelled(kept: Iterator[tuple[str, Row]], annotation: Annotation, dropped: Counter[str]) -> Iterator[tuple[str, Row]]:
+    """The same rows with missing labels filled in; those that nobody could label are dropped."""
+    splits, rows = itertools.tee(kept)
+    # Strict: only at its end does an annotation compare those who said levels.
+    for (split, _), row in zip(splits, annotation.fill(row for _, row in rows), strict=True):
+        if row.labels:
+            yield split, row
+        else:
+            dropped[NO_LABEL] += 1
+
+
+def _write_rows(folder: Path, rows: Iterable[tuple[str, Row]], schema: PreferenceSchema) -> Tally:
+    tally = Tally(schema)
+    with contextlib.ExitStack() as stack:
+        files: dict[str, TextIO] = {}
+        for split, row in rows:
+            if split not in files:
+                files[split] = stack.enter_context((folder / f"{split}.jsonl").open("w", encoding="utf-8"))
+            files[split].write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
+            tally.add(split, row)
+    return tally
+
+
+def _check_labels(tally: Tally, settings: Settings) -> None:
+    where = settings.data.path or ", ".join(settings.data.source)
     needed = [TRAIN, VALIDATION, TEST] + ([JUDGE] if settings.evaluation.judge == "reward_model" else [])
     for split in needed:
-        for name in schema.names:
-            if not any(name in row.labels for row in splits[split]):
-                total = sum(name in row.labels for rows in splits.values() for row in rows)
-                what = "every label is null" if total == 0 else f"no labelled row in the {split} split"
+        for name in settings.preferences.names:
+            if not tally.labelled(name, split):
+                what = f"no labelled row in the {split} split" if tally.labelled(name) else "every label is null"
                 raise UserError(
-                    f"{source}: {what} for preference {name!r}.\n"
+                    f"{where}: {what} for preference {name!r}.\n"
                     f"Give rows with {name} levels (more rows if data.limit is set), or leave {name} out of the preferences."
                 )
-
-
-def _prompts(
-    settings: Settings, splits: dict[str, list[Row]], places: dict[str, str], dropped: Counter[str]
-) -> tuple[list[Placed], list[Placed]]:
-    """(training, evaluation) prompts without repeats, the latter in a fair order; none of them is trained on."""
-    training: dict[str, Placed] = {}
-    evaluation: dict[str, Placed] = {}
-    rated = {prompt_key(r.prompt) for name in (TRAIN, VALIDATION, JUDGE) for r in splits.get(name, ())}
-    if settings.policy.prompts is None:
-        for found, split in ((training, TRAIN), (evaluation, TEST)):
-            for row in splits[split]:
-                key = prompt_key(row.prompt)
-                found.setdefault(key, (row.prompt, places[key]))
-    else:
-        for stated, prompt, place in sources.prompts(settings.policy.prompts):
-            key = prompt_key(prompt)
-            held = stated not in (None, "train") or (stated is None and unit_hash(key, "split") < settings.data.test_fraction)
-            (evaluation if held else training).setdefault(key, (prompt, place))
-    for key in list(evaluation):
-        if key in rated or key in training:
-            del evaluation[key]
-            dropped["evaluation prompt that also occurs in training"] += 1
-    if not training or not evaluation:
-        where = settings.policy.prompts or settings.data.path or settings.data.source
-        raise UserError(
-            f"{where}: {len(training)} prompts to train on and {len(evaluation)} to evaluate on are left, both are needed.\n"
-            "Give more prompts, or raise data.limit or data.test_fraction."
-        )
-    return list(training.values()), [evaluation[k] for k in sorted(evaluation, key=lambda k: unit_hash(k, "evaluation"))]
-
-
-def _fitting(
-    settings: Settings, training: list[Placed], evaluation: list[Placed], cache: Path, dropped: Counter[str]
-) -> tuple[list[Placed], list[Placed]]:
-    """The prompts of at most policy.max_prompt_tokens under the longest instruction; one beyond the model's context is an error."""
-    policy, schema = settings.policy, settings.preferences
-    tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
-    config = models.load_config(settings.model.base, cache)
-    room = (getattr(config, "max_position_embeddings", None) or 10**9) - policy.max_new_tokens
-    instruction = longest_instruction(schema, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
-    shortest = room
-    kept: list[list[Placed]] = []
-    for found in (training, evaluation):
-        plain = [
-            tokenizer.apply_chat_template(condition(p, Targets(), schema, policy.placement), tokenize=False, add_generation_prompt=True)
-            for p, _ in found
-        ]
-        lengths = [len(ids) + instruction for ids in tokenizer(plain, add_special_tokens=False)["input_ids"]]
-        for length, (_, place) in zip(lengths, found, strict=True):
-            if length > room:
-                raise UserError(
-                    f"{place}: the prompt has {length} tokens with its instruction, the model's context leaves room for {room}.\n"
-                    "Shorten or drop it."
-                )
-        kept.append([prompt for length, prompt in zip(lengths, found, strict=True) if length <= policy.max_prompt_tokens])
-        dropped["prompt longer than policy.max_prompt_tokens"] += len(found) - len(kept[-1])
-        shortest = min([shortest, *lengths])
-    if not all(kept):
-        raise UserError(
-            f"no prompt to {'evaluate' if kept[0] else 'train'} on has at most policy.max_prompt_tokens={policy.max_prompt_tokens} tokens "
-            f"with its instruction.\nRaise it (the shortest prompt has {shortest}), or give shorter prompts."
-        )
-    return kept[0], kept[1]
-
-
-def _card(splits: dict[str, list[Row]], schema: PreferenceSchema, dropped: Counter[str], training: int, evaluation: int) -> dict[str, Any]:
-    rows = [row for chosen in splits.values() for row in chosen]
-    words = np.array([len(r.response.split()) for r in rows])
-    return {
-        "rows": {name: len(chosen) for name, chosen in splits.items()},
-        "prompts": {"training": training, "evaluation": evaluation},
-        "sources": dict(Counter(r.source for r in rows)),
-        "labels": {
-            p.name: {
-                "labelled": sum(p.name in r.labels for r in rows),
-                "levels": {str(v): sum(r.labels.get(p.name) == v for r in rows) for v in range(1, p.k + 1)},
-            }
-            for p in schema.preferences
-        },
-        "dropped": {reason: count for reason, count in dropped.items() if count},
-        "answer_words": {str(q): float(np.percentile(words, q)) for q in (5, 25, 50, 75, 95)},
-    }

@@ -38,7 +38,16 @@ def conversation(value: Any, place: str) -> list[Message]:
         )
     if not value or value[-1]["role"] != "user" or not value[-1]["content"].strip():
         raise UserError(f"{place}: the prompt is empty or does not end with a user message.\nMend or drop the row.")
-    return [{"role": m["role"], "content": m["content"]} for m in value]
+    return [{"role": m["role"], "content": well_formed(m["content"])} for m in value]
+
+
+def well_formed(text: str) -> str:
+    """`text` with U+FFFD for every lone surrogate: JSON escapes can spell them, no file and no tokenizer can hold them."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def plain_text(messages: Iterable[Message]) -> str:
@@ -59,6 +68,19 @@ def unit_hash(key: str, salt: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{salt}/{key}".encode()).digest()[:8], "big") / 2**64
 
 
+# What reading a file may raise; a damaged gzip file's header is an OSError.
+UNREADABLE = (UnicodeDecodeError, EOFError, zlib.error, OSError)
+
+
+def unreadable(path: Path, number: int, error: Exception) -> UserError:
+    """What to tell of a file that could not be read on after its row `number`."""
+    if isinstance(error, UnicodeDecodeError):
+        return UserError(f"{path}, near row {number + 1}: not UTF-8 text.\nSave the file as UTF-8 (iconv -t utf-8).")
+    if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+        return UserError(f"{path}, after row {number}: the gzip file is truncated or damaged.\nCopy or download it again.")
+    return UserError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error}).\nCheck the path and its permissions.")
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) of a .jsonl or .jsonl.gz file. Raises UserError naming file, line and remedy."""
     opener: Any = gzip.open if path.suffix == ".gz" else open
@@ -75,12 +97,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not isinstance(value, dict):
                     raise UserError(f"{path}, row {number}: a JSON object is needed.\nWrite one JSON object a line.")
                 yield number, value
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, near row {number + 1}: not UTF-8 text.\nSave the file as UTF-8 (iconv -t utf-8).") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}, after row {number}: the gzip file is truncated or damaged.\nCopy or download it again.") from error
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror or error}).\nCheck the path and its permissions.") from error
+    except UNREADABLE as error:
+        raise unreadable(path, number, error) from error
 
 
 def write_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> int:

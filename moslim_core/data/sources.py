@@ -2,82 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from moslim_core.data import starter
-from moslim_core.data.rows import Row, conversation, read_json_lines
+from moslim_core.data.binning import Binning
+from moslim_core.data.catalogue import HUB_SETS, HubSet
+from moslim_core.data.files import SplitFile, hub_files, own_files, place_of, prompt_files
+from moslim_core.data.rows import Row, conversation, well_formed
+from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, Preference, PreferenceSchema
+from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.settings import ColumnSettings, DataSettings, LabelColumn
 
-SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
-SUFFIXES = (".jsonl", ".jsonl.gz")
+
+class Rated(NamedTuple):
+    """A rated answer as its source has it. `ratings`: those that only quantiles of the training split make levels."""
+
+    stated: str | None  # the split that the source states
+    row: Row
+    ratings: dict[str, float]
+    place: str  # what errors call it
 
 
-def rated_rows(settings: DataSettings, schema: PreferenceSchema) -> Iterator[tuple[str | None, Row, str]]:
-    """(split that the source states, or None; row; place to name in errors). Raises UserError on bad input, naming file, row and remedy."""
-    if settings.source == "starter":
-        files: dict[str | None, Path] = {None: starter.ROWS}
-    else:
-        if settings.path is None:
-            raise UserError("data.source=jsonl needs data.path.\nGive a .jsonl or .jsonl.gz file, or a folder with train.jsonl[.gz].")
-        files = _files(settings.path)
-    unknown = [name for name in settings.columns.labels if name not in schema.names]
+class Source(NamedTuple):
+    """A source whose files are on this machine, with a binning for each preference that it rates."""
+
+    name: str
+    files: list[SplitFile]
+    columns: ColumnSettings
+    binnings: dict[str, Binning]
+    expand: Callable[[dict[str, Any]], Iterable[dict[str, Any]]]
+    about: dict[str, str]  # licence, and where it is from
+
+    @property
+    def states(self) -> frozenset[str | None]:
+        """The splits that its files state."""
+        return frozenset(split for split, _ in self.files)
+
+    def rows(self) -> Iterator[Rated]:
+        """All its rated answers. Raises UserError on bad input, naming file, row and remedy."""
+        for split, path in self.files:
+            count = 0
+            for number, record in read_table(path):
+                count += 1
+                place = f"{path}, row {number}"
+                try:
+                    values = list(self.expand(record))
+                except (KeyError, TypeError, AttributeError) as error:
+                    raise UserError(
+                        f"{place}: no record of {self.name} ({type(error).__name__}: {error}).\n"
+                        f"Give the files of {self.about.get('hub')}, or other files with data.source=jsonl."
+                    ) from error
+                for value in values:
+                    yield self._checked(value, split, place)
+            if count == 0:
+                raise UserError(f"{path}: the file has no rows.\nGive a file with one rated answer a row.")
+
+    def _checked(self, value: dict[str, Any], split: str | None, place: str) -> Rated:
+        columns = self.columns
+        for column in (columns.prompt, columns.response):
+            _need(value, column, place)
+        response = value[columns.response]
+        if not isinstance(response, str):
+            raise UserError(f"{place}: column {columns.response!r} holds {type(response).__name__}, text is needed.")
+        labels, ratings = {}, {}
+        for name, binning in self.binnings.items():
+            _need(value, binning.column, place)
+            rating = value[binning.column]
+            if self.name == "csv":
+                rating = _number(rating)
+            if rating is None:
+                continue
+            if binning.quantiles:
+                ratings[name] = binning.number(rating, place)
+            elif (level := binning.level(rating, place)) is not None:
+                labels[name] = level
+        origin = value.get(columns.source) if columns.source else self.name
+        row = Row(conversation(value[columns.prompt], place), well_formed(response), labels, str(origin or "data"))
+        return Rated(split, row, ratings, place)
+
+
+def open_sources(settings: DataSettings, schema: PreferenceSchema) -> list[Source]:
+    """The sources that the settings name; the hub's are downloaded where `data.path` does not hold them.
+
+    Raises UserError if files are missing, or if columns and binnings do not fit the schema.
+    """
+    known = {*schema.names, *(f"{source}.{name}" for source in settings.source for name in schema.names)}
+    unknown = [name for name in settings.columns.labels if name not in known]
     if unknown:
         raise UserError(
             f"data.columns.labels names {', '.join(unknown)}, which is no preference of the schema.\n"
             f"The schema has: {', '.join(schema.names)}."
         )
-    for split, path in files.items():
-        count = 0
-        for number, value in read_json_lines(path):
-            count += 1
-            place = f"{path}, row {number}"
-            yield split, _row(value, settings.columns, schema, place), place
-        if count == 0:
-            raise UserError(f"{path}: the file has no rows.\nGive a file with one JSON object a line.")
+    return [_open(name, settings, schema) for name in settings.source]
+
+
+def _open(name: str, settings: DataSettings, schema: PreferenceSchema) -> Source:
+    several = len(settings.source) > 1
+    path = place_of(name, settings.path, several)
+    given = {p.name: _given(name, p.name, settings.columns) for p in schema.preferences}
+    if name in HUB_SETS:
+        found = HUB_SETS[name]
+        offered = {p.name: _offered(name, found, p.name, p.k, given[p.name]) for p in schema.preferences}
+        files, revision = hub_files(name, found, path)
+        about = {"licence": found.licence, "hub": found.hub, "revision": revision, "defects": found.defects}
+        binnings = {preference: binning for preference, binning in offered.items() if binning}
+        return Source(name, files, ColumnSettings(source=None), binnings, found.expand, about)
+    binnings = {p.name: Binning.of(p.name, given[p.name].column or p.name, p.k, given[p.name]) for p in schema.preferences}
+    files = [(None, starter.ROWS)] if name == "starter" else own_files(name, path, several)
+    about = {"licence": "Apache-2.0" if name == "starter" else "not stated"}
+    return Source(name, files, settings.columns, binnings, lambda record: (record,), about)
+
+
+def _given(source: str, preference: str, columns: ColumnSettings) -> LabelColumn:
+    return columns.labels.get(f"{source}.{preference}") or columns.labels.get(preference) or LabelColumn()
+
+
+def _offered(source: str, found: HubSet, preference: str, k: int, given: LabelColumn) -> Binning | None:
+    """What the settings say, else the data set's rating that has as many values as the preference has levels; None if it has none."""
+    wanted = given.column
+    offered = [r for r in found.ratings if (r.column == wanted if wanted else r.preference == preference)]
+    if wanted and not offered:
+        raise UserError(
+            f"data.columns.labels.{preference}.column={wanted}: {source} has no such rating.\n"
+            f"It has: {', '.join(dict.fromkeys(r.column for r in found.ratings))}."
+        )
+    if not offered:
+        return None
+    if given.ways:
+        return Binning.of(preference, offered[0].column, k, given)
+    fitting = next((r for r in offered if len(r.scale) == k), None)
+    if fitting is None:
+        scales = " or ".join(f"{r.column} by {len(r.scale)} values ({r.scale[0]} to {r.scale[-1]})" for r in offered)
+        raise UserError(
+            f"{source} rates {scales}, but {preference} has {k} levels.\n"
+            f"Give it as many, or thresholds, quantiles or levels under data.columns.labels.{preference}."
+        )
+    return Binning(preference, fitting.column, k, levels={str(value): level for level, value in enumerate(fitting.scale, start=1)})
 
 
 def prompts(path: Path) -> Iterator[tuple[str | None, list[Message], str]]:
     """(split that the row states, or None, prompt, place to name in errors) of a file or folder with a `prompt` column."""
-    for file in _prompt_files(path):
+    for file in prompt_files(path):
         count = 0
-        for number, value in read_json_lines(file):
+        for number, value in read_table(file):
             count += 1
             place = f"{file}, row {number}"
             _need(value, "prompt", place)
-            yield value.get("split"), conversation(value["prompt"], place), place
+            yield value.get("split") or None, conversation(value["prompt"], place), place
         if count == 0:
-            raise UserError(f"{file}: the file has no rows.\nGive a file with one prompt a line.")
-
-
-def _prompt_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.name.endswith(SUFFIXES))
-        if not files:
-            raise UserError(f"policy.prompts={path}: the folder has no .jsonl or .jsonl.gz file.\nGive a file of prompts.")
-        return files
-    if not path.exists():
-        raise UserError(f"policy.prompts={path}: there is no such file.\nGive a .jsonl or .jsonl.gz file, or a folder of them.")
-    return [path]
-
-
-def _files(path: Path) -> dict[str | None, Path]:
-    if not path.exists():
-        raise UserError(f"data.path={path}: there is no such file or folder.\nGive a .jsonl or .jsonl.gz file, or a folder.")
-    if path.is_file():
-        return {None: path}
-    found: dict[str | None, Path] = {}
-    for split, names in SPLITS.items():
-        for name in names:
-            for suffix in SUFFIXES:
-                if (file := path / f"{name}{suffix}").is_file():
-                    found[split] = file
-    if "train" not in found:
-        raise UserError(f"data.path={path}: the folder has no train.jsonl or train.jsonl.gz.\nName the training file so, or give a file.")
-    return found
+            raise UserError(f"{file}: the file has no rows.\nGive a file with one prompt a row.")
 
 
 def _need(value: dict[str, Any], column: str, place: str) -> None:
@@ -88,41 +164,9 @@ def _need(value: dict[str, Any], column: str, place: str) -> None:
         )
 
 
-def _row(value: dict[str, Any], columns: ColumnSettings, schema: PreferenceSchema, place: str) -> Row:
-    for column in (columns.prompt, columns.response):
-        _need(value, column, place)
-    response = value[columns.response]
-    if not isinstance(response, str):
-        raise UserError(f"{place}: column {columns.response!r} holds {type(response).__name__}, text is needed.")
-    labels = {}
-    for preference in schema.preferences:
-        mapping = columns.labels.get(preference.name) or LabelColumn()
-        column = mapping.column or preference.name
-        _need(value, column, place)
-        level = _level(value[column], preference, mapping, column, place)
-        if level is not None:
-            labels[preference.name] = level
-    source = value.get(columns.source) if columns.source else None
-    return Row(conversation(value[columns.prompt], place), response, labels, str(source) if source is not None else "data")
-
-
-def _level(rating: Any, preference: Preference, mapping: LabelColumn, column: str, place: str) -> int | None:
-    if rating is None:
-        return None
-    if mapping.levels is not None:
-        key = str(int(rating)) if isinstance(rating, float) and rating.is_integer() else str(rating)
-        if key not in mapping.levels:
-            raise UserError(
-                f"{place}: {column}={rating!r} is not in the level mapping of {preference.name} ({', '.join(mapping.levels)}).\n"
-                f"Add it under data.columns.labels.{preference.name}.levels (null masks it), or mend the row."
-            )
-        rating = mapping.levels[key]
-        if rating is None:
-            return None
-    whole = isinstance(rating, int | float) and not isinstance(rating, bool) and float(rating).is_integer()
-    if not whole or not 1 <= rating <= preference.k:
-        raise UserError(
-            f"{place}: {column}={rating!r} is no level of {preference.name} (1..{preference.k}, or null).\n"
-            f"Map ratings to levels under data.columns.labels.{preference.name}.levels, or mend the row."
-        )
-    return int(rating)
+def _number(text: str) -> Any:
+    """A CSV cell as a rating: null where it is empty, a number where it is one."""
+    try:
+        return float(text) if text.strip() else None
+    except ValueError:
+        return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,8 +63,8 @@ class MultiHeadTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBatches:
-        lengths = (train_dataset or self.train_dataset).lengths
-        return LengthBatches(lengths, self.args.train_batch_size, self.args.seed)
+        dataset = cast(RatedDataset, train_dataset or self.train_dataset)
+        return LengthBatches(dataset.lengths, self.args.train_batch_size, self.args.seed)
 
 
 class _Report(TrainerCallback):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows import profile as profiles
@@ -32,9 +34,9 @@ def written(folder: Path, *values: Any, name: str = "rows.jsonl") -> Path:
     return path
 
 
-def read(path: Path | None, **columns: Any) -> list[tuple[str | None, Row]]:
-    settings = DataSettings.model_validate({"source": "jsonl", "path": path, "columns": columns})
-    return [(split, row) for split, row, _ in sources.rated_rows(settings, SCHEMA)]
+def read(path: Path | None, source: str = "jsonl", **columns: Any) -> list[tuple[str | None, Row]]:
+    settings = DataSettings.model_validate({"source": source, "path": path, "columns": columns})
+    return [(rated.stated, rated.row) for opened in sources.open_sources(settings, SCHEMA) for rated in opened.rows()]
 
 
 def refused(run: Callable[[], Any]) -> str:
@@ -161,8 +163,74 @@ def test_path_is_needed() -> None:
 def test_folder_states_the_splits(tmp_path: Path) -> None:
     written(tmp_path, GOOD, GOOD, name="train.jsonl.gz")
     written(tmp_path, GOOD, name="val.jsonl")
-    written(tmp_path, GOOD, GOOD, GOOD, name="test.jsonl")
-    assert Counter(split for split, _ in read(tmp_path)) == {"train": 2, "validation": 1, "test": 3}
+    written(tmp_path, GOOD, GOOD, GOOD, name="test-00000-of-00002.jsonl")
+    written(tmp_path, GOOD, name="test-00001-of-00002.jsonl")
+    written(tmp_path, GOOD, name="training_notes.jsonl")
+    assert Counter(split for split, _ in read(tmp_path)) == {"train": 2, "validation": 1, "test": 4}
+
+
+def test_lone_surrogates_do_not_stop_a_run(tmp_path: Path) -> None:
+    # JSON can spell half a character; no UTF-8 file and no tokenizer can hold it.
+    path = written(tmp_path, r'{"prompt": "Rain \ud83d?", "response": "\ud83d\ude00 \udc00", "warmth": 3, "harm": null}')
+    [(_, row)] = read(path)
+    assert (row.prompt[0]["content"], row.response) == ("Rain \ufffd?", "\U0001f600 \ufffd")
+
+
+def test_csv_cells_become_ratings(tmp_path: Path) -> None:
+    (path := tmp_path / "rows.csv").write_text('prompt,response,warmth,harm\n42,"Yes, yes.",3,\nRain?,No.,hot,2.0\n', encoding="utf-8-sig")
+    columns = {"labels": {"warmth": {"levels": {"3": 3, "hot": 1}}}}
+    assert [row for _, row in read(path, "csv", **columns)] == [
+        Row([{"role": "user", "content": "42"}], "Yes, yes.", {"warmth": 3}, "data"),
+        Row([{"role": "user", "content": "Rain?"}], "No.", {"warmth": 1, "harm": 2}, "data"),
+    ]
+    assert "warmth='hot' is no level of warmth" in refused(lambda: read(path, "csv"))
+
+
+def test_parquet_rows(tmp_path: Path) -> None:
+    rows = [{**GOOD, "prompt": [{"role": "user", "content": "Rain?"}]}, {**GOOD, "prompt": [{"role": "user", "content": "Snow?"}]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet")
+    assert [(split, row.labels, row.source) for split, row in read(tmp_path, "parquet")] == [("train", {"warmth": 3}, "made")] * 2
+
+
+def test_file_of_another_format_is_named(tmp_path: Path) -> None:
+    assert "is a jsonl file.\nSet data.source=jsonl." in refused(lambda: read(written(tmp_path, GOOD), "parquet"))
+    (csv := tmp_path / "rows.csv").write_text("prompt\n")
+    assert "is a csv file.\nSet data.source=csv." in refused(lambda: read(csv))
+
+
+def test_several_sources_stand_side_by_side_in_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "jsonl").mkdir()
+    written(tmp_path / "jsonl", GOOD, name="train.jsonl")
+    (tmp_path / "csv.csv").write_text("prompt,response,warmth,harm\nSnow?,No.,1,1\n")
+    found = read(tmp_path, "jsonl, csv", labels={"csv.warmth": {"levels": {"1": 2}}})
+    assert [(split, row.labels) for split, row in found] == [("train", {"warmth": 3}), (None, {"warmth": 2, "harm": 1})]
+    assert "data.source=parquet needs a folder named parquet in data.path" in refused(lambda: read(tmp_path, "jsonl,parquet"))
+
+
+@pytest.mark.parametrize(
+    ("label", "ratings", "levels"),
+    [
+        ({"thresholds": [-0.5, 2]}, [-9, -0.5, 0, 2.0, 2.5, None], [1, 1, 2, 2, 3, None]),
+        ({"levels": {"a": 1, "b": None}}, ["a", "b", None], [1, None, None]),
+        ({}, [1, 2.0, 3], [1, 2, 3]),
+    ],
+)
+def test_ratings_become_levels(tmp_path: Path, label: dict[str, Any], ratings: list[Any], levels: list[int | None]) -> None:
+    path = written(tmp_path, *({**GOOD, "warmth": rating} for rating in ratings))
+    assert [row.labels.get("warmth") for _, row in read(path, labels={"warmth": label})] == levels
+
+
+@pytest.mark.parametrize("way", [{"thresholds": [1, 2]}, {"quantiles": True}])
+@pytest.mark.parametrize("rating", ["3", True, "NaN", [1]])
+def test_only_numbers_are_cut(tmp_path: Path, way: dict[str, Any], rating: Any) -> None:
+    row = json.dumps({**GOOD, "warmth": rating}).replace('"NaN"', "NaN")
+    message = refused(lambda: read(written(tmp_path, row), labels={"warmth": way}))
+    assert "row 1: warmth=" in message and "is no number, and thresholds cut warmth" in message
+
+
+def test_number_of_thresholds_is_checked_before_reading(tmp_path: Path) -> None:
+    message = refused(lambda: read(written(tmp_path, "{not json"), labels={"warmth": {"thresholds": [1]}}))
+    assert "data.columns.labels.warmth.thresholds has 1 number, the 3 levels of warmth need 2" in message
 
 
 def test_bad_prompt_files_are_named(tmp_path: Path) -> None:
@@ -202,7 +270,8 @@ FOLDER = Path(os.environ.get("MOSLIM_DATA_DIR", "/nowhere")) / "unified_3h"
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="MOSLIM_DATA_DIR names no folder with unified_3h in it")
 def test_three_h_profile_reads_the_real_data() -> None:
     settings = profiles.load("three-h", [f"data.path={FOLDER}"])
-    found = [(split, row) for split, row, _ in sources.rated_rows(settings.data, settings.preferences)]
+    opened = sources.open_sources(settings.data, settings.preferences)
+    found = [(rated.stated, rated.row) for source in opened for rated in source.rows()]
     raw = [value for _, value in read_json_lines(FOLDER / "val.jsonl.gz")]
     # A 0-4 scale: 0 and 1 are level 1, 2 is level 2, 3 and 4 are level 3; for harmlessness 3 and 4 are 2, and 2 says neither.
     folded = {"helpfulness": (1, 1, 2, 3, 3), "honesty": (1, 1, 2, 3, 3), "harmlessness": (1, 1, None, 2, 2)}

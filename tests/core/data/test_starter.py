@@ -17,7 +17,7 @@ from moslim_core.preferences import PreferenceSchema
 def test_packaged_labels_are_what_the_rules_say_today() -> None:
     settings = profiles.load("demo")
     schema = settings.preferences
-    rows = [row for _, row, _ in sources.rated_rows(settings.data, schema)]
+    rows = [rated.row for source in sources.open_sources(settings.data, schema) for rated in source.rows()]
     assert all(row.labels == annotate_all(row.response, schema) for row in rows[::5])
     assert {row.source for row in rows} == {"starter"}
     # Enough of each level to learn from, and not all of one.

@@ -1,0 +1,207 @@
+"""The data card: what the rows are, where they are from, how they were made levels and what was left out; as JSON, Markdown and HTML.
+
+All three are made from one dict, so whoever adds to it writes all three with `write_card`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from moslim_core.data.rows import Row, plain_text
+from moslim_core.data.splits import JUDGE, TEST, TRAIN, VALIDATION
+from moslim_core.preferences import PreferenceSchema
+
+# Its own template, and the report's style sheet; the report's code has no part in a stage that it does not change.
+TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")
+
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+class Tally:
+    """Counts rows as they go by; it holds counts only."""
+
+    def __init__(self, schema: PreferenceSchema) -> None:
+        self.schema = schema
+        self.rows: Counter[tuple[str, str]] = Counter()  # (split, source)
+        self.levels: Counter[tuple[str, str, str, int]] = Counter()  # (preference, split, source, level)
+        self.words: dict[str, Counter[int]] = {"prompt": Counter(), "answer": Counter()}
+
+    def add(self, split: str, row: Row) -> None:
+        self.rows[split, row.source] += 1
+        for name, level in row.labels.items():
+            self.levels[name, split, row.source, level] += 1
+        self.words["prompt"][len(plain_text(row.prompt).split())] += 1
+        self.words["answer"][len(row.response.split())] += 1
+
+    def labelled(self, preference: str, split: str | None = None) -> int:
+        """Rows with a label of a preference, in one split or in all."""
+        return sum(n for (name, at, _, _), n in self.levels.items() if name == preference and split in (None, at))
+
+    def card(self, *, dropped: Mapping[str, int], **more: Any) -> dict[str, Any]:
+        """The data card, with what only the caller knows: `prompts`, `prompt_groups`, `licences`, `binning`.
+
+        Where annotators filled in labels also `filled`, a list of {preference, annotator, asked, filled, undecided, unparsable}, and
+        `agreement`, a list of {preference, first, second, n, exact, kappa or null}.
+        """
+        splits = [split for split in (TRAIN, JUDGE, VALIDATION, TEST) if self._count(split=split)]
+        sources = list(dict.fromkeys(source for _, source in self.rows))
+        return {
+            "rows": {split: self._count(split=split) for split in splits},
+            "sources": {source: self._count(source=source) for source in sources},
+            "rows_by_source": {source: {split: self.rows[split, source] for split in splits} for source in sources},
+            "labels": {name: self._histogram(name) for name in self.schema.names},
+            "labels_by_source": {name: {source: self._histogram(name, source) for source in sources} for name in self.schema.names},
+            "dropped": {reason: count for reason, count in dropped.items() if count},
+            "prompt_words": _percentiles(self.words["prompt"]),
+            "answer_words": _percentiles(self.words["answer"]),
+            "filled": [],
+            "agreement": [],
+            **more,
+        }
+
+    def _count(self, split: str | None = None, source: str | None = None) -> int:
+        return sum(n for (at, of), n in self.rows.items() if split in (None, at) and source in (None, of))
+
+    def _histogram(self, preference: str, source: str | None = None) -> dict[str, Any]:
+        levels: Counter[int] = Counter()
+        for (name, _, of, level), n in self.levels.items():
+            if name == preference and source in (None, of):
+                levels[level] += n
+        shown = {str(level): levels[level] for level in range(1, self.schema[preference].k + 1)}
+        return {"labelled": levels.total(), "levels": shown}
+
+
+def _percentiles(counts: Counter[int]) -> dict[str, float]:
+    values = np.array(sorted(counts))
+    found = np.percentile(values, QUANTILES, weights=np.array([counts[v] for v in values]), method="inverted_cdf")
+    return {str(q): float(value) for q, value in zip(QUANTILES, found, strict=True)}
+
+
+class Share(NamedTuple):
+    """A count, shown with its share of a whole."""
+
+    part: int
+    whole: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.part / self.whole if self.whole else 0.0
+
+
+class Table(NamedTuple):
+    """A table of the card. Cells are text, numbers or shares; the first column names the row."""
+
+    title: str
+    head: list[str]
+    rows: list[list[Any]]
+    note: str = ""
+
+
+def write_card(folder: Path, card: dict[str, Any], schema: PreferenceSchema) -> None:
+    """Write data_card.json, data_card.md and data_card.html into `folder`."""
+    (folder / "data_card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "data_card.md").write_text(markdown(card, schema), encoding="utf-8")
+    (folder / "data_card.html").write_text(html(card, schema), encoding="utf-8")
+
+
+def markdown(card: dict[str, Any], schema: PreferenceSchema) -> str:
+    """The card as Markdown."""
+    lines = ["# Data card", ""]
+    for table in tables(card, schema):
+        lines += [f"## {table.title}", "", _line(table.head), "|" + "---|" * len(table.head), *map(_line, table.rows), ""]
+        lines += [table.note, ""] if table.note else []
+    return "\n".join(lines)
+
+
+def _line(cells: list[Any]) -> str:
+    return "| " + " | ".join(shown(cell).replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def shown(cell: Any) -> str:
+    """A cell as text."""
+    if isinstance(cell, Share):
+        return f"{cell.part:,} ({cell.percent:.0f} %)"
+    return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.6g}" if isinstance(cell, float) else str(cell)
+
+
+def html(card: dict[str, Any], schema: PreferenceSchema) -> str:
+    """The card as one page without external resources, in the report's look."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(shown=shown)
+    environment.tests.update(share=lambda cell: isinstance(cell, Share))
+    return environment.get_template("card.html.j2").render(tables=tables(card, schema), rows=sum(card["rows"].values()))
+
+
+def tables(card: dict[str, Any], schema: PreferenceSchema) -> list[Table]:
+    """What the card shows, in order; of what is empty, nothing."""
+    splits, total = list(card["rows"]), sum(card["rows"].values())
+    rows = [[source, *(of[split] for split in splits), sum(of.values())] for source, of in card["rows_by_source"].items()]
+    made = [
+        Table("Rows by source and split", ["source", *splits, "all"], [*rows, ["all", *card["rows"].values(), total]]),
+        Table(
+            "Licences",
+            ["data.source", "licence", "from", "known defects, and what was done about them"],
+            [
+                [name, of["licence"], f"{of['hub']}, {of['revision']}" if "hub" in of else "", of.get("defects", "")]
+                for name, of in card["licences"].items()
+            ],
+        ),
+    ]
+    for preference in schema.preferences:
+        found = [(source, card["sources"][source], of) for source, of in card["labels_by_source"][preference.name].items()]
+        rows = [
+            [source, Share(of["labelled"], count), *(Share(n, of["labelled"]) for n in of["levels"].values())]
+            for source, count, of in [*found, ("all", total, card["labels"][preference.name])]
+        ]
+        head = [f"{level} · {label}" for level, label in enumerate(preference.levels, start=1)]
+        made.append(Table(f"Labels: {preference.name}", ["source", "labelled", *head], rows))
+    made += [
+        Table(
+            "Binning",
+            ["preference", "data.source", "column", "how its ratings became levels"],
+            [[name, source, b["column"], _way(b)] for name, of in card["binning"].items() for source, b in of.items()],
+        ),
+        Table(
+            "Prompts",
+            ["", "prompts"],
+            [[name, n] for name, n in {**card["prompt_groups"], **card["prompts"]}.items() if name != "similarity"],
+            "Equal prompts, and those whose sets of word triples have an estimated Jaccard similarity of at least "
+            f"{card['prompt_groups']['similarity']}, form a group, which is in one split. The last two rows are the policy's prompts.",
+        ),
+        Table("Left out", ["reason", "rows or prompts"], [list(item) for item in card["dropped"].items()]),
+        Table(
+            "Words",
+            ["", *(f"{q} %" for q in card["answer_words"])],
+            [[what, *card[f"{what}_words"].values()] for what in ("prompt", "answer")],
+            "Percentiles over rows.",
+        ),
+        _records("Labels filled in", card["filled"], ["preference", "annotator", "asked", "filled", "undecided", "unparsable"]),
+        _records("Agreement of annotators", card["agreement"], ["preference", "first", "second", "n", "exact", "kappa"]),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _records(title: str, records: list[dict[str, Any]], columns: list[str]) -> Table:
+    return Table(title, columns, [["n/a" if of[column] is None else of[column] for column in columns] for of in records])
+
+
+def _way(binning: dict[str, Any]) -> str:
+    if "levels" in binning:
+        return "table: " + ", ".join(f"{rating} → {'masked' if level is None else level}" for rating, level in binning["levels"].items())
+    if "thresholds" in binning:
+        measured = " (quantiles of the training ratings)" if binning["quantiles"] else ""
+        return f"level 1 up to {', then '.join(f'{t:.6g}' for t in binning['thresholds'])}{measured}"
+    return "they are levels"

@@ -1,0 +1,130 @@
+"""The prompts that the policy is trained and evaluated on: none in both, exactly or nearly, and all short enough for the model."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from moslim_core import models
+from moslim_core.data import sources
+from moslim_core.data.rows import unit_hash, write_json_lines
+from moslim_core.data.splits import TEST, TRAIN, Splits
+from moslim_core.errors import UserError
+from moslim_core.preferences import Message, Targets, condition, longest_instruction
+from moslim_core.settings import Settings
+
+BATCH_PROMPTS = 500
+
+
+class Candidate(NamedTuple):
+    """A prompt, its number, and the file and row where it stands."""
+
+    prompt: list[Message]
+    number: int
+    place: str
+
+
+def write_prompts(
+    folder: Path, rated: Iterable[tuple[str, Candidate]], settings: Settings, splits: Splits, cache: Path, dropped: Counter[str]
+) -> dict[str, int]:
+    """Write prompts.{train,evaluation}.jsonl: those of `policy.prompts`, else of the `rated` (split, prompt); returns their numbers.
+
+    `rated` is iterated over more than once. Evaluation prompts that were trained on, or nearly, are left out and counted in
+    `dropped`, as are those that are too long. Raises UserError if none is left, or if one does not fit into the model's context.
+    """
+    fit = _Fit(settings, cache, dropped)
+    fitting = fit(_chosen(TRAIN, rated, settings, splits), TRAIN)
+    training = write_json_lines(folder / "prompts.train.jsonl", ({"prompt": c.prompt} for c in fitting))
+    fitting = fit(_untrained(_chosen(TEST, rated, settings, splits), settings, splits, dropped), TEST)
+    evaluation = heapq.nsmallest(settings.evaluation.limit, fitting, key=lambda c: unit_hash(splits.keys[c.number], "evaluation"))
+    write_json_lines(folder / "prompts.evaluation.jsonl", ({"prompt": c.prompt} for c in evaluation))
+    if not fit.seen[TRAIN] or not fit.seen[TEST]:
+        where = settings.policy.prompts or settings.data.path or ", ".join(settings.data.source)
+        raise UserError(
+            f"{where}: {fit.seen[TRAIN]} prompts to train on and {fit.seen[TEST]} to evaluate on are left, both are needed.\n"
+            "Give more prompts, or raise data.limit or data.test_fraction."
+        )
+    if not training or not evaluation:
+        limit = settings.policy.max_prompt_tokens
+        raise UserError(
+            f"no prompt to {'evaluate' if training else 'train'} on has at most policy.max_prompt_tokens={limit} tokens "
+            f"with its instruction.\nRaise it (the shortest prompt has {fit.shortest}), or give shorter prompts."
+        )
+    return {"training": training, "evaluation": len(evaluation)}
+
+
+def given(settings: Settings, splits: Splits) -> Iterator[tuple[str, Candidate]]:
+    """(train or test, prompt) of `policy.prompts`, which are `splits`' own by now; what the file does not state is cut by hash."""
+    assert settings.policy.prompts is not None
+    for stated, prompt, place in sources.prompts(settings.policy.prompts):
+        number = splits.prompts.number(prompt)
+        group = splits.keys[splits.group[number]]
+        held = stated != TRAIN if stated else unit_hash(group, "split") < settings.data.test_fraction
+        yield TEST if held else TRAIN, Candidate(prompt, number, place)
+
+
+def _chosen(split: str, rated: Iterable[tuple[str, Candidate]], settings: Settings, splits: Splits) -> Iterator[Candidate]:
+    """The prompts of one side, each once."""
+    seen: set[int] = set()
+    for side, candidate in rated if settings.policy.prompts is None else given(settings, splits):
+        if side == split and candidate.number not in seen:
+            seen.add(candidate.number)
+            yield candidate
+
+
+def _untrained(candidates: Iterable[Candidate], settings: Settings, splits: Splits, dropped: Counter[str]) -> Iterator[Candidate]:
+    trained = splits.trained()
+    if settings.policy.prompts is not None:
+        trained |= {candidate.number for side, candidate in given(settings, splits) if side == TRAIN}
+    groups = {int(splits.group[number]) for number in trained}
+    for candidate in candidates:
+        if candidate.number in trained:
+            dropped["evaluation prompt that also occurs in training"] += 1
+        elif int(splits.group[candidate.number]) in groups:
+            dropped["evaluation prompt nearly the same as one in training"] += 1
+        else:
+            yield candidate
+
+
+class _Fit:
+    """Lets prompts through that have at most policy.max_prompt_tokens tokens under the longest instruction, and counts."""
+
+    def __init__(self, settings: Settings, cache: Path, dropped: Counter[str]) -> None:
+        self.settings, self.dropped = settings, dropped
+        self.tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
+        config = models.load_config(settings.model.base, cache)
+        self.room = (getattr(config, "max_position_embeddings", None) or 10**9) - settings.policy.max_new_tokens
+        self.instruction = longest_instruction(settings.preferences, lambda text: len(self._tokens([text], add_special_tokens=False)[0]))
+        self.seen: Counter[str] = Counter()
+        self.shortest = self.room
+
+    def _tokens(self, texts: list[str], **options: bool) -> list[list[int]]:
+        return self.tokenizer(texts, **options)["input_ids"]
+
+    def __call__(self, candidates: Iterable[Candidate], side: str) -> Iterator[Candidate]:
+        policy, schema = self.settings.policy, self.settings.preferences
+        waiting = iter(candidates)
+        while batch := list(islice(waiting, BATCH_PROMPTS)):
+            plain = [
+                self.tokenizer.apply_chat_template(
+                    condition(c.prompt, Targets(), schema, policy.placement), tokenize=False, add_generation_prompt=True
+                )
+                for c in batch
+            ]
+            for candidate, tokens in zip(batch, self._tokens(plain, add_special_tokens=False), strict=True):
+                length = len(tokens) + self.instruction
+                if length > self.room:
+                    raise UserError(
+                        f"{candidate.place}: the prompt has {length} tokens with its instruction, "
+                        f"the model's context leaves room for {self.room}.\nShorten or drop it."
+                    )
+                self.seen[side] += 1
+                self.shortest = min(self.shortest, length)
+                if length <= policy.max_prompt_tokens:
+                    yield candidate
+                else:
+                    self.dropped["prompt longer than policy.max_prompt_tokens"] += 1

@@ -1,0 +1,96 @@
+"""Which split a rated row belongs to: decided for a whole prompt group, from what the sources state and from the prompt alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moslim_core.data.groups import PromptGroups
+from moslim_core.data.rows import unit_hash
+from moslim_core.preferences import Message
+from moslim_core.settings import DataSettings
+
+TRAIN, VALIDATION, TEST, JUDGE = "train", "validation", "test", "judge"
+
+CROSSES = "prompt that also stands in another split"
+NEARLY_CROSSES = "prompt nearly the same as one in another split"
+
+# What is known of a prompt: it is rated; a row of it stands in a stated split; a source of it states its own test or validation
+# split, so that none is cut from its rows.
+_RATED, _IN_TEST, _IN_VALIDATION, _OWN_TEST, _OWN_VALIDATION = 1, 2, 4, 8, 16
+_STATED = {TEST: _IN_TEST, VALIDATION: _IN_VALIDATION}
+
+
+class Splits:
+    """Add every prompt, then `decide`, then ask.
+
+    A split that a source states is kept. A group that stands in several is test's, else validation's, and its rows in the others
+    are dropped; rows without a stated split go where their group is. What no source states is cut by the hash of the group's key:
+    test, validation, and with `judge` half of the training groups for an independent judge.
+    """
+
+    def __init__(self, data: DataSettings, judge: bool) -> None:
+        self.data, self.judge = data, judge
+        self.prompts = PromptGroups(data.near_duplicates)
+        self._known = bytearray()
+
+    def add(self, prompt: list[Message]) -> int:
+        """Add a prompt; returns its number."""
+        number = self.prompts.add(prompt)
+        if number == len(self._known):
+            self._known.append(0)
+        return number
+
+    def add_rated(self, prompt: list[Message], stated: str | None, states: frozenset[str | None]) -> None:
+        """Add the prompt of a rated row, with the split stated for it and all splits that its source states."""
+        known = _RATED | _STATED.get(stated or "", 0)
+        known |= (_OWN_TEST if TEST in states else 0) | (_OWN_VALIDATION if VALIDATION in states else 0)
+        self._known[self.add(prompt)] |= known
+
+    def decide(self) -> None:
+        """Group the prompts and give each group its split."""
+        self.group = self.prompts.groups()
+        self.keys = self.prompts.keys()
+        self.known = np.frombuffer(bytes(self._known), np.uint8)
+        self._of_group = np.zeros(len(self.known), np.uint8)
+        np.bitwise_or.at(self._of_group, self.group, self.known)
+        self._split = {int(group): self._decided(int(group)) for group in np.unique(self.group)}
+
+    def _decided(self, group: int) -> str:
+        known, key = int(self._of_group[group]), self.keys[group]
+        if known & _IN_TEST:
+            return TEST
+        if known & _IN_VALIDATION:
+            return VALIDATION
+        place = unit_hash(key, "split")
+        if not known & _OWN_TEST and place < self.data.test_fraction:
+            return TEST
+        if not known & _OWN_VALIDATION and 1 - place <= self.data.validation_fraction:
+            return VALIDATION
+        return JUDGE if self.judge and unit_hash(key, "judge") < 0.5 else TRAIN
+
+    def of(self, number: int) -> str:
+        """The split of a prompt's group."""
+        return self._split[int(self.group[number])]
+
+    def crossing(self, number: int, stated: str | None) -> str | None:
+        """Why a row of this prompt with this stated split has to be dropped; None if it is kept."""
+        split = self.of(number)
+        if stated is None or stated == split or not self._of_group[self.group[number]] & (_IN_TEST | _IN_VALIDATION):
+            return None
+        return CROSSES if self.known[number] & _STATED[split] else NEARLY_CROSSES
+
+    def trained(self) -> set[int]:
+        """The rated prompts that are not test's."""
+        return {number for number in np.flatnonzero(self.known & _RATED).tolist() if self.of(number) != TEST}
+
+    def summary(self) -> dict[str, int]:
+        """Of the rated prompts: how many differ, how many groups they form, how many are nearly another one, the largest group."""
+        rated = np.flatnonzero(self.known & _RATED)
+        sizes = np.bincount(self.group[rated])
+        sizes = sizes[sizes > 0]
+        return {
+            "distinct": len(rated),
+            "groups": len(sizes),
+            "nearly the same as another": int(sizes[sizes > 1].sum()),
+            "largest group": int(sizes.max(initial=0)),
+        }
