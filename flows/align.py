@@ -48,10 +48,9 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
         outcomes["report"] = report(settings, {**inputs, "evaluation": outcomes["evaluate"].ref}, run_id)
 
 
-@flow(name="align")
-def align(settings: Settings, until: StageName = "report") -> Pipeline:
-    """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report."""
-    run_id = open_pipeline(settings, until)
+def run_pipeline(settings: Settings, until: StageName, parent: str | None = None) -> Pipeline:
+    """The stages up to `until`, within a flow; recorded as one run with a child run per stage, below `parent` if given."""
+    run_id = open_pipeline(settings, until, parent)
     outcomes: dict[str, Outcome] = {}
     try:
         _stages(settings, until, run_id, outcomes)
@@ -59,5 +58,12 @@ def align(settings: Settings, until: StageName = "report") -> Pipeline:
         close_pipeline(settings, run_id, "FAILED" if isinstance(error, Exception) else "KILLED", outcomes)
         raise
     close_pipeline(settings, run_id, "FINISHED", outcomes)
-    publish(settings, run_id, outcomes)
     return Pipeline(run_id=run_id, outcomes=outcomes)
+
+
+@flow(name="align")
+def align(settings: Settings, until: StageName = "report") -> Pipeline:
+    """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report."""
+    pipeline = run_pipeline(settings, until)
+    publish(settings, pipeline.run_id, pipeline.outcomes)
+    return pipeline

@@ -128,6 +128,23 @@ def evaluate(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
 
 @app.command()
 @user_errors
+def compare(
+    over: Annotated[str, typer.Option(metavar="KEY=A,B,C", help="one setting and its values, e.g. reward.head=classification,ordinal")],
+    seeds: Annotated[str, typer.Option(metavar="N,N,N", help="seeds, each used with every value; intervals need three")] = "0,1,2",
+    until: Annotated[
+        str | None, typer.Option(help="last stage of each run; default: train_reward for data and reward settings, else evaluate")
+    ] = None,
+    profile: ProfileOption = "demo",
+    set_: SetOption = None,
+) -> None:
+    """One setting at several values under the same seeds: a table with intervals over seeds. What was run before is reused."""
+    from flows.console import compare_with_display
+
+    compare_with_display(_settings(profile, set_), over, seeds, until)
+
+
+@app.command()
+@user_errors
 def chat(
     policy: Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")],
     prefer: Annotated[str, typer.Option(help="what is asked for, e.g. verbosity=1,warmth=3")] = "",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flows.profile import override
 from flows.server import prefect_server
 from moslim_core.settings import Settings
 from tasks import reporting
@@ -97,25 +100,31 @@ class Bars:
             self.current = None
 
 
-def run_with_display(settings: Settings, until: StageName, profile: str) -> None:
-    """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
+@contextlib.contextmanager
+def display(work_dir: Path) -> Iterator[PeakMemory]:
+    """A Prefect server and bars for a flow that runs inside. A stage that dies ends the command with code 1."""
     # The bars speak to the person here; Prefect's log goes to its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    console = Console(stderr=True)
-    started = time.monotonic()
-    bars = Bars(console)
-    with PeakMemory() as memory, prefect_server(settings.work_dir):
-        from flows.align import align
-
+    bars = Bars(Console(stderr=True))
+    with PeakMemory() as memory, prefect_server(work_dir):
         reporting.listener = bars
         try:
             with bars.bars:
-                pipeline = align(settings, until)
+                yield memory
         except RuntimeError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
         finally:
             reporting.listener = None
+
+
+def run_with_display(settings: Settings, until: StageName, profile: str) -> None:
+    """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
+    started = time.monotonic()
+    with display(settings.work_dir) as memory:
+        from flows.align import align
+
+        pipeline = align(settings, until)
     wall = time.monotonic() - started
     if until == "report":
         from tasks.latest import write_summary
@@ -161,3 +170,24 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
         highlight=False,
         soft_wrap=True,
     )
+
+
+def compare_with_display(settings: Settings, over: str, seeds: str, until: str | None) -> None:
+    """Run the flow `compare` with bars, print its table, and say where the page is. Raises UserError on a bad setting."""
+    from flows.compare import PAGE, RESULT, compare, last_stage, parse_over, parse_seeds
+
+    key, values = parse_over(over)
+    for value in values:
+        override(settings, [f"{key}={value}"])
+    numbers, stage = parse_seeds(seeds), last_stage(key, until)
+    with display(settings.work_dir):
+        found = compare(settings, over, numbers, stage)
+    comparison = found.comparison
+    table = Table(title=f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval)", title_justify="left")
+    for heading in ("figure", *comparison.variants):
+        table.add_column(heading)
+    for name, of in comparison.figures.items():
+        table.add_row(name, *(str(of[variant].mean) for variant in comparison.variants))
+    table.add_row("seconds of work", *(f"{comparison.seconds[variant]:.0f}" for variant in comparison.variants))
+    Console().print(table)
+    Console().print(f"page     {found.folder / PAGE}\nfigures  {found.folder / RESULT}", highlight=False, soft_wrap=True)

@@ -26,6 +26,15 @@ def packaged() -> list[str]:
 def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """Settings of a profile with overrides. Raises UserError, naming the key and what it takes."""
     values, name = _read(profile)
+    return _validated(_overridden(values, overrides), name)
+
+
+def override(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """`settings` with overrides in the form of --set. Raises UserError, naming the key and what it takes."""
+    return _validated(_overridden(settings.dump(), overrides), "with " + ", ".join(overrides))
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -35,6 +44,10 @@ def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
         except yaml.YAMLError as error:
             raise UserError(f"--set {override}: the value is not YAML.\nQuote it, e.g. --set 'key=\"a: b\"'.") from error
         _set(values, key.split("."), value, override)
+    return values
+
+
+def _validated(values: dict[str, Any], name: str) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:

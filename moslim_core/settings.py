@@ -103,12 +103,20 @@ class RewardSettings(Section):
     head: Literal["classification", "ordinal", "regression", "two_hot"] = Field(
         default="classification", description="what each preference's head learns; every type gives class probabilities"
     )
+    applicability: bool = Field(default=False, description="also learn which preferences an answer is about (preference accuracy)")
     epochs: float = Field(default=2.0, gt=0, description="passes over the rated rows")
     learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of the backbone (AdamW, linear decay)")
     head_learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of the heads, which start from nothing")
     batch_size: int = Field(default=32, ge=1, description="rows per optimiser step")
     max_length: int = Field(default=192, ge=16, description="tokens of question and answer together; longer rows are cut")
-    class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: inverse level frequency")
+    class_weights: Literal["none", "balanced", "source_balanced"] = Field(
+        default="none",
+        description="balanced: inverse to the frequency of a level; source_balanced: to the square root of its frequency within a source",
+    )
+    tuning: Literal["full", "lora", "frozen"] = Field(
+        default="full", description="what learns beside the heads: the whole backbone, a LoRA adapter, or nothing"
+    )
+    lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear maps of the backbone's layers")
     seed: int | None = Field(default=None, description="seed of this stage; default: the run's seed")
 
 

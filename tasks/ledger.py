@@ -74,9 +74,13 @@ class Ledger:
             if not is_alive(run.data.tags.get(OWNER, owner())):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def open_pipeline(self, fingerprint: str, name: str, params: Mapping[str, Any]) -> str:
+    def open_pipeline(self, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None = None) -> str:
         """The run id of this pipeline: an interrupted one of the same fingerprint is taken up again."""
-        return self._open("pipeline", fingerprint, name, params, None)
+        return self._open("pipeline", fingerprint, name, params, parent)
+
+    def open_comparison(self, fingerprint: str, name: str, params: Mapping[str, Any]) -> str:
+        """The run id of a comparison, above its pipelines' runs: an interrupted one of the same fingerprint is taken up again."""
+        return self._open("comparison", fingerprint, name, params, None)
 
     def open_stage(self, stage: str, fingerprint: str, parent: str | None, params: Mapping[str, Any]) -> str:
         """The run id of this stage below `parent`; an interrupted run of the same fingerprint is taken up again."""

@@ -9,13 +9,13 @@ from tasks.references import digest_of
 from tasks.stage import Outcome, ledger_of
 
 
-def open_pipeline(settings: Settings, until: str) -> str:
-    """The parent run's id: that of an interrupted run with the same settings, else a new one."""
+def open_pipeline(settings: Settings, until: str, parent: str | None = None) -> str:
+    """The parent run's id: that of an interrupted run with the same settings, else a new one; below `parent` in a comparison."""
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
     section = settings.content()
     name = "align" if until == "report" else f"align until {until}"
-    return ledger.open_pipeline(digest_of({"settings": section, "until": until}), name, section)
+    return ledger.open_pipeline(digest_of({"settings": section, "until": until}), name, section, parent)
 
 
 def close_pipeline(settings: Settings, run_id: str, status: str, outcomes: Mapping[str, Outcome]) -> None:

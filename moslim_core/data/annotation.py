@@ -10,11 +10,10 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from pydantic import BaseModel
-from sklearn.metrics import cohen_kappa_score
 
 from moslim_core import models
 from moslim_core.data.annotators import annotate, annotators_of
@@ -23,8 +22,10 @@ from moslim_core.data.rows import Row, plain_text, prompt_key, unit_hash
 from moslim_core.endpoint import Endpoint, Usage
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.reward.scorer import RewardScorer
 from moslim_core.settings import Settings
+
+if TYPE_CHECKING:
+    from moslim_core.reward.scorer import RewardScorer
 
 GIVEN = "given"
 # Rows that are held at once.
@@ -132,6 +133,8 @@ class Annotation:
             if name == "rules":
                 annotators.append(RuleAnnotators(schema))
             elif name == "reward_model":
+                from moslim_core.reward.scorer import RewardScorer
+
                 scorer = RewardScorer.load(cast(Path, chosen.reward_model), models.pick_device(settings.model.device))
                 annotators.append(RewardModelAnnotator(scorer, schema, chosen.min_probability))
             else:
@@ -212,6 +215,8 @@ def agreement(preference: str, k: int, first: str, second: str, levels: np.ndarr
     """Of `levels` (n, 2) in 1..k, n >= 1: exact agreement and Cohen's kappa with quadratic weights (Cohen 1968)."""
     kappa = None
     if len(np.unique(levels)) > 1:
+        from sklearn.metrics import cohen_kappa_score
+
         kappa = float(cohen_kappa_score(levels[:, 0], levels[:, 1], labels=list(range(1, k + 1)), weights="quadratic"))
     exact = float((levels[:, 0] == levels[:, 1]).mean())
     return Agreement(preference=preference, first=first, second=second, n=len(levels), exact=exact, kappa=kappa)

@@ -17,9 +17,9 @@ from transformers import TrainerCallback, set_seed
 from trl import RLOOConfig, RLOOTrainer
 
 from moslim_core import models
+from moslim_core.adapters import adapter_config
 from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import read_json_lines
-from moslim_core.policy.adapters import adapter_config
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
 from moslim_core.policy.generation import Sampling, generate
@@ -127,7 +127,7 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
         reward_funcs=cast(Any, reward),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(examples),
-        peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers),
+        peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM"),
         args=RLOOConfig(
             output_dir=str(checkpoints),
             max_steps=policy.steps,

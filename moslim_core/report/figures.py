@@ -78,7 +78,7 @@ def all_figures(content: ReportContent) -> dict[str, Figure]:
 def control_curves(content: ReportContent) -> Figure:
     """Requested level against mean obtained level with 95 % intervals, one panel per steered preference."""
     steered = _steered(content)
-    figure, axes = _grid(len(steered), 3, height=3.1)
+    figure, axes = grid(len(steered), 3, height=3.1)
     for ax, preference in zip(axes, steered, strict=True):
         ax.plot(
             preference.requestable,
@@ -106,7 +106,7 @@ def control_curves(content: ReportContent) -> Figure:
         _level_axis(ax, preference)
         ax.set_yticks(range(1, preference.k + 1))
         ax.set_ylim(0.75, preference.k + 0.25)
-        _dress(ax, preference.name, "requested level", "obtained level")
+        dress(ax, preference.name, "requested level", "obtained level")
     _legend(figure, axes[0])
     return figure
 
@@ -114,7 +114,7 @@ def control_curves(content: ReportContent) -> Figure:
 def length_curves(content: ReportContent) -> Figure:
     """Mean words of the answers per requested level: control that is bought with length shows here."""
     steered = _steered(content)
-    figure, axes = _grid(len(steered), 3, height=2.5)
+    figure, axes = grid(len(steered), 3, height=2.5)
     top = 0.0
     for ax, preference in zip(axes, steered, strict=True):
         for shift, (name, colour, marker, line), control in _both(content, preference):
@@ -122,7 +122,7 @@ def length_curves(content: ReportContent) -> Figure:
             ax.plot(*_columns(points), color=colour, ls=line, marker=marker, ms=4, lw=1.6, label=name)
             top = max([top, *(words for _, words in points)])
         _level_axis(ax, preference)
-        _dress(ax, preference.name, "requested level", "words")
+        dress(ax, preference.name, "requested level", "words")
     for ax in axes:
         ax.set_ylim(0, top * 1.12 or 1.0)
     _legend(figure, axes[0])
@@ -132,7 +132,7 @@ def length_curves(content: ReportContent) -> Figure:
 def cross_talk(content: ReportContent) -> Figure:
     """Slopes of obtained on requested scores, prompt only beside policy. Bold where the 95 % interval excludes 0."""
     asked, judged = list(content.after.cross_talk), list(content.preferences.names)
-    figure, axes = _grid(2, 2, height=max(1.9, 0.55 * len(asked) + 1.15))
+    figure, axes = grid(2, 2, height=max(1.9, 0.55 * len(asked) + 1.15))
     for ax, (title, _, _, _), system in zip(axes, _SYSTEMS, (content.before, content.after), strict=True):
         for y, i in enumerate(asked):
             for x, j in enumerate(judged):
@@ -142,14 +142,14 @@ def cross_talk(content: ReportContent) -> Figure:
                 if i == j:
                     ax.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec=INK, lw=1.2))
         _matrix_axes(ax, judged, asked)
-        _dress(ax, title, "obtained", "requested", grid=False)
+        dress(ax, title, "obtained", "requested", grid=False)
     return figure
 
 
 def confusion_matrices(content: ReportContent) -> Figure:
     """Per reward head: share of each true level's rows that got each predicted level, with counts."""
     heads = [(content.preferences[name], head) for name, head in content.reward_heads.items()]
-    figure, axes = _grid(len(heads), 3, height=3.2)
+    figure, axes = grid(len(heads), 3, height=3.2)
     for ax, (preference, head) in zip(axes, heads, strict=True):
         for y, row in enumerate(head.confusion):
             total = sum(row)
@@ -157,13 +157,13 @@ def confusion_matrices(content: ReportContent) -> Figure:
                 share = count / total if total else None
                 _cell(ax, x, y, f"{percent(share)}\n{count:,}", AFTER, share or 0.0, size=6.6)
         _matrix_axes(ax, [_tick(preference, c) for c in range(1, preference.k + 1)], list(preference.levels))
-        _dress(ax, preference.name, "predicted level", "true level", grid=False)
+        dress(ax, preference.name, "predicted level", "true level", grid=False)
     return figure
 
 
 def reliability_curves(content: ReportContent) -> Figure:
     """Per reward head: accuracy against confidence of the top level; a calibrated head lies on the diagonal."""
-    figure, axes = _grid(len(content.reward_heads), 3, height=2.6)
+    figure, axes = grid(len(content.reward_heads), 3, height=2.6)
     for ax, (name, head) in zip(axes, content.reward_heads.items(), strict=True):
         ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--", alpha=0.6)
         confidence, accuracy = [b.confidence for b in head.reliability], [b.accuracy for b in head.reliability]
@@ -172,7 +172,7 @@ def reliability_curves(content: ReportContent) -> Figure:
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0))
-        _dress(ax, f"{name}: ECE {number(head.ece, 3)}", "confidence", "accuracy")
+        dress(ax, f"{name}: ECE {number(head.ece, 3)}", "confidence", "accuracy")
     return figure
 
 
@@ -180,7 +180,7 @@ def training_curves(content: ReportContent) -> Figure:
     """One panel per logged quantity: each step thin, a centred moving mean thick."""
     series = training_series(content.training)
     panels = [(p, names) for p in PANELS if (names := _of(p, list(series)))]
-    figure, axes = _grid(len(panels), 3, height=2.3)
+    figure, axes = grid(len(panels), 3, height=2.3)
     for ax, (panel, names) in zip(axes, panels, strict=True):
         for n, name in enumerate(names):
             colour = SERIES[n % len(SERIES)] if len(names) > 1 else AFTER
@@ -196,7 +196,7 @@ def training_curves(content: ReportContent) -> Figure:
             ax.set_ylim(-0.03, 1.03)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _dress(ax, panel.title, "step", "")
+        dress(ax, panel.title, "step", "")
         if len(names) > 1:
             low, high = ax.get_ylim()
             room = 0.0 if panel.share else 0.14 * math.ceil(len(names) / 2)
@@ -283,7 +283,7 @@ def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+def grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     """A figure of `panels` panels, at most `columns` abreast, each `height` inches high."""
     across = min(panels, columns)
     rows = math.ceil(panels / columns)
@@ -294,7 +294,7 @@ def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]
     return figure, axes
 
 
-def _dress(ax: Axes, title: str, x: str, y: str, grid: bool = True) -> None:
+def dress(ax: Axes, title: str, x: str, y: str, grid: bool = True) -> None:
     """The house look: ink only, two spines, a faint grid."""
     ax.set_title(title, fontsize=9.5, fontweight="bold", color=INK, loc="left")
     ax.set_xlabel(x, fontsize=8, color=INK)

@@ -18,18 +18,17 @@ def masked_loss(
 ) -> torch.Tensor:
     """sum_i (weighted sum over labelled rows of the head's loss) / (n * coverage_i) (ours).
 
-    outputs {preference: (n, width_i)}, levels {preference: (n,), 0 = not labelled}, row weights by level {preference: (K_i,)},
-    coverage {preference: mean weight over all rows of the data, 0 for one that is not labelled}. On average over batches this is the
-    sum of the heads' means over labelled rows; the mean of each batch's own labelled rows would give the one such row of a batch the
+    outputs {preference: (n, width_i)}, levels {preference: (n,), 0 = not labelled}, weights {preference: (n,)} with mean 1 over the
+    labelled rows of the data, coverage {preference: labelled share of all rows of the data}. On average over batches this is the sum of
+    the heads' means over labelled rows; the mean of each batch's own labelled rows would give the one such row of a batch the
     weight of a whole batch. A head without a labelled row keeps the graph, so that every process has its gradient.
     """
     total = torch.zeros((), device=next(iter(outputs.values())).device)
     for name, values in outputs.items():
         labelled = levels[name] > 0
         if labelled.any():
-            wanted = levels[name][labelled]
-            weight = weights[name].to(values.device)[wanted.round().long() - 1]
-            total = total + (weight * heads[name].row_losses(values[labelled], wanted)).sum() / (len(values) * coverage[name])
+            losses = heads[name].row_losses(values[labelled], levels[name][labelled])
+            total = total + (weights[name][labelled] * losses).sum() / (len(values) * coverage[name])
         else:
             total = total + values.sum() * 0.0
     return total

@@ -34,7 +34,10 @@ class Bin(BaseModel):
 
 
 class HeadMetrics(Quality):
-    """One head on one split. `confusion` has true levels as rows; `tfidf` is a logistic regression on TF-IDF of the same rows."""
+    """One head on one split. `confusion` has true levels as rows; `tfidf` is a logistic regression on TF-IDF of the same rows.
+
+    `preference_accuracy`: share of all rows of which the applicability head knows whether they are labelled for this preference.
+    """
 
     majority_accuracy: float
     ece: float
@@ -43,6 +46,7 @@ class HeadMetrics(Quality):
     scale: float
     sources: dict[str, Quality] = {}
     tfidf: Quality | None = None
+    preference_accuracy: float | None = None
 
 
 def quality(probabilities: Array, levels: Array) -> Quality:

@@ -17,6 +17,9 @@ from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.heads import HEADS, Head, HeadType
 
+# Key of the optional head that tells which preferences an answer is about; no preference can have this name.
+APPLICABILITY = "(applicability)"
+
 # Families whose first token is trained to stand for the text; other encoders are averaged, decoders give their last token.
 CLS_FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbert", "xlm-roberta")
 
@@ -33,6 +36,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         pooling: str = "mean",
         max_tokens: int = 192,
         heads: list[HeadType] | None = None,
+        applicability: bool = False,
         scales: list[float] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -41,6 +45,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         self.pooling = pooling
         self.max_tokens = max_tokens
         self.heads = heads
+        self.applicability = applicability
         self.scales = scales
         super().__init__(**kwargs)
 
@@ -72,14 +77,21 @@ class MultiHeadRewardModel(PreTrainedModel):
             HEADS[kind](backbone_config.hidden_size, p.k) for kind, p in zip(config.head_types(), schema.preferences, strict=True)
         )
         self.names = schema.names
+        self.applicability = nn.Linear(backbone_config.hidden_size, len(schema)) if config.applicability else None
         self.post_init()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **extra: torch.Tensor) -> dict[str, torch.Tensor]:
-        """input_ids, attention_mask (n, length) -> {preference: outputs (n, width_i)} in float32."""
+        """input_ids, attention_mask (n, length) -> {preference: outputs (n, width_i)} in float32.
+
+        With an applicability head also {APPLICABILITY: logits (n, m)}.
+        """
         extra = {k: v for k, v in extra.items() if k == "token_type_ids"}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
         pooled = pool(states, attention_mask, self.config.pooling)
-        return {name: head(pooled).float() for name, head in zip(self.names, self.heads, strict=True)}
+        outputs = {name: head(pooled).float() for name, head in zip(self.names, self.heads, strict=True)}
+        if self.applicability is not None:
+            outputs[APPLICABILITY] = self.applicability(pooled).float()
+        return outputs
 
     @property
     def head_of(self) -> dict[str, Head]:
@@ -105,7 +117,12 @@ def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
 
 
 def create(
-    source: str, schema: PreferenceSchema, layers: int | None, max_length: int, head: HeadType = "classification"
+    source: str,
+    schema: PreferenceSchema,
+    layers: int | None,
+    max_length: int,
+    head: HeadType = "classification",
+    applicability: bool = False,
 ) -> tuple[MultiHeadRewardModel, Any]:
     """(new model on a pretrained backbone, its tokenizer). `layers` keeps the first n. Raises UserError if there are fewer."""
     backbone = models.from_pretrained(AutoModel, source, source, dtype=torch.float32)
@@ -132,6 +149,7 @@ def create(
             pooling=pooling_of(source, config),
             max_tokens=min(max_length, limit),
             heads=[head] * len(schema),
+            applicability=applicability,
         )
     )
     weights = {k: v for k, v in backbone.state_dict().items() if k in model.backbone.state_dict()}

@@ -44,7 +44,10 @@ class RewardScorer:
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> dict[str, np.ndarray]:
         """{preference: (n, K_i) calibrated probabilities} in the order given."""
-        outputs = self.outputs(questions, answers, on_batch)
+        return self.probabilities(self.outputs(questions, answers, on_batch))
+
+    def probabilities(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """{preference: (n, K_i) calibrated probabilities} of `outputs`."""
         tensors = {name: torch.from_numpy(values) for name, values in outputs.items()}
         with torch.inference_mode():
             probabilities = self.model.probabilities(tensors)
@@ -56,7 +59,7 @@ class RewardScorer:
         answers: Sequence[str],
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> dict[str, np.ndarray]:
-        """{preference: (n, width_i) outputs of its head} in the order given."""
+        """{preference: (n, width_i) outputs of its head} in the order given; the applicability head's logits (n, m) where there is one."""
         result: dict[str, np.ndarray] = {}
         if not len(answers):
             return {name: np.zeros((0, head.width), dtype=np.float32) for name, head in self.model.head_of.items()}

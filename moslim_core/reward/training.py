@@ -8,32 +8,40 @@ from typing import Any, cast
 import numpy as np
 import torch
 from pydantic import TypeAdapter
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from moslim_core import models
+from moslim_core.adapters import adapter_config
 from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import Row, load_rows, plain_text
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward.batches import LengthBatches
 from moslim_core.reward.calibration import fit_scale
+from moslim_core.reward.card import model_card
 from moslim_core.reward.losses import masked_loss
 from moslim_core.reward.metrics import HeadMetrics, head_metrics
-from moslim_core.reward.model import MultiHeadRewardModel, create, encode
+from moslim_core.reward.model import APPLICABILITY, MultiHeadRewardModel, create, encode
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
+from moslim_core.reward.weights import Weighting, row_weights
 from moslim_core.settings import ModelSettings, RewardSettings
 
 METRICS_FILE = "metrics.json"
+ADAPTER = "adapter"
+# What a batch holds beside the texts.
+LABELS = ("levels", "weights")
 METRICS = TypeAdapter(dict[str, HeadMetrics])
 
 
 class RatedDataset(Dataset):
-    """Encoded rows with one `levels` vector (m,) each, 0 where not labelled."""
+    """Encoded rows with a vector of `levels` (m,) each, 0 where not labelled, and one of `weights` (m,)."""
 
-    def __init__(self, rows: list[Row], schema: PreferenceSchema, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, rows: list[Row], schema: PreferenceSchema, tokenizer: Any, max_length: int, weighting: Weighting) -> None:
         self.levels = np.array([[row.labels.get(n, 0) for n in schema.names] for row in rows], dtype=np.int64)
+        self.weights = row_weights(self.levels, [row.source for row in rows], weighting)
         self.encoded = encode(tokenizer, [plain_text(r.prompt) for r in rows], [r.response for r in rows], max_length)
         self.lengths = [len(ids) for ids in self.encoded["input_ids"]]
 
@@ -42,22 +50,24 @@ class RatedDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = {key: values[index] for key, values in self.encoded.items()}
-        return {**item, "levels": self.levels[index], "length": self.lengths[index]}
+        return {**item, "levels": self.levels[index], "weights": self.weights[index]}
 
 
 class MultiHeadTrainer(Trainer):
     """transformers.Trainer with the masked multi-head loss."""
 
-    def __init__(self, *args: Any, weights: dict[str, torch.Tensor], coverage: dict[str, float], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.weights, self.coverage = weights, coverage
         self.heads = self.accelerator.unwrap_model(self.model).head_of
+        labelled = (cast(RatedDataset, self.train_dataset).levels > 0).mean(axis=0)
+        self.coverage = dict(zip(self.heads, labelled.tolist(), strict=True))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        levels = inputs.pop("levels")
-        outputs = model(**inputs)
-        by_name = {name: levels[:, i] for i, name in enumerate(outputs)}
-        loss = masked_loss(self.heads, outputs, by_name, self.weights, self.coverage)
+        levels, weights = ({name: inputs[key][:, i] for i, name in enumerate(self.heads)} for key in LABELS)
+        outputs = model(**{key: value for key, value in inputs.items() if key not in LABELS})
+        loss = masked_loss(self.heads, {name: outputs[name] for name in self.heads}, levels, weights, self.coverage)
+        if APPLICABILITY in outputs:
+            loss = loss + F.binary_cross_entropy_with_logits(outputs[APPLICABILITY], (inputs["levels"] > 0).float())
         if not torch.isfinite(loss):
             raise RuntimeError(f"the reward loss is not finite at step {self.state.global_step}: lower reward.learning_rate")
         return (loss, outputs) if return_outputs else loss
@@ -101,17 +111,17 @@ def train(
     set_seed(seed)
     device = models.pick_device(model_settings.device)
     source = models.resolve(settings.backbone, cache)
-    model, tokenizer = create(source, schema, settings.layers, settings.max_length, settings.head)
+    model, tokenizer = create(source, schema, settings.layers, settings.max_length, settings.head, settings.applicability)
+    _tune(model, settings)
     max_length = model.config.max_tokens
     rows = load_rows(data / f"{split}.jsonl")
-    dataset = RatedDataset(rows, schema, tokenizer, max_length)
+    dataset = RatedDataset(rows, schema, tokenizer, max_length, settings.class_weights)
 
     def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        levels = torch.tensor(np.stack([i["levels"] for i in items]))
-        texts = [{k: v for k, v in i.items() if k not in ("levels", "length")} for i in items]
-        return {**tokenizer.pad(texts, return_tensors="pt"), "levels": levels}
+        labels = {key: torch.tensor(np.stack([item[key] for item in items])) for key in LABELS}
+        texts = [{key: value for key, value in item.items() if key not in LABELS} for item in items]
+        return {**tokenizer.pad(texts, return_tensors="pt"), **labels}
 
-    weights = class_weights(dataset.levels, schema, balanced=settings.class_weights == "balanced")
     steps = max(1, round(settings.epochs * len(dataset) / settings.batch_size))
     save_steps = max(10, steps // 4)
     trainer = MultiHeadTrainer(
@@ -136,22 +146,25 @@ def train(
         data_collator=collate,
         callbacks=[_Report(progress), MarkComplete()],
         optimizers=(_optimiser(model, settings), None),
-        weights=weights,
-        coverage=coverage_of(dataset.levels, weights),
     )
     last = last_complete(checkpoints)
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
 
-    scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer)
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    output.mkdir(parents=True, exist_ok=True)
+    if settings.tuning == "lora":
+        trained.backbone.save_pretrained(output / ADAPTER)
+        trained.backbone = trained.backbone.merge_and_unload()
+    scorer = RewardScorer(trained, tokenizer)
     _calibrate(scorer, load_rows(data / "validation.jsonl"))
     majority = {
         p.name: int(np.bincount(dataset.levels[:, i], minlength=p.k + 1)[1:].argmax()) + 1 for i, p in enumerate(schema.preferences)
     }
     metrics = measure(scorer, load_rows(data / "test.jsonl"), majority, TfidfClassifier(schema, rows), progress)
-    output.mkdir(parents=True, exist_ok=True)
     scorer.model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     (output / METRICS_FILE).write_bytes(METRICS.dump_json(metrics, indent=1))
+    (output / "README.md").write_text(model_card(settings, schema, metrics), encoding="utf-8")
     return metrics
 
 
@@ -159,11 +172,12 @@ def measure(
     scorer: RewardScorer, rows: list[Row], majority: dict[str, int], tfidf: TfidfClassifier, progress: Progress
 ) -> dict[str, HeadMetrics]:
     """Metrics per head over the labelled rows, as a whole and per source. Heads without one are left out."""
-    probabilities = scorer(
+    outputs = scorer.outputs(
         [plain_text(r.prompt) for r in rows],
         [r.response for r in rows],
         on_batch=lambda done: progress.update("measuring the reward model", done, len(rows)),
     )
+    probabilities = scorer.probabilities(outputs)
     simple = tfidf(rows)
     metrics = {}
     for index, name in enumerate(scorer.schema.names):
@@ -178,6 +192,9 @@ def measure(
                 sources=[rows[i].source for i in labelled],
                 tfidf=simple[name][labelled] if name in simple else None,
             )
+            if APPLICABILITY in outputs:
+                about = np.isin(np.arange(len(rows)), labelled)
+                metrics[name].preference_accuracy = float(((outputs[APPLICABILITY][:, index] > 0) == about).mean())
     return metrics
 
 
@@ -186,10 +203,20 @@ def read_metrics(directory: Path) -> dict[str, HeadMetrics]:
     return METRICS.validate_json((directory / METRICS_FILE).read_bytes())
 
 
+def _tune(model: MultiHeadRewardModel, settings: RewardSettings) -> None:
+    """Leave of the backbone's parameters those to learn: all, an adapter's, or none."""
+    if settings.tuning == "lora":
+        from peft import get_peft_model
+
+        model.backbone = get_peft_model(model.backbone, adapter_config(model.backbone, settings.lora_rank, None, "FEATURE_EXTRACTION"))
+    elif settings.tuning == "frozen":
+        model.backbone.requires_grad_(False)
+
+
 def _optimiser(model: MultiHeadRewardModel, settings: RewardSettings) -> torch.optim.Optimizer:
     groups = [
-        {"params": list(model.backbone.parameters()), "lr": settings.learning_rate},
-        {"params": list(model.heads.parameters()), "lr": settings.head_learning_rate},
+        {"params": [p for p in model.backbone.parameters() if p.requires_grad], "lr": settings.learning_rate},
+        {"params": [p for name, p in model.named_parameters() if not name.startswith("backbone.")], "lr": settings.head_learning_rate},
     ]
     return torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
 
@@ -202,25 +229,6 @@ def _calibrate(scorer: RewardScorer, rows: list[Row]) -> None:
         levels = np.array([rows[i].labels[name] for i in labelled], dtype=int)
         scales.append(fit_scale(head, outputs[name][labelled], levels))
     scorer.model.config.scales = scales
-
-
-def class_weights(levels: np.ndarray, schema: PreferenceSchema, balanced: bool) -> dict[str, torch.Tensor]:
-    """{preference: (K_i,)}: 1, or if balanced inverse level frequency, mean 1 over the levels that occur and 0 for the others."""
-    weights = {}
-    for index, preference in enumerate(schema.preferences):
-        if not balanced:
-            weights[preference.name] = torch.ones(preference.k)
-            continue
-        counts = np.bincount(levels[:, index], minlength=preference.k + 1)[1:].astype(float)
-        inverse = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
-        weights[preference.name] = torch.tensor(inverse / inverse[inverse > 0].mean(), dtype=torch.float32)
-    return weights
-
-
-def coverage_of(levels: np.ndarray, weights: dict[str, torch.Tensor]) -> dict[str, float]:
-    """{preference: mean weight over all rows (n, m), those without its label weighing 0}."""
-    by_level = {name: np.concatenate([[0.0], weight.numpy()]) for name, weight in weights.items()}
-    return {name: float(by_level[name][levels[:, index]].mean()) for index, name in enumerate(weights)}
 
 
 def dump_metrics(metrics: dict[str, HeadMetrics]) -> dict[str, float]:

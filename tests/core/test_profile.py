@@ -47,7 +47,7 @@ def test_overrides_are_yaml_values(tmp_path: Path) -> None:
         ("policy.stepps=3", "unknown setting 'policy.stepps' (profile demo): did you mean policy.steps?"),
         ("polcy.steps=3", "unknown setting 'polcy' (profile demo): did you mean policy?"),
         ("data.columns.promt=q", "did you mean data.columns.prompt?"),
-        ("reward.zzz=1", "unknown setting 'reward.zzz' (profile demo): known here: backbone, layers, head, epochs"),
+        ("reward.zzz=1", "unknown setting 'reward.zzz' (profile demo): known here: backbone, layers, head, applicability"),
         ("policy.steps=many", "setting 'policy.steps' (profile demo): Input should be a valid integer"),
         ("policy.steps=0", "setting 'policy.steps' (profile demo): Input should be greater than or equal to 1; got '0'"),
         ("mapping.utility=ordnal", "setting 'mapping.utility' (profile demo): Input should be 'target_probability'"),

@@ -171,3 +171,31 @@ def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, pr
     assert says in result.stderr
     assert len(told) <= 3, result.stderr
     assert not (tmp_path / "work" / "latest" / "summary.json").exists()
+
+
+def test_compare_reuses_what_is_there_and_records_all_runs(finished: Finished, profile: Path, moslim: Moslim) -> None:
+    """One value and seed is the finished run's own: its stages are not run again; a second call runs nothing."""
+    arguments = [
+        "compare",
+        "--over",
+        "reward.epochs=2,1",
+        "--seeds",
+        "0",
+        "--profile",
+        str(profile),
+        "--set",
+        f"work_dir={finished.work_dir}",
+    ]
+    before = stage_runs(finished.work_dir)
+    result = moslim(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    after = stage_runs(finished.work_dir)
+    assert len(after["train_reward"]) == len(before["train_reward"]) + 1 and len(after["label"]) == len(before["label"])
+    (folder,) = (finished.work_dir / "comparisons").iterdir()
+    found = json.loads((folder / "compare.json").read_text())
+    assert found["variants"] == ["2", "1"] and set(found["figures"]["length/auc"]) == {"2", "1"}
+    assert "length/auc" in (folder / "compare.html").read_text()
+    (parent,) = after["comparison"]
+    children = [run for run in after["pipeline"] if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 2 and parent.data.metrics["1/length/auc"] == found["figures"]["length/auc"]["1"]["mean"]["value"]
+    assert json.loads((finished.work_dir / "latest" / "summary.json").read_text())["stages"], "the last run stays the last run"

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from moslim_core import models
+from moslim_core.adapters import adapter_config
 from moslim_core.checkpoints import MARKER
 from moslim_core.data.rows import write_json_lines
 from moslim_core.errors import UserError
 from moslim_core.policy import rloo
-from moslim_core.policy.adapters import adapter_config
 from moslim_core.policy.artifact import PolicyCard, load_policy
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.preferences import PreferenceSchema
@@ -177,12 +177,12 @@ def test_reference_statistics_are_measured_before_the_first_step(tiny_chat: Path
 
 def test_adapter_covers_the_last_layers_or_all(tiny_chat: Path) -> None:
     model, _ = models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")
-    assert all("layers.1." in n for n in adapter_config(model, 4, 1).target_modules)
-    every = adapter_config(model, 4, None)
+    assert all("layers.1." in n for n in adapter_config(model, 4, 1, "CAUSAL_LM").target_modules)
+    every = adapter_config(model, 4, None, "CAUSAL_LM")
     assert len(every.target_modules) == 14
     assert (every.r, every.lora_alpha, every.lora_dropout) == (4, 8, 0)
     with pytest.raises(UserError, match=r"policy\.lora_layers=3, but the model has 2 layers"):
-        adapter_config(model, 4, 3)
+        adapter_config(model, 4, 3, "CAUSAL_LM")
 
 
 def test_folder_that_is_no_policy_is_refused(tmp_path: Path) -> None:

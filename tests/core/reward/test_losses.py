@@ -11,7 +11,7 @@ from moslim_core.reward.heads import ClassificationHead, RegressionHead
 from moslim_core.reward.losses import masked_loss
 
 HEADS = {"x": ClassificationHead(2, 2), "y": ClassificationHead(2, 3), "z": ClassificationHead(2, 5)}
-ONES = {"x": torch.ones(2), "y": torch.ones(3), "z": torch.ones(5)}
+ONES = {name: torch.ones(3) for name in HEADS}
 # Of three rows x is labelled in two and y in all: the coverage of data that are these rows.
 COVERAGE = {"x": 2 / 3, "y": 1.0, "z": 0.0}
 
@@ -34,12 +34,12 @@ def test_sum_over_heads_of_means_over_labelled_rows() -> None:
     assert masked_loss(HEADS, logits, levels, ONES, COVERAGE).item() == pytest.approx(x + y, rel=1e-6)
 
 
-def test_class_weights_weigh_rows_by_their_level() -> None:
+def test_rows_weigh_what_they_are_given() -> None:
     logits, levels = inputs()
-    weights = {**ONES, "x": torch.tensor([3.0, 1.0])}
-    x = (3 * math.log(4) + 1 * math.log(5 / 4)) / 4
+    weights = {**ONES, "x": torch.tensor([1.5, 0.0, 0.5])}
+    x = (1.5 * math.log(4) + 0.5 * math.log(5 / 4)) / 2
     y = (2 * math.log(2) + math.log(10 / 8)) / 3
-    assert masked_loss(HEADS, logits, levels, weights, {**COVERAGE, "x": 4 / 3}).item() == pytest.approx(x + y, rel=1e-6)
+    assert masked_loss(HEADS, logits, levels, weights, COVERAGE).item() == pytest.approx(x + y, rel=1e-6)
 
 
 def test_what_is_not_labelled_has_no_gradient() -> None:
@@ -65,10 +65,10 @@ def test_head_types_mix_and_weights_weigh_any_of_them() -> None:
     heads = {"x": ClassificationHead(2, 2), "y": RegressionHead(2, 3)}
     outputs = {"x": torch.tensor([[1.0, 3.0], [1.0, 1.0]]).log(), "y": torch.tensor([[2.0], [1.5]])}
     levels = {"x": torch.tensor([1, 0]), "y": torch.tensor([3, 1])}
-    weights = {"x": torch.tensor([5.0, 1.0]), "y": torch.tensor([3.0, 0.0, 1.0])}
-    # x: one row of weight 5 where 2.5 is the mean. y: squared errors 1 (weight 1) and 1/4 (weight 3), mean weight 2.
-    found = masked_loss(heads, outputs, levels, weights, {"x": 2.5, "y": 2.0})
-    assert found.item() == pytest.approx(math.log(4) + (1 + 3 / 4) / 4)
+    weights = {"x": torch.tensor([1.0, 0.0]), "y": torch.tensor([0.5, 1.5])}
+    # x: one of two rows, log 4, where half of the rows are labelled. y: squared errors 1 (weight 0.5) and 1/4 (weight 1.5).
+    found = masked_loss(heads, outputs, levels, weights, {"x": 0.5, "y": 1.0})
+    assert found.item() == pytest.approx(math.log(4) + (0.5 + 1.5 / 4) / 2)
 
 
 def test_batches_add_up_to_the_loss_of_all_rows() -> None:
@@ -76,6 +76,13 @@ def test_batches_add_up_to_the_loss_of_all_rows() -> None:
     logits, levels = inputs()
     whole = masked_loss(HEADS, logits, levels, ONES, COVERAGE)
     parts = [
-        masked_loss(HEADS, {n: v[[i]] for n, v in logits.items()}, {n: v[[i]] for n, v in levels.items()}, ONES, COVERAGE) for i in range(3)
+        masked_loss(
+            HEADS,
+            {n: v[[i]] for n, v in logits.items()},
+            {n: v[[i]] for n, v in levels.items()},
+            {n: v[[i]] for n, v in ONES.items()},
+            COVERAGE,
+        )
+        for i in range(3)
     ]
     assert (sum(parts) / 3).item() == pytest.approx(whole.item())

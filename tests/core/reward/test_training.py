@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -76,6 +75,9 @@ def test_it_learns(trained: tuple[Path, Any]) -> None:
         assert head.accuracy > head.majority_accuracy + 0.2
         assert head.kappa > 0.5
     assert training.read_metrics(folder / "output") == metrics
+    card = (folder / "output" / "README.md").read_text()
+    assert "- **weather**: 1 = fox, 2 = rain, 3 = snow" in card
+    assert f"| quality | 80 | {metrics['quality'].accuracy:.3f} |" in card
     flat = training.dump_metrics(metrics)
     assert flat["head/weather/accuracy"] == metrics["weather"].accuracy
     # One word decides, so the bag of words is hard to beat; all rows are of one source.
@@ -132,14 +134,42 @@ def test_finished_training_is_not_repeated(trained: tuple[Path, Any], tiny_encod
     assert "training the reward model" not in (folder / "progress.jsonl").read_text()[before:]
 
 
-def test_balanced_class_weights() -> None:
-    # Level 1 four times, level 2 twice, level 3 never: inverses 1/4, 1/2 with mean 3/8 -> 2/3, 4/3, and nothing for level 3.
-    levels = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [2, 2], [2, 2], [0, 0]])
-    weights = training.class_weights(levels, SCHEMA, balanced=True)
-    assert weights["weather"].tolist() == pytest.approx([2 / 3, 4 / 3, 0])
-    assert weights["quality"].tolist() == pytest.approx([2 / 3, 4 / 3])
-    # Four rows of 2/3, two of 4/3, one without a label.
-    assert training.coverage_of(levels, weights) == pytest.approx({"quality": (4 * 2 / 3 + 2 * 4 / 3) / 7, "weather": 16 / 21})
-    ones = training.class_weights(levels, SCHEMA, balanced=False)
-    assert ones["weather"].tolist() == [1, 1, 1]
-    assert training.coverage_of(levels, ones) == pytest.approx({"quality": 6 / 7, "weather": 6 / 7})
+@pytest.mark.parametrize("tuning", ["lora", "frozen"])
+def test_backbone_may_learn_through_an_adapter_or_not_at_all(
+    trained: tuple[Path, Any], tiny_encoder: Path, tmp_path: Path, tuning: str
+) -> None:
+    folder, _ = trained
+    for name in ("train", "validation", "test"):
+        shutil.copyfile(folder / f"{name}.jsonl", tmp_path / f"{name}.jsonl")
+    metrics = train(tiny_encoder, tmp_path, "output", tuning=tuning, lora_rank=4)
+    assert metrics["weather"].accuracy > metrics["weather"].majority_accuracy + 0.1
+    # What is saved needs no adapter library: the adapter is merged.
+    scorer = RewardScorer.load(tmp_path / "output")
+    again = training.measure(
+        scorer,
+        training.load_rows(tmp_path / "test.jsonl"),
+        {"quality": 2, "weather": 1},
+        TfidfClassifier(SCHEMA, training.load_rows(tmp_path / "train.jsonl")),
+        Progress(),
+    )
+    assert again["weather"].accuracy == metrics["weather"].accuracy
+    pretrained, saved = load_file(tiny_encoder / "model.safetensors"), load_file(tmp_path / "output" / "model.safetensors")
+    key = "encoder.layer.0.attention.self.query.weight"
+    assert bool((pretrained[key] == saved[f"backbone.{key}"]).all()) == (tuning == "frozen")
+    assert (tmp_path / "output" / training.ADAPTER / "adapter_model.safetensors").is_file() == (tuning == "lora")
+
+
+def test_applicability_head_knows_what_a_row_is_about(tiny_encoder: Path, tmp_path: Path) -> None:
+    """Rows with the word rain are labelled for quality, the others for weather."""
+    rng = random.Random(0)
+    for name, count in (("train", 160), ("validation", 40), ("test", 80)):
+        made = []
+        for i in range(count):
+            words = [*rng.choices(FILLER, k=4), ("rain", "snow")[i % 2]]
+            made.append(
+                Row([{"role": "user", "content": "how is it?"}], " ".join(words), {("quality", "weather")[i % 2]: 1 + i // 2 % 2}, "made")
+            )
+        write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in made))
+    metrics = train(tiny_encoder, tmp_path, "output", applicability=True)
+    assert metrics["quality"].preference_accuracy > 0.9 and metrics["weather"].preference_accuracy > 0.9
+    assert RewardScorer.load(tmp_path / "output").model.applicability is not None

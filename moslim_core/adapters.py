@@ -1,8 +1,8 @@
-"""The LoRA adapter of a policy: on every linear map of the last layers, or of all of them."""
+"""LoRA adapters: on every linear map of a model's last layers, or of all of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from moslim_core.errors import UserError
 from moslim_core.models import layer_stack
 
 
-def adapter_config(model: nn.Module, rank: int, layers: int | None) -> Any:
+def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> Any:
     """A PEFT configuration with alpha = 2 rank and no dropout. Raises UserError if the model has fewer than `layers` layers."""
     from peft import LoraConfig
 
@@ -28,5 +28,5 @@ def adapter_config(model: nn.Module, rank: int, layers: int | None) -> Any:
             for name, module in stack[index].named_modules()
             if isinstance(module, nn.Linear)
         ],
-        task_type="CAUSAL_LM",
+        task_type=task,
     )

@@ -1,0 +1,40 @@
+"""A comparison as one HTML page: a picture per group of figures, and the table behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from moslim_core.evaluation.comparison import Comparison
+from moslim_core.report import wording
+from moslim_core.report.figures import AFTER, INK, dress, grid, to_svg
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The page as HTML text, without script or external resource."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=wording.number, with_bounds=wording.with_bounds, duration=wording.duration)
+    picture = Markup(to_svg(draw(comparison))) if comparison.figures else ""
+    return environment.get_template("comparison.html.j2").render(comparison=comparison, picture=picture)
+
+
+def draw(comparison: Comparison) -> Figure:
+    """One panel per figure: each seed a small dot, the mean with its interval a large one, variants from top to bottom."""
+    figure, axes = grid(len(comparison.figures), 3, height=0.9 + 0.34 * len(comparison.variants))
+    for ax, (name, of) in zip(axes, comparison.figures.items(), strict=True):
+        for place, variant in enumerate(comparison.variants):
+            found = of[variant]
+            ax.scatter(list(found.by_seed.values()), [place] * len(found.by_seed), s=12, color=INK, alpha=0.5)
+            if found.mean.value is not None:
+                ax.plot(found.mean.value, place, "o", ms=6, color=AFTER)
+            if found.mean.low is not None and found.mean.high is not None:
+                ax.plot([found.mean.low, found.mean.high], [place, place], color=AFTER, lw=1.6)
+        ax.set_yticks(range(len(comparison.variants)), comparison.variants)
+        ax.set_ylim(len(comparison.variants) - 0.5, -0.5)
+        dress(ax, name, "", "")
+    return figure

@@ -1,0 +1,51 @@
+"""Means over seeds with t intervals, and differences paired by seed, against hand computation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from moslim_core.evaluation.comparison import Measured, compare, t_interval
+from moslim_core.report.comparison import render_comparison
+
+
+def test_t_interval() -> None:
+    found = t_interval([1.0, 2.0, 3.0])
+    # t(0.975, 2) = 4.302653, the standard deviation is 1.
+    assert found.value == 2
+    assert (found.low, found.high) == (pytest.approx(2 - 4.302653 / math.sqrt(3)), pytest.approx(2 + 4.302653 / math.sqrt(3)))
+    assert t_interval([1.0, 2.0]).low is None, "two seeds show nothing"
+    assert t_interval([]).value is None
+
+
+def runs() -> list[Measured]:
+    values = {"a": (0.1, 0.5, 0.9), "b": (0.2, 0.6, 1.0)}
+    return [
+        Measured(variant=v, seed=seed, figures={"x/auc": value, **({"y/auc": 1.0} if v == "a" else {})}, seconds=10.0 * (1 + seed))
+        for v, of in values.items()
+        for seed, value in enumerate(of)
+    ]
+
+
+def test_differences_are_paired_by_seed() -> None:
+    found = compare("reward.head", runs())
+    assert (found.variants, found.seeds, found.seconds) == (["a", "b"], [0, 1, 2], {"a": 20.0, "b": 20.0})
+    first, second = found.figures["x/auc"]["a"], found.figures["x/auc"]["b"]
+    assert first.difference is None and second.difference is not None
+    # Each seed is 0.1 better: sure, though the means' own intervals overlap.
+    assert second.difference.value == pytest.approx(0.1)
+    assert second.difference.low == pytest.approx(0.1)
+    assert first.mean.high is not None and second.mean.low is not None and first.mean.high > second.mean.low
+
+
+def test_what_a_variant_has_not_is_no_number() -> None:
+    found = compare("reward.head", runs()).figures["y/auc"]
+    assert found["b"].mean.value is None and found["b"].difference is not None and found["b"].difference.value is None
+
+
+def test_page_has_every_figure_and_no_resource_from_elsewhere() -> None:
+    page = render_comparison(compare("reward.<head>", runs()))
+    assert "reward.&lt;head&gt;" in page and "x/auc" in page and "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
+    assert page == render_comparison(compare("reward.<head>", runs()))

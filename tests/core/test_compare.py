@@ -1,0 +1,32 @@
+"""What `moslim compare` takes on its command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.compare import last_stage, parse_over, parse_seeds
+from moslim_core.errors import UserError
+
+
+def test_over_and_seeds() -> None:
+    assert parse_over("reward.head=classification, ordinal") == ("reward.head", ["classification", "ordinal"])
+    assert parse_seeds("0, 2") == [0, 2]
+
+
+@pytest.mark.parametrize("over", ["reward.head", "reward.head=ordinal", "reward.head=ordinal,ordinal"])
+def test_one_value_is_no_comparison(over: str) -> None:
+    with pytest.raises(UserError, match="at least two different values"):
+        parse_over(over)
+
+
+@pytest.mark.parametrize("seeds", ["", "a", "1,1", "-1"])
+def test_bad_seeds(seeds: str) -> None:
+    with pytest.raises(UserError, match="different whole numbers"):
+        parse_seeds(seeds)
+
+
+def test_last_stage() -> None:
+    assert last_stage("reward.head", None) == last_stage("data.limit", None) == "train_reward"
+    assert last_stage("mapping.utility", None) == last_stage("reward.head", "evaluate") == "evaluate"
+    with pytest.raises(UserError, match="after train_reward or evaluate"):
+        last_stage("reward.head", "label")
