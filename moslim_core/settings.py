@@ -140,6 +140,9 @@ class PolicySettings(Section):
     prompts: Path | None = Field(default=None, description="JSON lines file or folder of prompts; default: the data's prompts")
     placement: Placement = Field(default="user_suffix", description="where the preference instruction stands")
     steps: int = Field(default=100, ge=1, description="optimiser steps")
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="training ends with the step in which these are over; default: no limit"
+    )
     prompts_per_step: int = Field(default=4, ge=1, description="different prompts per step")
     targets_per_prompt: int = Field(
         default=2, ge=1, description="each prompt of a step is asked under so many targets: the same preferences at other levels"

@@ -28,7 +28,7 @@ STAGES = {
 }
 
 
-STAGE = Stage("report", version=2, kind="report", section=Settings.content)
+STAGE = Stage("report", version=3, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -60,6 +60,11 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     notes = []
     if settings.evaluation.judge == "annotators":
         notes.append("The judge's rules also labelled the reward model's data; the reward model itself was never the judge.")
+    training = training_points(inputs["policy"] / TRAINING_LOG)
+    if (done := int(training[-1]["step"]) if training else 0) < settings.policy.steps:
+        notes.append(
+            f"Training ended after {done} of {settings.policy.steps} steps, at policy.max_minutes={settings.policy.max_minutes:g}."
+        )
     before, after = (read(evaluation, system) for system in SYSTEMS)
     if after.truncated > 0.2:
         notes.append(
@@ -74,7 +79,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         before=before,
         after=after,
         judge=json.loads((evaluation / "judge.json").read_text())["describe"],
-        training=training_points(inputs["policy"] / TRAINING_LOG),
+        training=training,
         reward_heads=read_metrics(inputs["reward_model"]),
         samples=_samples(settings, evaluation),
         data_card=json.loads((inputs["rows"] / "data_card.json").read_text()),

@@ -48,7 +48,31 @@ METRICS = {
 
 
 class SharedPromptRLOOTrainer(RLOOTrainer):
-    """TRL's RLOO with each group's prompt computed once (`shared_prompt`): the same numbers for less work."""
+    """TRL's RLOO with each group's prompt computed once (`shared_prompt`): the same numbers for less work.
+
+    Where one update of one batch follows on its answers, the pass that says how probable they are is also the update's: the policy
+    is the same, so TRL's second pass would give the same numbers.
+    """
+
+    # The pass over the answers at hand, with its graph: (log-probabilities, entropies).
+    at_hand: tuple[torch.Tensor, torch.Tensor | None] | None = None
+    wanted = False
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        args = cast(RLOOConfig, self.args)
+        once = self.num_iterations == args.steps_per_generation == self.accelerator.num_processes == 1
+        self.wanted, self.at_hand = once and torch.is_grad_enabled(), None
+        scored = super()._generate_and_score_completions(inputs)
+        if self.at_hand is not None:
+            # With the other tensors of the batch, so that they are shuffled alike.
+            scored["log_probs"], scored["entropies"] = self.at_hand
+            self.at_hand = None
+        return scored
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if "log_probs" in inputs:
+            self.at_hand = inputs["log_probs"], inputs["entropies"]
+        return super()._compute_loss(model, inputs)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -60,6 +84,18 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
         compute_entropy: bool = False,
         **extra: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        if self.at_hand is not None and compute_entropy:
+            (log_probs, entropies), self.at_hand = self.at_hand, None
+            return log_probs, entropies, None
+        if self.wanted:
+            # The first pass after the answers is the policy's, the next is the reference's.
+            self.wanted = False
+            with torch.enable_grad():
+                log_probs, entropies, _ = self._get_per_token_logps_and_entropies(
+                    model, input_ids, attention_mask, logits_to_keep, batch_size, True, **extra
+                )
+            self.at_hand = log_probs, entropies
+            return log_probs.detach(), None, None
         # Wrapped models (DDP, FSDP) expect one forward per backward, and images are no part of the shared prompt.
         if self.accelerator.num_processes > 1 or any(v is not None and v is not False for v in extra.values()):
             return super()._get_per_token_logps_and_entropies(
@@ -79,8 +115,8 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
                 input_ids.split(batch_size or len(input_ids)), attention_mask.split(batch_size or len(input_ids)), strict=True
             )
         ]
-        entropies = torch.cat([cast(torch.Tensor, e) for _, e in parts]) if compute_entropy else None
-        return torch.cat([log_probs for log_probs, _ in parts]), entropies, None
+        log_probs = torch.cat([log_probs for log_probs, _ in parts])
+        return log_probs, torch.cat([cast(torch.Tensor, e) for _, e in parts]) if compute_entropy else None, None
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any]) -> list[list[int]]:
         if self.accelerator.num_processes > 1 or images is not None or multimodal_fields or self.use_vllm:
@@ -115,8 +151,9 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
     reward = PolicyReward(scorer, mapping)
     examples = training_examples([v["prompt"] for _, v in read_json_lines(prompts)], schema, policy, settings.seed)
     last = last_complete(checkpoints)
+    clock = TimeLimit(policy.max_minutes, last[1]["seconds"] if last else 0.0)
     if last is not None:
-        mapping.load_state(last[1])
+        mapping.load_state(last[1]["mapping"])
     elif settings.mapping.standardisation == "reference":
         _fit_reference(mapping, scorer, model, tokenizer, examples, settings)
 
@@ -156,7 +193,7 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
             use_cpu=device == "cpu",
             dataloader_pin_memory=device.startswith("cuda"),
         ),
-        callbacks=[_Report(progress, reward), MarkComplete(mapping.state)],
+        callbacks=[clock, _Report(progress, reward), MarkComplete(lambda: {"mapping": mapping.state(), "seconds": clock.seconds()})],
     )
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
 
@@ -168,7 +205,7 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
         preferences=schema,
         placement=policy.placement,
         optimiser=policy.optimiser,
-        steps=policy.steps,
+        steps=trainer.state.global_step,
         max_new_tokens=policy.max_new_tokens,
         mapping=settings.mapping,
         mapping_state=mapping.state(),
@@ -184,6 +221,20 @@ def _fit_reference(
     answers = generate(model, tokenizer, [e["prompt"] for e in chosen], sampling, settings.seed)
     probabilities = scorer([e["question"] for e in chosen], [a.text for a in answers])
     mapping.fit_reference(probabilities, [load_targets(e["targets"], scorer.schema) for e in chosen])
+
+
+class TimeLimit(TrainerCallback):
+    """Ends training with the first step that ends later than `minutes` after its start; what was spent before a kill counts."""
+
+    def __init__(self, minutes: float | None, spent: float = 0.0) -> None:
+        self.minutes, self.begun = minutes, time.monotonic() - spent
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.minutes is not None and self.seconds() > 60 * self.minutes:
+            control.should_training_stop = True
 
 
 class _Report(TrainerCallback):

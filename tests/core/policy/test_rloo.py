@@ -165,6 +165,38 @@ def test_resumed_run_ends_with_the_same_adapter(trained: tuple[Path, Settings, i
         assert {k: v for k, v in values.items() if k not in timed} == {k: v for k, v in before[step].items() if k not in timed}
 
 
+def test_one_pass_for_answers_and_update_changes_nothing(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    """One micro batch takes the update's log-probabilities from the rollout; two of them compute anew."""
+    passes = []
+    shared = rloo.completion_log_probs
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        passes.append(torch.is_grad_enabled())
+        return shared(*args, **kwargs)
+
+    adapters = {}
+    for micro in (PROMPTS * GROUP, PROMPTS * GROUP // 2):
+        folder = tmp_path / str(micro)
+        folder.mkdir()
+        passes.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rloo, "completion_log_probs", counted)
+            train(folder, tiny_chat, reward_folder, "output", {"standardisation": "none"}, micro_batch=micro)
+        # Policy and reference; or those in two parts, and two parts of the update.
+        assert passes == ([True, False] if micro == PROMPTS * GROUP else [False] * 4 + [True] * 2) * STEPS
+        assert metrics(folder, "output")[1]["kl"] == pytest.approx(0, abs=1e-6)
+        adapters[micro] = load_file(folder / "output" / "adapter_model.safetensors")
+    first, second = adapters.values()
+    assert all(torch.allclose(first[k], second[k], atol=2e-4) for k in first)
+
+
+def test_time_limit_ends_training_and_counts_what_was_spent_before(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, max_minutes=1e-6)
+    assert PolicyCard.load(tmp_path / "output").steps == 1 == len(metrics(tmp_path, "output"))
+    spent = rloo.TimeLimit(10.0, spent=599.0)
+    assert 599 <= spent.seconds() < 600
+
+
 def test_reference_statistics_are_measured_before_the_first_step(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
     train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "reference"}, steps=1, prompts_per_step=4, none_fraction=0.0)
     card = PolicyCard.load(tmp_path / "output")
