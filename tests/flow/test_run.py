@@ -8,12 +8,14 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 
+from flows.server import prefect_server
 from tests.flow.conftest import STEPS, Finished, Moslim, command, environment
 
 pytestmark = pytest.mark.integration
@@ -68,6 +70,21 @@ def test_ledger_has_a_parent_and_a_finished_child_per_stage(finished: Finished) 
     assert kl[1] == pytest.approx(0.0, abs=1e-6), "the reference is the policy at step 0"
 
 
+@pytest.fixture(scope="module")
+def again(finished: Finished) -> Iterator[Finished]:
+    """The finished run with a Prefect server that stays, as under `moslim ui`: commands in its work directory find it."""
+    with prefect_server(finished.work_dir):
+        yield finished
+
+
+@pytest.fixture(scope="module")
+def refused_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A work directory in which no run ends, with a Prefect server that stays."""
+    folder = tmp_path_factory.mktemp("refused")
+    with prefect_server(folder):
+        yield folder
+
+
 def test_second_run_reuses_every_stage(finished: Finished, profile: Path, moslim: Moslim) -> None:
     before = {name: len(found) for name, found in stage_runs(finished.work_dir).items()}
     summary = finished.work_dir / "latest" / "summary.json"
@@ -81,15 +98,15 @@ def test_second_run_reuses_every_stage(finished: Finished, profile: Path, moslim
     assert "reused: label, train_reward, train_policy, evaluate, report" in result.stdout
 
 
-def test_damaged_output_is_made_again(finished: Finished, profile: Path, moslim: Moslim) -> None:
+def test_damaged_output_is_made_again(again: Finished, profile: Path, moslim: Moslim) -> None:
     """A stage whose output changed on disk is not trusted; the same settings give the same output digest, so the rest is reused."""
-    (old,) = stage_runs(finished.work_dir)["label"]
+    (old,) = stage_runs(again.work_dir)["label"]
     output = Path(old.info.artifact_uri.removeprefix("file://")) / "output" / "train.jsonl"
     output.write_text(output.read_text() + "\n")
-    result = moslim("label", "--profile", str(profile), "--set", f"work_dir={finished.work_dir}")
+    result = moslim("label", "--profile", str(profile), "--set", f"work_dir={again.work_dir}")
     assert result.returncode == 0, result.stderr
-    digests = {run.data.tags["moslim.output_digest"] for run in stage_runs(finished.work_dir)["label"]}
-    assert len(stage_runs(finished.work_dir)["label"]) == 2 and len(digests) == 1
+    digests = {run.data.tags["moslim.output_digest"] for run in stage_runs(again.work_dir)["label"]}
+    assert len(stage_runs(again.work_dir)["label"]) == 2 and len(digests) == 1
 
 
 def test_chat_and_score_take_what_the_run_made(finished: Finished, moslim: Moslim, tmp_path: Path) -> None:
@@ -163,17 +180,17 @@ def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path
         (["policy.max_prompt_tokens=16"], "policy.max_prompt_tokens"),
     ],
 )
-def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, profile: Path, moslim: Moslim, tmp_path: Path) -> None:
-    arguments = [part for value in [f"work_dir={tmp_path / 'work'}", *overrides] for part in ("--set", value)]
+def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, profile: Path, moslim: Moslim, refused_dir: Path) -> None:
+    arguments = [part for value in [f"work_dir={refused_dir}", *overrides] for part in ("--set", value)]
     result = moslim("run", "--profile", str(profile), *arguments)
     told = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("label: ")]
     assert result.returncode == 2, result.stderr
     assert says in result.stderr
     assert len(told) <= 3, result.stderr
-    assert not (tmp_path / "work" / "latest" / "summary.json").exists()
+    assert not (refused_dir / "latest" / "summary.json").exists()
 
 
-def test_compare_reuses_what_is_there_and_records_all_runs(finished: Finished, profile: Path, moslim: Moslim) -> None:
+def test_compare_reuses_what_is_there_and_records_all_runs(again: Finished, profile: Path, moslim: Moslim) -> None:
     """One value and seed is the finished run's own: its stages are not run again; a second call runs nothing."""
     arguments = [
         "compare",
@@ -184,18 +201,18 @@ def test_compare_reuses_what_is_there_and_records_all_runs(finished: Finished, p
         "--profile",
         str(profile),
         "--set",
-        f"work_dir={finished.work_dir}",
+        f"work_dir={again.work_dir}",
     ]
-    before = stage_runs(finished.work_dir)
+    before = stage_runs(again.work_dir)
     result = moslim(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
-    after = stage_runs(finished.work_dir)
+    after = stage_runs(again.work_dir)
     assert len(after["train_reward"]) == len(before["train_reward"]) + 1 and len(after["label"]) == len(before["label"])
-    (folder,) = (finished.work_dir / "comparisons").iterdir()
+    (folder,) = (again.work_dir / "comparisons").iterdir()
     found = json.loads((folder / "compare.json").read_text())
     assert found["variants"] == ["2", "1"] and set(found["figures"]["length/auc"]) == {"2", "1"}
     assert "length/auc" in (folder / "compare.html").read_text()
     (parent,) = after["comparison"]
     children = [run for run in after["pipeline"] if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 2 and parent.data.metrics["1/length/auc"] == found["figures"]["length/auc"]["1"]["mean"]["value"]
-    assert json.loads((finished.work_dir / "latest" / "summary.json").read_text())["stages"], "the last run stays the last run"
+    assert json.loads((again.work_dir / "latest" / "summary.json").read_text())["stages"], "the last run stays the last run"
