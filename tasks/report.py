@@ -61,7 +61,8 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     if settings.evaluation.judge == "annotators":
         notes.append("The judge's rules also labelled the reward model's data; the reward model itself was never the judge.")
     training = training_points(inputs["policy"] / TRAINING_LOG)
-    if (done := int(training[-1]["step"]) if training else 0) < settings.policy.steps:
+    done = int(training[-1]["step"]) if training else 0
+    if settings.policy.max_minutes is not None and done < settings.policy.steps:
         notes.append(
             f"Training ended after {done} of {settings.policy.steps} steps, at policy.max_minutes={settings.policy.max_minutes:g}."
         )
