@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from moslim_core.evaluation.comparison import Comparison
-from moslim_core.report import wording
 from moslim_core.report.figures import AFTER, INK, dress, grid, to_svg
+from moslim_core.report.templates import environment
 
 
 def render_comparison(comparison: Comparison) -> str:
     """The page as HTML text, without script or external resource."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=wording.number, with_bounds=wording.with_bounds, duration=wording.duration)
     picture = Markup(to_svg(draw(comparison))) if comparison.figures else ""
-    return environment.get_template("comparison.html.j2").render(comparison=comparison, picture=picture)
+    return environment().get_template("comparison.html.j2").render(comparison=comparison, picture=picture)
 
 
 def draw(comparison: Comparison) -> Figure:

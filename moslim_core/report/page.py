@@ -7,10 +7,8 @@ escaped by the template; only the figures' SVG, which this package draws, goes i
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from moslim_core.evaluation.bootstrap import Interval
@@ -20,6 +18,7 @@ from moslim_core.report import wording
 from moslim_core.report.content import ReportContent
 from moslim_core.report.figures import all_figures, smoothing, to_svg, training_series
 from moslim_core.report.summary import summarise
+from moslim_core.report.templates import environment
 
 
 class Card(NamedTuple):
@@ -51,7 +50,10 @@ MEASURES = (
 
 def render(content: ReportContent) -> str:
     """The page as HTML text."""
-    return _environment().get_template("page.html.j2").render(
+    templates = environment()
+    templates.filters.update(obtained=obtained, distance=distance)
+    templates.globals.update(measured=measured)
+    return templates.get_template("page.html.j2").render(
         content=content,
         schema=content.preferences,
         summary=summarise(content),
@@ -64,26 +66,6 @@ def render(content: ReportContent) -> str:
         window=max((smoothing(len(values)) for _, values in training_series(content.training).values()), default=1),
         settings=json.dumps(content.model_dump(mode="json")["settings"], indent=2, ensure_ascii=False),
     )  # fmt: skip
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=wording.number,
-        percent=wording.percent,
-        bounds=wording.bounds,
-        duration=wording.duration,
-        obtained=obtained,
-        distance=distance,
-    )
-    environment.globals.update(measured=measured)
-    return environment
 
 
 def measured(control: Control, measure: Measure) -> dict[str, Any]:

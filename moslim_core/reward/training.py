@@ -193,7 +193,7 @@ def measure(
                 tfidf=simple[name][labelled] if name in simple else None,
             )
             if APPLICABILITY in outputs:
-                about = np.isin(np.arange(len(rows)), labelled)
+                about = np.array([name in row.labels for row in rows])
                 metrics[name].preference_accuracy = float(((outputs[APPLICABILITY][:, index] > 0) == about).mean())
     return metrics
 
