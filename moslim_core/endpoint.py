@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from moslim_core.data.rows import well_formed
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message
 from moslim_core.settings import JudgeSettings
@@ -207,7 +208,7 @@ class Endpoint:
         """One request; a second one without the schema where the server refuses the first, which it then never gets again."""
         from openai import BadRequestError, UnprocessableEntityError
 
-        messages = [{**message, "content": _sendable(message["content"])} for message in question.messages]
+        messages = [{**message, "content": well_formed(message["content"])} for message in question.messages]
         plain = {"model": self.settings.model, "messages": messages, **self._sampling}
         if self._takes_schemas:
             schema = {"name": "answer", "schema": question.schema, "strict": True}
@@ -270,7 +271,7 @@ def _reply(completion: Any) -> _Reply:
     except (AttributeError, TypeError, IndexError):
         raise _NoReply("what came back is no chat completion") from None
     tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-    return _Reply(_sendable(content) if isinstance(content, str) else "", *tokens)
+    return _Reply(well_formed(content) if isinstance(content, str) else "", *tokens)
 
 
 def parse(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -294,11 +295,6 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         except (ValueError, TypeError):
             return 0.0
     return max(0.0, seconds)
-
-
-def _sendable(text: str) -> str:
-    """`text` without halves of surrogate pairs, as cut emojis leave them: no encoding takes them."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -104,6 +104,7 @@ class RewardSettings(Section):
         default="classification", description="what each preference's head learns; every type gives class probabilities"
     )
     applicability: bool = Field(default=False, description="also learn which preferences an answer is about (preference accuracy)")
+    shared: bool = Field(default=True, description="one backbone for all heads; off: a model of its own per preference, for comparison")
     epochs: float = Field(default=2.0, gt=0, description="passes over the rated rows")
     learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of the backbone (AdamW, linear decay)")
     head_learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of the heads, which start from nothing")
@@ -118,6 +119,12 @@ class RewardSettings(Section):
     )
     lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear maps of the backbone's layers")
     seed: int | None = Field(default=None, description="seed of this stage; default: the run's seed")
+
+    @model_validator(mode="after")
+    def _applicability_needs_all_rows(self) -> RewardSettings:
+        if self.applicability and not self.shared:
+            raise ValueError("applicability is learnt by a shared backbone: set shared=true or applicability=false")
+        return self
 
 
 class MappingSettings(Section):

@@ -27,7 +27,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("evaluate", version=1, kind="evaluation", section=_section)
+STAGE = Stage("evaluate", version=2, kind="evaluation", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:

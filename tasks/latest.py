@@ -14,6 +14,7 @@ from tasks.evaluate import SYSTEMS, read
 from tasks.report import FINDINGS, PAGE
 from tasks.stage import Outcome, ledger_of
 
+DATA_CARD = "data_card.html"
 LINKS = {"train_reward": "reward_model", "train_policy": "policy"}
 
 
@@ -25,6 +26,7 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
     for stage, name in LINKS.items():
         if stage in outcomes:
             _link(latest / name, ledger.download(outcomes[stage].ref.uri))
+    _link(latest / DATA_CARD, ledger.download(outcomes["label"].ref.uri) / DATA_CARD)
     if "report" not in outcomes:
         return
     report = ledger.download(outcomes["report"].ref.uri)

@@ -55,6 +55,9 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
         _check_labels(tally, settings)
         chosen = write_prompts(folder, _Rated(spool, splits), settings, splits, cache, dropped)
         spool.path.unlink()
+        record = annotation.record()
+        if record.usage is not None:
+            progress.metrics({f"judge/{name}": value for name, value in record.usage.model_dump().items()}, step=0)
         card = tally.card(
             prompts=chosen,
             prompt_groups={"similarity": settings.data.near_duplicates, **splits.summary()},
@@ -64,7 +67,7 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
             },
             dropped=dropped,
             # Without what it cost: a resumed run pays less for the same rows.
-            **annotation.record().model_dump(exclude={"usage"}),
+            **record.model_dump(exclude={"usage"}),
         )
         write_card(folder, card, settings.preferences)
     return card

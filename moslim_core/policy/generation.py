@@ -1,4 +1,4 @@
-"""Answers from a chat model: batched, sorted by length, reproducible by seed."""
+"""Answers from a chat model: batched by length and common beginnings, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message
+
+LENGTH_STEP = 32
 
 
 class Sampling(NamedTuple):
@@ -34,19 +36,24 @@ def generate(
 ) -> list[Answer]:
     """One answer per conversation, in the given order. `on_batch` gets the number answered so far.
 
-    The seed is set per batch, and batches are cut from the conversations sorted by length, so that the same call gives the
+    The seed is set per batch, and batches are cut from the conversations sorted by length and text, so that the same call gives the
     same answers. Raises UserError naming the conversation whose prompt leaves no room for an answer.
     """
     import torch
     from transformers import GenerationConfig
 
+    from moslim_core.policy.shared_prefix import generate_completions
+
     texts = [tokenizer.apply_chat_template(list(c), tokenize=False, add_generation_prompt=True) for c in conversations]
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     room = (getattr(model.config, "max_position_embeddings", None) or 10**9) - sampling.max_new_tokens
-    for index, length in enumerate(lengths):
-        if length > room:
-            raise UserError(f"prompt {index + 1} has {length} tokens, but the model's context leaves room for {room}.\nShorten or drop it.")
-    order = sorted(range(len(texts)), key=lambda i: (lengths[i], i))
+    for index, prompt in enumerate(prompts):
+        if len(prompt) > room:
+            raise UserError(
+                f"prompt {index + 1} has {len(prompt)} tokens, but the model's context leaves room for {room}.\nShorten or drop it."
+            )
+    # Of like length, and among these such as begin alike side by side.
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) // LENGTH_STEP, prompts[i], i))
     settings: dict[str, Any] = {"do_sample": sampling.temperature > 0}
     if sampling.temperature > 0:
         settings |= {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
@@ -60,18 +67,12 @@ def generate(
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), sampling.batch_size):
         chosen = order[start : start + sampling.batch_size]
-        batch = tokenizer([texts[i] for i in chosen], return_tensors="pt", padding=True, add_special_tokens=False)
         torch.manual_seed(random.Random(f"{seed}/{start}").getrandbits(63))
         with torch.inference_mode():
-            output = model.generate(
-                input_ids=batch["input_ids"].to(model.device),
-                attention_mask=batch["attention_mask"].to(model.device),
-                generation_config=config,
-            )
-        for index, ids in zip(chosen, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-            end = next((n for n, token in enumerate(ids) if token in stops), None)
-            kept = ids if end is None else ids[:end]
-            text = tokenizer.decode(kept, skip_special_tokens=True).strip()
-            answers[index] = Answer(text, len(kept), truncated=end is None)
+            completions = generate_completions(model, [prompts[i] for i in chosen], config)
+        for index, ids in zip(chosen, completions, strict=True):
+            ended = bool(ids) and ids[-1] in stops
+            kept = ids[:-1] if ended else ids
+            answers[index] = Answer(tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept), truncated=not ended)
         on_batch(len(answers))
     return [answers[i] for i in range(len(texts))]

@@ -24,7 +24,7 @@ from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.reward_function import PolicyReward
-from moslim_core.policy.shared_prompt import completion_log_probs, generate_completions
+from moslim_core.policy.shared_prefix import completion_log_probs, generate_completions
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
@@ -47,8 +47,8 @@ METRICS = {
 }
 
 
-class SharedPromptRLOOTrainer(RLOOTrainer):
-    """TRL's RLOO with each group's prompt computed once (`shared_prompt`): the same numbers for less work.
+class SharedPrefixRLOOTrainer(RLOOTrainer):
+    """TRL's RLOO with what prompts share computed once (`shared_prefix`): the same numbers for less work.
 
     Where one update of one batch follows on its answers, the pass that says how probable they are is also the update's: the policy
     is the same, so TRL's second pass would give the same numbers.
@@ -96,7 +96,7 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
                 )
             self.at_hand = log_probs, entropies
             return log_probs.detach(), None, None
-        # Wrapped models (DDP, FSDP) expect one forward per backward, and images are no part of the shared prompt.
+        # Wrapped models (DDP, FSDP) expect one forward per backward, and images are no part of what is shared.
         if self.accelerator.num_processes > 1 or any(v is not None and v is not False for v in extra.values()):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
@@ -104,8 +104,7 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
         parts = [
             completion_log_probs(
                 model,
-                ids[:, :-logits_to_keep],
-                mask[:, :-logits_to_keep],
+                [row[kept.bool()].tolist() for row, kept in zip(ids[:, :-logits_to_keep], mask[:, :-logits_to_keep], strict=True)],
                 ids[:, -logits_to_keep:],
                 mask[:, -logits_to_keep:],
                 self.temperature,
@@ -121,20 +120,13 @@ class SharedPromptRLOOTrainer(RLOOTrainer):
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any]) -> list[list[int]]:
         if self.accelerator.num_processes > 1 or images is not None or multimodal_fields or self.use_vllm:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields)
-        device = self.accelerator.device
-        width = max(map(len, prompt_ids))
-        tokenizer: Any = self.processing_class
-        padding = tokenizer.pad_token_id
-        ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompt_ids], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompt_ids], device=device)
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            completions = generate_completions(model, ids, mask, self.generation_config).tolist()
+            completions = generate_completions(model, prompt_ids, self.generation_config)
         model.train(was_training)
-        ends = set(self.eos_token_ids)
-        return [c[: next((i + 1 for i, t in enumerate(c) if t in ends), len(c))] for c in completions]
+        return completions
 
 
 def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, checkpoints: Path, output: Path, progress: Progress) -> None:
@@ -159,7 +151,7 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
 
     rollouts = policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
     micro = max(d for d in range(1, min(policy.micro_batch, rollouts) + 1) if rollouts % d == 0)
-    trainer = SharedPromptRLOOTrainer(
+    trainer = SharedPrefixRLOOTrainer(
         model=model,
         reward_funcs=cast(Any, reward),
         processing_class=tokenizer,
@@ -174,8 +166,8 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
             max_completion_length=policy.max_new_tokens,
             temperature=policy.temperature,
             learning_rate=policy.learning_rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=min(3, policy.steps // 5),
+            # No warm-up: an adapter starts at zero, and the first rollouts are as good as any.
+            lr_scheduler_type="constant",
             beta=policy.beta,
             normalize_advantages=policy.normalise_advantages,
             # Examples come in the order of their stratified targets, each once: a resumed run meets the same ones.

@@ -19,7 +19,8 @@ def model_card(settings: RewardSettings, schema: PreferenceSchema, metrics: Mapp
     lines = [
         "---\nlibrary_name: transformers\ntags: [reward-model, moslim]\n---",
         "# Multi-head reward model",
-        f"One `{settings.backbone}` backbone ({settings.tuning} tuning), one {settings.head} head per preference. It reads a question and "
+        f"One `{settings.backbone}` backbone {'' if settings.shared else 'for each preference '}({settings.tuning} tuning), "
+        f"one {settings.head} head per preference. It reads a question and "
         "an answer, and gives the probability of each level:",
         levels,
         "Measured on the test split of the rows that it was trained on, against the majority level and a logistic regression on TF-IDF:",

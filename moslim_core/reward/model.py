@@ -5,6 +5,7 @@ It reads the plain question and the answer, never the instruction that the polic
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,10 @@ CLS_FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbe
 
 
 class MultiHeadRewardConfig(PretrainedConfig):
-    """The backbone's configuration, the preference schema, the pooling, and one head type and one scale per head."""
+    """The backbone's configuration, the preference schema, the pooling, and one head type and one scale per head.
+
+    `shared`: one backbone for all heads; off, one of the same kind for each (for comparison).
+    """
 
     model_type = "moslim_multi_head_reward"
 
@@ -38,6 +42,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         heads: list[HeadType] | None = None,
         applicability: bool = False,
         scales: list[float] | None = None,
+        shared: bool = True,
         **kwargs: Any,
     ) -> None:
         self.backbone = backbone
@@ -47,6 +52,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         self.heads = heads
         self.applicability = applicability
         self.scales = scales
+        self.shared = shared
         super().__init__(**kwargs)
 
     def schema(self) -> PreferenceSchema:
@@ -61,7 +67,6 @@ class MultiHeadRewardModel(PreTrainedModel):
     """`forward` gives one (n, width_i) tensor of outputs per preference; `probabilities` makes p_i of them with the head's scale."""
 
     config_class = MultiHeadRewardConfig
-    base_model_prefix = "backbone"
 
     def __init__(self, config: MultiHeadRewardConfig) -> None:
         super().__init__(config)
@@ -71,8 +76,9 @@ class MultiHeadRewardModel(PreTrainedModel):
         backbone_config = AutoConfig.for_model(backbone.pop("model_type"), **backbone)
         # BERT's own pooler is unused by these heads; leaving it out saves its weights and a warning.
         options = {"add_pooling_layer": False} if backbone_config.model_type in ("bert", "roberta") else {}
-        self.backbone = AutoModel.from_config(backbone_config, **options)
         schema = config.schema()
+        count = 1 if config.shared else len(schema)
+        self.backbones = nn.ModuleList(AutoModel.from_config(backbone_config, **options) for _ in range(count))
         self.heads = nn.ModuleList(
             HEADS[kind](backbone_config.hidden_size, p.k) for kind, p in zip(config.head_types(), schema.preferences, strict=True)
         )
@@ -86,11 +92,16 @@ class MultiHeadRewardModel(PreTrainedModel):
         With an applicability head also {APPLICABILITY: logits (n, m)}.
         """
         extra = {k: v for k, v in extra.items() if k == "token_type_ids"}
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
-        pooled = pool(states, attention_mask, self.config.pooling)
-        outputs = {name: head(pooled).float() for name, head in zip(self.names, self.heads, strict=True)}
+        pooled = [
+            pool(
+                backbone(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state, attention_mask, self.config.pooling
+            )
+            for backbone in self.backbones
+        ]
+        of_head = pooled * (len(self.names) // len(pooled))
+        outputs = {name: head(states).float() for name, head, states in zip(self.names, self.heads, of_head, strict=True)}
         if self.applicability is not None:
-            outputs[APPLICABILITY] = self.applicability(pooled).float()
+            outputs[APPLICABILITY] = self.applicability(pooled[0]).float()
         return outputs
 
     @property
@@ -152,9 +163,21 @@ def create(
             applicability=applicability,
         )
     )
-    weights = {k: v for k, v in backbone.state_dict().items() if k in model.backbone.state_dict()}
-    model.backbone.load_state_dict(weights)
+    weights = {k: v for k, v in backbone.state_dict().items() if k in model.backbones[0].state_dict()}
+    model.backbones[0].load_state_dict(weights)
     return model, tokenizer
+
+
+def joined(alone: list[MultiHeadRewardModel]) -> MultiHeadRewardModel:
+    """One model with the backbones and heads of models that have one preference each, all of one kind."""
+    config = cast(MultiHeadRewardConfig, copy.deepcopy(alone[0].config))
+    config.shared = False
+    config.preferences = [p for m in alone for p in m.config.preferences]
+    config.heads = [kind for m in alone for kind in m.config.head_types()]
+    whole = MultiHeadRewardModel(config)
+    whole.backbones = nn.ModuleList(m.backbones[0] for m in alone)
+    whole.heads = nn.ModuleList(m.heads[0] for m in alone)
+    return whole
 
 
 def pooling_of(source: str, config: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from moslim_core import models
 from moslim_core.adapters import adapter_config
@@ -23,7 +24,7 @@ from moslim_core.reward.calibration import fit_scale
 from moslim_core.reward.card import model_card
 from moslim_core.reward.losses import masked_loss
 from moslim_core.reward.metrics import HeadMetrics, head_metrics
-from moslim_core.reward.model import APPLICABILITY, MultiHeadRewardModel, create, encode
+from moslim_core.reward.model import APPLICABILITY, MultiHeadRewardModel, create, encode, joined
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.reward.weights import Weighting, row_weights
@@ -78,16 +79,18 @@ class MultiHeadTrainer(Trainer):
 
 
 class _Report(TrainerCallback):
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self, progress: Progress, preference: str | None) -> None:
+        self.progress, self.preference = progress, preference
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.progress.update("training the reward model", state.global_step, state.max_steps)
+        what = f"the reward model of {self.preference}" if self.preference else "the reward model"
+        self.progress.update(f"training {what}", state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         kept = {k: v for k, v in (logs or {}).items() if k in ("loss", "grad_norm", "learning_rate")}
         if kept:
-            self.progress.metrics(kept, state.global_step)
+            of = f"{self.preference}/" if self.preference else ""
+            self.progress.metrics({of + name: value for name, value in kept.items()}, state.global_step)
 
 
 def train(
@@ -106,16 +109,50 @@ def train(
 
     Resumes from the last checkpoint in `checkpoints`. Returns the metrics on the test split.
     """
-    from transformers import set_seed
+    rows = load_rows(data / f"{split}.jsonl")
+    if settings.shared:
+        model, tokenizer = _fit(settings, model_settings, schema, rows, seed, cache, checkpoints, progress)
+    else:
+        alone = [PreferenceSchema((p,)) for p in schema.preferences]
+        fitted = [
+            _fit(settings, model_settings, one, _labelled(rows, one), seed, cache, checkpoints / one.names[0], progress) for one in alone
+        ]
+        model, tokenizer = joined([model for model, _ in fitted]), fitted[0][1]
+    output.mkdir(parents=True, exist_ok=True)
+    if settings.tuning == "lora":
+        _merge(model, output / ADAPTER)
+    scorer = RewardScorer(model, tokenizer)
+    _calibrate(scorer, load_rows(data / "validation.jsonl"))
+    majority = {name: Counter(row.labels[name] for row in rows if name in row.labels).most_common(1)[0][0] for name in schema.names}
+    metrics = measure(scorer, load_rows(data / "test.jsonl"), majority, TfidfClassifier(schema, rows), progress)
+    scorer.model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    (output / METRICS_FILE).write_bytes(METRICS.dump_json(metrics, indent=1))
+    (output / "README.md").write_text(model_card(settings, schema, metrics), encoding="utf-8")
+    return metrics
 
+
+def _labelled(rows: list[Row], schema: PreferenceSchema) -> list[Row]:
+    return [row for row in rows if any(name in row.labels for name in schema.names)]
+
+
+def _fit(
+    settings: RewardSettings,
+    model_settings: ModelSettings,
+    schema: PreferenceSchema,
+    rows: list[Row],
+    seed: int,
+    cache: Path,
+    checkpoints: Path,
+    progress: Progress,
+) -> tuple[MultiHeadRewardModel, Any]:
+    """(model with a head per preference of the schema and one backbone, its tokenizer), trained on rows; an adapter is still on."""
     set_seed(seed)
     device = models.pick_device(model_settings.device)
     source = models.resolve(settings.backbone, cache)
     model, tokenizer = create(source, schema, settings.layers, settings.max_length, settings.head, settings.applicability)
     _tune(model, settings)
-    max_length = model.config.max_tokens
-    rows = load_rows(data / f"{split}.jsonl")
-    dataset = RatedDataset(rows, schema, tokenizer, max_length, settings.class_weights)
+    dataset = RatedDataset(rows, schema, tokenizer, model.config.max_tokens, settings.class_weights)
 
     def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         labels = {key: torch.tensor(np.stack([item[key] for item in items])) for key in LABELS}
@@ -123,7 +160,6 @@ def train(
         return {**tokenizer.pad(texts, return_tensors="pt"), **labels}
 
     steps = max(1, round(settings.epochs * len(dataset) / settings.batch_size))
-    save_steps = max(10, steps // 4)
     trainer = MultiHeadTrainer(
         model=model,
         args=TrainingArguments(
@@ -132,7 +168,7 @@ def train(
             per_device_train_batch_size=settings.batch_size,
             warmup_steps=max(1, steps // 10),
             logging_steps=max(1, steps // 50),
-            save_steps=save_steps,
+            save_steps=max(10, steps // 4),
             save_total_limit=2,
             seed=seed,
             remove_unused_columns=False,
@@ -144,28 +180,12 @@ def train(
         ),
         train_dataset=dataset,
         data_collator=collate,
-        callbacks=[_Report(progress), MarkComplete()],
+        callbacks=[_Report(progress, None if settings.shared else schema.names[0]), MarkComplete()],
         optimizers=(_optimiser(model, settings), None),
     )
     last = last_complete(checkpoints)
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
-
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    output.mkdir(parents=True, exist_ok=True)
-    if settings.tuning == "lora":
-        trained.backbone.save_pretrained(output / ADAPTER)
-        trained.backbone = trained.backbone.merge_and_unload()
-    scorer = RewardScorer(trained, tokenizer)
-    _calibrate(scorer, load_rows(data / "validation.jsonl"))
-    majority = {
-        p.name: int(np.bincount(dataset.levels[:, i], minlength=p.k + 1)[1:].argmax()) + 1 for i, p in enumerate(schema.preferences)
-    }
-    metrics = measure(scorer, load_rows(data / "test.jsonl"), majority, TfidfClassifier(schema, rows), progress)
-    scorer.model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    (output / METRICS_FILE).write_bytes(METRICS.dump_json(metrics, indent=1))
-    (output / "README.md").write_text(model_card(settings, schema, metrics), encoding="utf-8")
-    return metrics
+    return trainer.accelerator.unwrap_model(trainer.model), tokenizer
 
 
 def measure(
@@ -208,15 +228,24 @@ def _tune(model: MultiHeadRewardModel, settings: RewardSettings) -> None:
     if settings.tuning == "lora":
         from peft import get_peft_model
 
-        model.backbone = get_peft_model(model.backbone, adapter_config(model.backbone, settings.lora_rank, None, "FEATURE_EXTRACTION"))
+        backbone = model.backbones[0]
+        model.backbones[0] = get_peft_model(backbone, adapter_config(backbone, settings.lora_rank, None, "FEATURE_EXTRACTION"))
     elif settings.tuning == "frozen":
-        model.backbone.requires_grad_(False)
+        model.backbones.requires_grad_(False)
+
+
+def _merge(model: MultiHeadRewardModel, folder: Path) -> None:
+    """Save the adapter in `folder`, or one for each preference below it, and put it into the weights."""
+    for index, name in enumerate(model.names[: len(model.backbones)]):
+        adapted: Any = model.backbones[index]
+        adapted.save_pretrained(folder if model.config.shared else folder / name)
+        model.backbones[index] = adapted.merge_and_unload()
 
 
 def _optimiser(model: MultiHeadRewardModel, settings: RewardSettings) -> torch.optim.Optimizer:
     groups = [
-        {"params": [p for p in model.backbone.parameters() if p.requires_grad], "lr": settings.learning_rate},
-        {"params": [p for name, p in model.named_parameters() if not name.startswith("backbone.")], "lr": settings.head_learning_rate},
+        {"params": [p for p in model.backbones.parameters() if p.requires_grad], "lr": settings.learning_rate},
+        {"params": [p for name, p in model.named_parameters() if not name.startswith("backbones.")], "lr": settings.head_learning_rate},
     ]
     return torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
 

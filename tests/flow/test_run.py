@@ -43,6 +43,7 @@ def test_run_leaves_report_summary_and_models(finished: Finished) -> None:
     assert "<svg" in page and "length" in page
     assert (latest / "policy" / "moslim_policy.json").is_file()
     assert (latest / "reward_model" / "model.safetensors").is_file()
+    assert "<html" in (latest / "data_card.html").read_text()
     assert summary["wall_seconds"] > 0 and summary["peak_memory_gb"] > 0
     assert set(summary["stages"]) == STAGES
     for system in ("before", "after"):

@@ -117,7 +117,7 @@ def test_metrics_tell_preferences_levels_and_phases(trained: tuple[Path, Setting
         assert values["tokens_per_second"] > 0
 
 
-def test_shared_prompt_pass_is_what_ran(trained: tuple[Path, Settings, int]) -> None:
+def test_shared_prefix_pass_is_what_ran(trained: tuple[Path, Settings, int]) -> None:
     # Per step at least one pass of policy or reference over the rollouts, and one for each of 8 / 2 micro batches.
     assert trained[2] >= STEPS * (1 + PROMPTS * GROUP // 2)
 

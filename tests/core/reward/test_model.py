@@ -90,14 +90,14 @@ def test_backbone_keeps_its_pretrained_weights(backbone: Path) -> None:
     model, _ = create(str(backbone), SCHEMA, None, 64)
     for name, weight in AutoModel.from_pretrained(backbone).state_dict().items():
         if not name.startswith("pooler."):
-            assert torch.equal(weight, model.backbone.state_dict()[name]), name
+            assert torch.equal(weight, model.backbones[0].state_dict()[name]), name
 
 
 def test_first_layers_are_kept(backbone: Path) -> None:
     model, tokenizer = create(str(backbone), SCHEMA, 1, 64)
-    assert len(layer_stack(model.backbone)[1]) == 1
+    assert len(layer_stack(model.backbones[0])[1]) == 1
     original = layer_stack(AutoModel.from_pretrained(backbone))[1][0].state_dict()
-    assert all(torch.equal(v, original[k]) for k, v in layer_stack(model.backbone)[1][0].state_dict().items())
+    assert all(torch.equal(v, original[k]) for k, v in layer_stack(model.backbones[0])[1][0].state_dict().items())
     assert RewardScorer(model, tokenizer)(["rain"], ["snow"])["y"].shape == (1, 4)
     with pytest.raises(UserError, match=r"reward\.layers=3.*has 2 layers"):
         create(str(backbone), SCHEMA, 3, 64)

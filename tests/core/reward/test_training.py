@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from moslim_core.checkpoints import MARKER
@@ -155,8 +156,34 @@ def test_backbone_may_learn_through_an_adapter_or_not_at_all(
     assert again["weather"].accuracy == metrics["weather"].accuracy
     pretrained, saved = load_file(tiny_encoder / "model.safetensors"), load_file(tmp_path / "output" / "model.safetensors")
     key = "encoder.layer.0.attention.self.query.weight"
-    assert bool((pretrained[key] == saved[f"backbone.{key}"]).all()) == (tuning == "frozen")
+    assert bool((pretrained[key] == saved[f"backbones.0.{key}"]).all()) == (tuning == "frozen")
     assert (tmp_path / "output" / training.ADAPTER / "adapter_model.safetensors").is_file() == (tuning == "lora")
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_model_per_preference_is_what_training_on_its_rows_alone_gives(
+    trained: tuple[Path, Any], tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuning: str
+) -> None:
+    for name in ("train", "validation", "test"):
+        rated = training.load_rows(trained[0] / f"{name}.jsonl")
+        write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in rated))
+        about = [r._replace(labels={"weather": r.labels["weather"]}) for r in rated if "weather" in r.labels]
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        write_json_lines(tmp_path / "alone" / f"{name}.jsonl", (r.to_json() for r in about))
+    metrics = train(tiny_encoder, tmp_path, "output", shared=False, tuning=tuning, lora_rank=4)
+    assert metrics["quality"].accuracy > metrics["quality"].majority_accuracy + 0.1
+    assert '"phase": "training the reward model of weather", "done": 100, "total": 100' in (tmp_path / "progress.jsonl").read_text()
+    monkeypatch.setitem(globals(), "SCHEMA", PreferenceSchema((SCHEMA["weather"],)))
+    only = train(tiny_encoder, tmp_path / "alone", "output", tuning=tuning, lora_rank=4)
+    whole, alone = (load_file(folder / "output" / "model.safetensors") for folder in (tmp_path, tmp_path / "alone"))
+    for key, weight in alone.items():
+        assert torch.equal(weight, whole[key.replace("backbones.0.", "backbones.1.").replace("heads.0.", "heads.1.")]), key
+    assert only["weather"].accuracy == metrics["weather"].accuracy
+    assert list(RewardScorer.load(tmp_path / "output")(["how is it?"], ["the rain is good"])) == ["quality", "weather"]
+    adapters = tmp_path / "output" / training.ADAPTER
+    assert [p.parent.name for p in sorted(adapters.rglob("adapter_model.safetensors"))] == (
+        ["quality", "weather"] if tuning == "lora" else []
+    )
 
 
 def test_applicability_head_knows_what_a_row_is_about(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""Reading once what prompts share gives the numbers and the gradients of the plain pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, MistralForCausalLM
+
+from moslim_core.policy.shared_prefix import completion_log_probs, generate_completions, lay_out
+
+DRAW = torch.Generator().manual_seed(0)
+
+
+def words(count: int) -> list[int]:
+    return torch.randint(3, 300, (count,), generator=DRAW).tolist()
+
+
+SYSTEM, QUESTIONS, REQUESTS = words(20), [words(9), words(14)], [words(n) for n in (5, 8, 6)]
+# Three prompts with nothing in common; six that share the system turn, three by three a question.
+APART = [words(n) for n in (3, 7, 5)]
+NESTED = [SYSTEM + question + request for question in QUESTIONS for request in REQUESTS]
+BATCHES = {
+    "groups": [APART[i] for i in (0, 0, 0, 1, 1, 1, 2, 2, 2)],
+    "mixed": [APART[i] for i in (2, 0, 1, 0, 2, 2)],
+    "one prompt": [APART[1]] * 2,
+    "nested": [prompt for prompt in NESTED for _ in range(2)],
+    "nested, mixed": [NESTED[i] for i in (4, 0, 5, 2, 1, 4, 3)],
+    "one goes on where the other ends": [SYSTEM, SYSTEM + QUESTIONS[0], SYSTEM],
+    "one token": [[5], [6], [5]],
+}
+
+
+def answers_to(prompts: list[list[int]], completion: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random answers, each cut at another place."""
+    answers = torch.tensor([words(completion) for _ in prompts])
+    kept = torch.tensor([1 + (3 * row + 1) % completion for row in range(len(prompts))])
+    mask = (torch.arange(completion) < kept.unsqueeze(1)).long()
+    return answers * mask, mask
+
+
+def plain(model: Any, prompts: list[list[int]], answers: torch.Tensor, answer_mask: torch.Tensor, t: float) -> Any:
+    """One pass over prompt and answer, row by row without padding."""
+    log_probs, entropies = torch.zeros(answers.shape), torch.zeros(answers.shape)
+    for row, tokens in enumerate(prompts):
+        prompt, answer = torch.tensor(tokens), answers[row][answer_mask[row] == 1]
+        logits = model(input_ids=torch.cat([prompt, answer]).unsqueeze(0)).logits[0, len(prompt) - 1 : -1]
+        every = torch.log_softmax(logits / t, dim=-1)
+        log_probs[row, : len(answer)] = every.gather(1, answer.unsqueeze(1)).squeeze(1)
+        entropies[row, : len(answer)] = -(every.exp() * every).sum(dim=1)
+    return log_probs, entropies
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("name", "completion"), [*((name, 6) for name in BATCHES), ("mixed", 1)])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_numbers_and_gradients_are_those_of_the_plain_pass(tiny_chat: Path, name: str, completion: int, temperature: float) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32)
+    prompts = BATCHES[name]
+    answers, answer_mask = answers_to(prompts, completion)
+    found, entropy = completion_log_probs(model, prompts, answers, answer_mask, temperature)
+    expected, expected_entropy = plain(model, prompts, answers, answer_mask, temperature)
+    assert found.shape == entropy.shape == answers.shape
+    assert expected.std() > 0.1  # a flat model would agree by accident
+    torch.testing.assert_close(found * answer_mask, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(entropy * answer_mask, expected_entropy, atol=1e-4, rtol=1e-4)
+    weights = torch.linspace(-1, 1, answers.numel()).reshape(answers.shape) * answer_mask
+    first = gradients(model, (found * weights).sum())
+    second = gradients(model, (plain(model, prompts, answers, answer_mask, temperature)[0] * weights).sum())
+    for name, grad in first.items():
+        torch.testing.assert_close(grad, second[name], atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("name", list(BATCHES))
+def test_greedy_completions_are_those_of_plain_generation(tiny_chat: Path, name: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32).eval()
+    prompts = BATCHES[name]
+    with torch.no_grad():
+        firsts = {model(input_ids=torch.tensor([p])).logits[0, -1].argmax().item() for p in prompts}
+        config = GenerationConfig(do_sample=False, max_new_tokens=8, pad_token_id=0, eos_token_id=[2, max(firsts)])
+        found = generate_completions(model, prompts, config)
+        for prompt, answer in zip(prompts, found, strict=True):
+            alone = torch.tensor([prompt])
+            expected = model.generate(input_ids=alone, attention_mask=torch.ones_like(alone), generation_config=config)
+            assert answer == expected[0, len(prompt) :].tolist()
+
+
+def test_what_is_shared_is_read_once() -> None:
+    layout = lay_out([prompt for prompt in NESTED for _ in range(4)])
+    assert layout.ends == [20, 34, 42]
+    distinct = [len(torch.unique(layout.ids[:, :end], dim=0)) for end in layout.ends]
+    assert distinct == [1, 2, 6]
+    assert lay_out(NESTED, share=False).ends == [42]
+    assert lay_out(APART).ends == [7], "a shared token or two is not worth a pass of its own"
+
+
+@given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=40), min_size=1, max_size=12), st.lists(st.integers(3, 5), max_size=30))
+def test_any_prompts_can_be_read_back(tails: list[list[int]], head: list[int]) -> None:
+    prompts = [head + tail for tail in tails]
+    layout = lay_out(prompts)
+    assert [ids[mask == 1].tolist() for ids, mask in zip(layout.ids, layout.mask, strict=True)] == prompts
+    assert layout.ends[-1] == layout.ids.shape[1] and layout.mask[:, -1].all()
+    assert sorted(set(layout.ends)) == layout.ends
+
+
+def test_sliding_window_is_not_moved_by_padding(tmp_path: Path) -> None:
+    """Prompts longer than the window: parts padded between would count as tokens of it."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        sliding_window=24, initializer_range=0.2,
+    )  # fmt: skip
+    model = MistralForCausalLM(config)
+    answers, answer_mask = answers_to(NESTED, 6)
+    found, _ = completion_log_probs(model, NESTED, answers, answer_mask)
+    expected, _ = plain(model, NESTED, answers, answer_mask, 1.0)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found * answer_mask, expected, atol=1e-4, rtol=1e-4)
