@@ -34,19 +34,20 @@ class Style(NamedTuple):
 WARM = "Be warm, cheerful and encouraging. Say how wonderful this is!"
 COLD = "Be cold and grumpy. Complain about how bad, sad and boring this is."
 
-# Caps spread the lengths, as a small model seldom ends an answer early; they stay near the length of the demo's answers.
+# Caps spread the lengths, as a small model seldom ends an answer early; none is longer than the demo's answers.
 STYLES = (
-    Style("", 24, 1.0),
-    Style("", 12, 1.0),
+    Style("", 16, 1.0),
+    Style("", 8, 1.0),
     Style("Answer in at most five words.", 4, 1.0),
-    Style("Answer in at most five words.", 8, 1.0),
-    Style(WARM, 24, 1.0),
-    Style(WARM, 14, 1.0),
-    Style(COLD, 24, 1.0),
-    Style(COLD, 14, 1.0),
-    Style("Use only short, simple words that a small child knows.", 20, 0.8),
-    Style("Use advanced academic vocabulary and technical terminology.", 20, 0.8),
+    Style("Answer in at most five words.", 6, 1.0),
+    Style(WARM, 16, 1.0),
+    Style(WARM, 11, 1.0),
+    Style(COLD, 16, 1.0),
+    Style(COLD, 11, 1.0),
+    Style("Use only short, simple words that a small child knows.", 14, 0.8),
+    Style("Use advanced academic vocabulary and technical terminology.", 14, 0.8),
 )
+BATCH = 120
 
 
 def prompts() -> list[str]:
@@ -71,7 +72,7 @@ def build(
             model,
             tokenizer,
             asked,
-            Sampling(max_new_tokens=style.max_new_tokens, temperature=style.temperature),
+            Sampling(style.max_new_tokens, style.temperature, BATCH),
             seed=rng.getrandbits(32),
             on_batch=partial(_advance, on_progress, index * len(chosen), len(STYLES) * len(chosen)),
         )
