@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +23,8 @@ from rich.table import Table
 from flows.profile import override
 from flows.server import prefect_server
 from moslim_core.settings import Settings
-from tasks import reporting
-from tasks.launcher import memory_of
+from tasks import environment, reporting
+from tasks.launcher import guarded, memory_of
 
 if TYPE_CHECKING:
     from flows.align import StageName
@@ -101,12 +104,32 @@ class Bars:
 
 
 @contextlib.contextmanager
-def display(work_dir: Path) -> Iterator[PeakMemory]:
+def _head_start(settings: Settings) -> Iterator[None]:
+    """While the Prefect server starts, make what a new work directory lacks: the ledger's tables, a packaged model's folder."""
+    from tasks.stage import ledger_of
+
+    cache = environment.model_cache(settings.work_dir)
+    code = "import sys; from pathlib import Path; from moslim_core.models import resolve; resolve(sys.argv[1], Path(sys.argv[2]))"
+    # What goes wrong here is told by the stage that needs it; that stage also waits if it comes too early.
+    subprocess.Popen(
+        guarded([sys.executable, "-c", code, settings.model.base, str(cache)]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(ledger_of, settings.work_dir)
+        yield
+    opening.result()
+
+
+@contextlib.contextmanager
+def display(settings: Settings) -> Iterator[PeakMemory]:
     """A Prefect server and bars for a flow that runs inside. A stage that dies ends the command with code 1."""
     # The bars speak to the person here; Prefect's log goes to its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     bars = Bars(Console(stderr=True))
-    with PeakMemory() as memory, prefect_server(work_dir):
+    with contextlib.ExitStack() as stack:
+        memory = stack.enter_context(PeakMemory())
+        with _head_start(settings):
+            stack.enter_context(prefect_server(settings.work_dir))
         reporting.listener = bars
         try:
             with bars.bars:
@@ -121,7 +144,7 @@ def display(work_dir: Path) -> Iterator[PeakMemory]:
 def run_with_display(settings: Settings, until: StageName, profile: str) -> None:
     """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
     started = time.monotonic()
-    with display(settings.work_dir) as memory:
+    with display(settings) as memory:
         from flows.align import align
 
         pipeline = align(settings, until)
@@ -180,7 +203,7 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
     for value in values:
         override(settings, [f"{key}={value}"])
     numbers, stage = parse_seeds(seeds), last_stage(key, until)
-    with display(settings.work_dir):
+    with display(settings):
         found = compare(settings, over, numbers, stage)
     comparison = found.comparison
     table = Table(title=f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval)", title_justify="left")

@@ -166,8 +166,9 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
             max_completion_length=policy.max_new_tokens,
             temperature=policy.temperature,
             learning_rate=policy.learning_rate,
-            # No warm-up: an adapter starts at zero, and the first rollouts are as good as any.
-            lr_scheduler_type="constant",
+            # Without a warm-up the first steps, whose size Adam can't judge yet, lead away from the base for good.
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=min(3, policy.steps // 5),
             beta=policy.beta,
             normalize_advantages=policy.normalise_advantages,
             # Examples come in the order of their stratified targets, each once: a resumed run meets the same ones.
