@@ -48,6 +48,7 @@ def prepare(work_dir: Path) -> Path:
         "PREFECT_LOCAL_STORAGE_PATH": work_dir / "prefect" / "storage",
         "HF_DATASETS_CACHE": work_dir / "cache" / "datasets",
         "MPLCONFIGDIR": work_dir / "cache" / "matplotlib",
+        "TORCHINDUCTOR_CACHE_DIR": work_dir / "cache" / "torch",
     }
     for name, value in {**QUIET, **{k: str(v) for k, v in places.items()}}.items():
         os.environ.setdefault(name, value)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from filelock import FileLock
 
-from tasks.references import ArtifactRef, intact_digest
+from tasks.references import ArtifactRef, digest_of, intact_digest
 
 EXPERIMENT = "moslim"
 STAGE, FINGERPRINT, DIGEST, KIND, OWNER = (
@@ -56,6 +57,7 @@ class Ledger:
         self._known: dict[str, dict[str, set[int]]] = {}
         home = work_dir / "mlflow"
         home.mkdir(parents=True, exist_ok=True)
+        self._copies = home / "copies"
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
         # Several processes that open a new SQLite store at once all fail: one makes it, the others wait.
         with FileLock(str(home / "init.lock")):
@@ -155,10 +157,40 @@ class Ledger:
         self.client.set_terminated(run_id, status)
 
     def download(self, uri: str) -> Path:
-        """A local folder with the artefact: the store's own where it is on this machine."""
-        import mlflow
+        """A local folder with the artefact of runs:/ or models:/: the store's own where it is on this machine, else one copy.
 
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
+        Outputs are never changed once a run is finished, so that one copy below the work directory serves every later call.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        place = self._place(uri)
+        if urlsplit(place).scheme in ("", "file"):
+            return Path(download_artifacts(artifact_uri=place))
+        copy = self._copies / digest_of(place)[:16]
+        self._copies.mkdir(exist_ok=True)
+        with FileLock(f"{copy}.lock"):
+            if not copy.exists():
+                partial = copy.with_suffix(".partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                fetched = Path(download_artifacts(artifact_uri=place, tracking_uri=self.uri, dst_path=str(partial)))
+                fetched.rename(copy)
+                shutil.rmtree(partial, ignore_errors=True)
+        return copy
+
+    def _place(self, uri: str) -> str:
+        """Where the store keeps what runs:/RUN/PATH, models:/NAME@ALIAS or models:/NAME/VERSION names."""
+        scheme, _, rest = uri.partition(":/")
+        if scheme == "models":
+            name, _, alias = rest.partition("@")
+            if alias:
+                return self._place(self.client.get_model_version_by_alias(name, alias).source)
+            name, _, version = rest.partition("/")
+            return self._place(self.client.get_model_version(name, version).source) if version else uri
+        if scheme == "runs":
+            run_id, _, path = rest.partition("/")
+            return f"{self.client.get_run(run_id).info.artifact_uri}/{path}"
+        return uri
 
     def _search(self, where: str) -> list[Any]:
         return list(self.client.search_runs([self.experiment_id], where, order_by=["attributes.start_time DESC"]))

@@ -89,6 +89,8 @@ def _read(model: Any, layout: Layout) -> tuple[Any, torch.Tensor]:
     ids, mask = layout.ids, layout.mask
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     begin, read = 0, None
+    # As an index: a slice would make torch copy a frozen output layer once for every row.
+    last = torch.tensor([-1], device=ids.device)
     owner = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
     for end in layout.ends:
         distinct, part_of = torch.unique(torch.cat([mask[:, :end], ids[:, :end]], dim=1), dim=0, return_inverse=True)
@@ -105,7 +107,7 @@ def _read(model: Any, layout: Layout) -> tuple[Any, torch.Tensor]:
             position_ids=positions[row, begin:end],
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last,
         )
         begin, owner = end, part_of
     assert read is not None, "a prompt has at least one token"

@@ -21,9 +21,9 @@ Moslim = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The user's environment with an empty home and no server configured."""
+    """The user's environment with an empty home, which is also where temporary files go, and no server configured."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "HF_", "MOSLIM_"))}
-    return {**kept, "HOME": str(home), "COLUMNS": "200"}
+    return {**kept, "HOME": str(home), "TMPDIR": str(home), "COLUMNS": "200"}
 
 
 def command(*arguments: str) -> list[str]:

@@ -42,6 +42,7 @@ def test_run_leaves_report_summary_and_models(finished: Finished) -> None:
     summary = json.loads((latest / "summary.json").read_text())
     assert "<svg" in page and "length" in page
     assert (latest / "policy" / "moslim_policy.json").is_file()
+    assert (latest / "policy").resolve().is_relative_to(finished.work_dir.resolve())
     assert (latest / "reward_model" / "model.safetensors").is_file()
     assert "<html" in (latest / "data_card.html").read_text()
     assert summary["wall_seconds"] > 0 and summary["peak_memory_gb"] > 0
