@@ -155,7 +155,11 @@ class PolicySettings(Section):
         default=2, ge=1, description="each prompt of a step is asked under so many targets: the same preferences at other levels"
     )
     group_size: int = Field(default=4, ge=2, description="answers per prompt and targets")
-    micro_batch: int = Field(default=16, ge=1, description="answers per forward and backward pass")
+    relabel: bool = Field(
+        default=False,
+        description="each answer also counts under its prompt's other targets, weighted by how probable it is there; for short answers",
+    )
+    micro_batch: int = Field(default=16, ge=1, description="answers (with relabel: answers under targets) per pass")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
     temperature: float = Field(default=1.0, gt=0, description="sampling temperature of rollouts")

@@ -181,15 +181,15 @@ class Ledger:
     def _place(self, uri: str) -> str:
         """Where the store keeps what runs:/RUN/PATH, models:/NAME@ALIAS or models:/NAME/VERSION names."""
         scheme, _, rest = uri.partition(":/")
-        if scheme == "models":
-            name, _, alias = rest.partition("@")
-            if alias:
-                return self._place(self.client.get_model_version_by_alias(name, alias).source)
-            name, _, version = rest.partition("/")
-            return self._place(self.client.get_model_version(name, version).source) if version else uri
         if scheme == "runs":
             run_id, _, path = rest.partition("/")
             return f"{self.client.get_run(run_id).info.artifact_uri}/{path}"
+        if scheme == "models":
+            name, _, alias = rest.partition("@")
+            name, _, version = name.partition("/")
+            if alias or version:
+                found = self.client.get_model_version_by_alias(name, alias) if alias else self.client.get_model_version(name, version)
+                return self._place(str(found.source))
         return uri
 
     def _search(self, where: str) -> list[Any]:

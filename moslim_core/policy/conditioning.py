@@ -23,7 +23,8 @@ def training_examples(
     """steps x prompts_per_step x targets_per_prompt examples, every prompt equally often, those of one prompt together.
 
     Columns: `prompt` (the conversation with the instruction, for the policy), `question` (the plain conversation, all that the
-    reward model sees), `targets` (JSON: a table column can't hold mappings with different keys), `group` (a running number).
+    reward model sees), `targets` (JSON: a table column can't hold mappings with different keys), `group` (a running number), `family`
+    (one for all targets that a prompt is asked under at once).
     """
     rng = random.Random(seed)
     held_out = held_out_combinations(schema, settings, seed)
@@ -41,6 +42,7 @@ def training_examples(
                     "question": plain_text(prompt),
                     "targets": dump_targets(targets),
                     "group": len(examples),
+                    "family": len(examples) // settings.targets_per_prompt,
                 }
             )
     return examples

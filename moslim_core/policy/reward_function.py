@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from moslim_core.policy.conditioning import load_targets
+from moslim_core.policy.relabelling import Pairs
+from moslim_core.preferences import Targets
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.metrics import expected_level
 from moslim_core.reward.scorer import RewardScorer
@@ -28,6 +31,9 @@ class PolicyReward:
     def __init__(self, scorer: RewardScorer, mapping: RewardMapping) -> None:
         self.scorer, self.mapping = scorer, mapping
         self.started = self.finished = 0.0
+        # Of the last call: {preference: (n, K)} probabilities, and what each row asked for.
+        self.probabilities: dict[str, np.ndarray] = {}
+        self.wanted: list[Targets] = []
 
     def __call__(
         self,
@@ -42,8 +48,8 @@ class PolicyReward:
         self.started = time.monotonic()
         texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
         schema = self.scorer.schema
-        wanted = [load_targets(t, schema) for t in targets]
-        probabilities = self.scorer(list(question), texts)
+        wanted = self.wanted = [load_targets(t, schema) for t in targets]
+        probabilities = self.probabilities = self.scorer(list(question), texts)
         try:
             mapped = self.mapping(probabilities, wanted)
         except ValueError as error:
@@ -63,6 +69,16 @@ class PolicyReward:
                     log_metric(f"expected_level/{name}/{level}", float(expected[rows].mean()))
         self.finished = time.monotonic()
         return mapped.rewards.tolist()
+
+    def under(self, pairs: Pairs) -> torch.Tensor:
+        """Rewards (n * t,) of the last call's answers under each request of their prompts; the mapping's statistics stay."""
+        answers = pairs.answers.numpy()
+        mapped = self.mapping(
+            {name: p[answers] for name, p in self.probabilities.items()},
+            [self.wanted[row] for row in pairs.requests.tolist()],
+            measure=False,
+        )
+        return torch.from_numpy(mapped.rewards)
 
 
 def zero_variance(values: np.ndarray, group: np.ndarray) -> float:

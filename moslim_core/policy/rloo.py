@@ -23,6 +23,7 @@ from moslim_core.data.rows import read_json_lines
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
 from moslim_core.policy.generation import Sampling, generate
+from moslim_core.policy.relabelling import Pairs, advantages, pair, weights
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.shared_prefix import completion_log_probs, generate_completions
 from moslim_core.progress import Progress
@@ -44,11 +45,12 @@ METRICS = {
     "loss": "loss",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
+    "own_weight": "own_weight",
 }
 
 
 class SharedPrefixRLOOTrainer(RLOOTrainer):
-    """TRL's RLOO with what prompts share computed once (`shared_prefix`): the same numbers for less work.
+    """TRL's RLOO with what prompts share computed once (`shared_prefix`), and with `relabel` each answer under its prompt's requests.
 
     Where one update of one batch follows on its answers, the pass that says how probable they are is also the update's: the policy
     is the same, so TRL's second pass would give the same numbers.
@@ -57,17 +59,63 @@ class SharedPrefixRLOOTrainer(RLOOTrainer):
     # The pass over the answers at hand, with its graph: (log-probabilities, entropies).
     at_hand: tuple[torch.Tensor, torch.Tensor | None] | None = None
     wanted = False
+    pairs: Pairs | None = None
+
+    def __init__(self, reward: PolicyReward, relabel: bool, **options: Any) -> None:
+        super().__init__(reward_funcs=cast(Any, reward), **options)
+        self.reward, self.relabel = reward, relabel
+        # Log-probabilities of the answers at hand: the policy's, then the reference's.
+        self.passes: list[torch.Tensor] = []
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         args = cast(RLOOConfig, self.args)
         once = self.num_iterations == args.steps_per_generation == self.accelerator.num_processes == 1
         self.wanted, self.at_hand = once and torch.is_grad_enabled(), None
+        self.pairs, self.passes = pair(inputs) if self.relabel else None, []
         scored = super()._generate_and_score_completions(inputs)
+        if self.pairs is not None:
+            scored = self._relabelled(scored, self.pairs)
+            self.pairs = None
         if self.at_hand is not None:
             # With the other tensors of the batch, so that they are shuffled alike.
             scored["log_probs"], scored["entropies"] = self.at_hand
             self.at_hand = None
         return scored
+
+    def _relabelled(self, scored: dict[str, Any], pairs: Pairs) -> dict[str, Any]:
+        """The batch with each answer under every request of its prompt. The KL term is that under its own request."""
+        policy, *reference = self.passes
+        mask = scored["completion_mask"]
+        batch = {
+            "prompt_ids": scored["prompt_ids"][pairs.requests],
+            "prompt_mask": scored["prompt_mask"][pairs.requests],
+            "completion_ids": scored["completion_ids"][pairs.answers],
+            "completion_mask": mask[pairs.answers],
+        }
+        if self.at_hand is not None:
+            log_probs = self.at_hand[0].detach()
+        else:
+            with torch.no_grad():
+                log_probs, _, _ = self._get_per_token_logps_and_entropies(
+                    self.model,
+                    torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                    torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+                    mask.shape[1],
+                    cast(RLOOConfig, self.args).per_device_train_batch_size,
+                )
+        batch["old_logps"] = (log_probs * batch["completion_mask"]).sum(dim=1)
+        rewards = self.reward.under(pairs).to(policy)
+        for log_probs in reference:
+            rewards = rewards - self.beta * ((policy - log_probs) * mask).sum(dim=1)[pairs.answers]
+        by_answer = batch["old_logps"].view(len(mask), -1)
+        weight, advantage = weights(by_answer), torch.empty_like(by_answer)
+        for family in pairs.families.unique():
+            rows = pairs.families == family
+            advantage[rows] = advantages(by_answer[rows], rewards.view_as(by_answer)[rows])
+        if self.normalize_advantages:
+            advantage = advantage / ((advantage**2 / weight.clamp(min=1e-6)).mean().sqrt() + 1e-4)
+        self._metrics["train"]["own_weight"].append(weight.flatten()[pairs.own].mean().item())
+        return {**batch, "advantages": advantage.flatten()}
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         if "log_probs" in inputs:
@@ -90,12 +138,15 @@ class SharedPrefixRLOOTrainer(RLOOTrainer):
         if self.wanted:
             # The first pass after the answers is the policy's, the next is the reference's.
             self.wanted = False
+            if self.pairs is not None:
+                input_ids, attention_mask = (self.pairs.combine(x, logits_to_keep) for x in (input_ids, attention_mask))
             with torch.enable_grad():
                 log_probs, entropies, _ = self._get_per_token_logps_and_entropies(
-                    model, input_ids, attention_mask, logits_to_keep, batch_size, True, **extra
+                    model, input_ids, attention_mask, logits_to_keep, len(input_ids), True, **extra
                 )
             self.at_hand = log_probs, entropies
-            return log_probs.detach(), None, None
+            self.passes.append(log_probs.detach()[slice(None) if self.pairs is None else self.pairs.own])
+            return self.passes[0], None, None
         # Wrapped models (DDP, FSDP) expect one forward per backward, and images are no part of what is shared.
         if self.accelerator.num_processes > 1 or any(v is not None and v is not False for v in extra.values()):
             return super()._get_per_token_logps_and_entropies(
@@ -115,6 +166,8 @@ class SharedPrefixRLOOTrainer(RLOOTrainer):
             )
         ]
         log_probs = torch.cat([log_probs for log_probs, _ in parts])
+        if not torch.is_grad_enabled():
+            self.passes.append(log_probs)
         return log_probs, torch.cat([cast(torch.Tensor, e) for _, e in parts]) if compute_entropy else None, None
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any]) -> list[list[int]]:
@@ -150,10 +203,12 @@ def train(settings: Settings, prompts: Path, reward_model: Path, cache: Path, ch
         _fit_reference(mapping, scorer, model, tokenizer, examples, settings)
 
     rollouts = policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
-    micro = max(d for d in range(1, min(policy.micro_batch, rollouts) + 1) if rollouts % d == 0)
+    most = max(1, policy.micro_batch // (policy.targets_per_prompt if policy.relabel else 1))
+    micro = max(d for d in range(1, min(most, rollouts) + 1) if rollouts % d == 0)
     trainer = SharedPrefixRLOOTrainer(
         model=model,
-        reward_funcs=cast(Any, reward),
+        reward=reward,
+        relabel=policy.relabel,
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(examples),
         peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM"),

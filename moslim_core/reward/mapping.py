@@ -185,11 +185,14 @@ class RewardMapping:
         self.schema, self.settings, self.gather = schema, settings, gather
         self.statistics = Statistics()
 
-    def __call__(self, probabilities: Mapping[str, Array], targets: Sequence[Targets]) -> Mapped:
-        """Rewards for probabilities {preference: (n, K)} and n targets. Raises ValueError on a probability that is not finite."""
+    def __call__(self, probabilities: Mapping[str, Array], targets: Sequence[Targets], measure: bool = True) -> Mapped:
+        """Rewards for probabilities {preference: (n, K)} and n targets. Raises ValueError on a probability that is not finite.
+
+        With `measure` off, statistics over batches stay as they are.
+        """
         levels = self._levels(targets)
         utilities = self._utilities(probabilities, levels)
-        if self.settings.standardisation in ("batch", "running"):
+        if measure and self.settings.standardisation in ("batch", "running"):
             latest = self._measure(utilities, levels)
             if self.settings.standardisation == "batch":
                 self.statistics = latest

@@ -25,6 +25,7 @@ PROMPTS = [
 def test_examples() -> None:
     examples = training_examples(PROMPTS, SCHEMA, SETTINGS, seed=1)
     assert [e["group"] for e in examples] == list(range(120))
+    assert [e["family"] for e in examples] == [i // 2 for i in range(120)]
     used = Counter(e["question"] for e in examples)
     assert len(used) == 7
     assert max(used.values()) - min(used.values()) <= 2

@@ -165,8 +165,10 @@ def test_resumed_run_ends_with_the_same_adapter(trained: tuple[Path, Settings, i
         assert {k: v for k, v in values.items() if k not in timed} == {k: v for k, v in before[step].items() if k not in timed}
 
 
-def test_one_pass_for_answers_and_update_changes_nothing(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("relabel", [False, True])
+def test_one_pass_for_answers_and_update_changes_nothing(relabel: bool, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
     """One micro batch takes the update's log-probabilities from the rollout; two of them compute anew."""
+    rows = PROMPTS * GROUP * (PROMPTS if relabel else 1)
     passes = []
     shared = rloo.completion_log_probs
 
@@ -175,16 +177,22 @@ def test_one_pass_for_answers_and_update_changes_nothing(tiny_chat: Path, reward
         return shared(*args, **kwargs)
 
     adapters = {}
-    for micro in (PROMPTS * GROUP, PROMPTS * GROUP // 2):
+    for micro in (rows, rows // 2):
         folder = tmp_path / str(micro)
         folder.mkdir()
         passes.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rloo, "completion_log_probs", counted)
-            train(folder, tiny_chat, reward_folder, "output", {"standardisation": "none"}, micro_batch=micro)
-        # Policy and reference; or those in two parts, and two parts of the update.
-        assert passes == ([True, False] if micro == PROMPTS * GROUP else [False] * 4 + [True] * 2) * STEPS
-        assert metrics(folder, "output")[1]["kl"] == pytest.approx(0, abs=1e-6)
+            train(folder, tiny_chat, reward_folder, "output", {"standardisation": "running"}, micro_batch=micro, relabel=relabel)
+        # Policy and reference; or those in two parts, those under all requests in four, and two parts of the update.
+        apart = [False] * (8 if relabel else 4) + [True] * 2
+        assert passes == ([True, False] if micro == rows else apart) * STEPS
+        found = metrics(folder, "output")
+        assert found[1]["kl"] == pytest.approx(0, abs=1e-6)
+        if relabel:
+            assert all(1 <= values["own_weight"] <= PROMPTS for values in found.values())
+            # Answers count for what they are asked, not twice for the statistics.
+            assert sum(row[-1] for row in PolicyCard.load(folder / "output").mapping_state["pooled"]) <= STEPS * PROMPTS * GROUP * 2
         adapters[micro] = load_file(folder / "output" / "adapter_model.safetensors")
     first, second = adapters.values()
     assert all(torch.allclose(first[k], second[k], atol=2e-4) for k in first)

@@ -1,0 +1,62 @@
+"""Every answer counts under every request that was made of its prompt (ours).
+
+The reward model never sees the request, so that one pass tells how good an answer is for each of them. An answer drawn under one
+request is taken as drawn from the mixture of all, and weighs pi(answer | request) / mixture(answer) under each: multiple importance
+sampling with the balance heuristic (Veach & Guibas 1995). While the policy hardly heeds requests, every answer counts for all, and
+what would move all of them alike cancels out; once it tells them apart, each answer counts for its own, as in plain RLOO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Pairs(NamedTuple):
+    """n answers, each under the t requests of its prompt, as rows of a batch of answers: answer-major, (n * t,)."""
+
+    answers: Tensor
+    # A row of the batch that was asked under the request.
+    requests: Tensor
+    # (n,): where an answer meets the request that it was drawn under.
+    own: Tensor
+    families: Tensor
+
+    def combine(self, values: Tensor, width: int) -> Tensor:
+        """(n, p + width) tokens or masks of prompts and answers -> (n * t, p + width)."""
+        return torch.cat([values[self.requests, :-width], values[self.answers, -width:]], dim=1)
+
+
+def pair(rows: Sequence[Mapping[str, Any]]) -> Pairs:
+    """Pairs of a batch whose rows name their `group` (one prompt under one request) and `family` (one prompt under all its requests).
+
+    Raises ValueError where families differ in their number of requests.
+    """
+    requests: dict[int, dict[int, int]] = {}
+    for index, row in enumerate(rows):
+        requests.setdefault(row["family"], {}).setdefault(row["group"], index)
+    if len({len(groups) for groups in requests.values()}) != 1:
+        raise ValueError("a batch must hold all requests of its prompts, as many for each")
+    found = [(i, r, row["group"] == g) for i, row in enumerate(rows) for g, r in requests[row["family"]].items()]
+    answers, asked, own = (torch.tensor(column) for column in zip(*found, strict=True))
+    return Pairs(answers, asked, own.nonzero().flatten(), torch.tensor([row["family"] for row in rows]))
+
+
+def weights(log_probs: Tensor) -> Tensor:
+    """pi(a | t) / mean_s pi(a | s), in [0, t], of sequence log-probabilities (a, t) under as many answers to each request."""
+    return torch.softmax(log_probs, dim=1) * log_probs.shape[1]
+
+
+def advantages(log_probs: Tensor, rewards: Tensor) -> Tensor:
+    """Weighted advantages (a, t) of one prompt's answers under its requests; rewards (a, t) in the same order.
+
+    The baseline is the weighted mean over the other answers. Where the policy tells requests apart for certain, that is the
+    leave-one-out baseline over the answers to the same request.
+    """
+    weight = weights(log_probs)
+    others = weight.sum(dim=0) - weight
+    baseline = ((weight * rewards).sum(dim=0) - weight * rewards) / others.clamp(min=1e-6)
+    return torch.where(others > 1e-6, weight * (rewards - baseline), 0.0)
