@@ -27,7 +27,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=3, kind="policy", section=_section)
+STAGE = Stage("train_policy", version=4, kind="policy", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:
