@@ -28,7 +28,7 @@ STAGES = {
 }
 
 
-STAGE = Stage("report", version=3, kind="report", section=Settings.content)
+STAGE = Stage("report", version=4, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
