@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from typing import Any
 
 import numpy as np
@@ -294,3 +295,59 @@ def test_inside_a_group_the_ordinal_reward_follows_closeness(target: int, surene
                 assert rewards[a] > rewards[b]
             elif distance[a] == distance[b]:
                 assert rewards[a] == pytest.approx(rewards[b])
+
+
+@settings(max_examples=200)
+@given(batches(), st.sampled_from(["ordinal", "target_probability"]))
+def test_bounded_utilities_give_rewards_between_0_and_1(batch: Any, utility: Any) -> None:
+    p, targets = batch
+    rewards = mapping(WIDE, utility=utility, standardisation="none", aggregation="active_mean")(p, targets).rewards
+    assert rewards.min() >= -1e-9 and rewards.max() <= 1 + 1e-9
+
+
+@settings(max_examples=200)
+@given(batches(), st.data())
+def test_mass_moved_towards_the_target_never_lowers_the_ordinal_reward(batch: Any, data: st.DataObject) -> None:
+    p, targets = batch
+    row = data.draw(st.integers(0, len(targets) - 1))
+    if not targets[row]:
+        return
+    name = data.draw(st.sampled_from(sorted(targets[row])))
+    level, target = data.draw(st.integers(1, WIDE[name].k)), targets[row][name]
+    nearer = level + np.sign(target - level)
+    moved = {n: of.copy() for n, of in p.items()}
+    mass = data.draw(st.floats(0, 1)) * p[name][row, level - 1]
+    moved[name][row, level - 1] -= mass
+    moved[name][row, nearer - 1] += mass
+    make = mapping(WIDE, standardisation="none")
+    gain = make(moved, targets).rewards - make(p, targets).rewards
+    # One level nearer, of K - 1, with the weight that one of the requested preferences has.
+    assert gain[row] == pytest.approx(mass * (level != target) / (WIDE[name].k - 1) / len(targets[row]), abs=1e-9)
+    assert not np.delete(gain, row).any()
+
+
+@settings(max_examples=200)
+@given(batches(), st.sampled_from(sorted(UTILITIES)), st.sampled_from(["none", "batch", "running"]), st.sampled_from(sorted(AGGREGATIONS)))
+def test_what_is_not_requested_changes_nothing(batch: Any, utility: Any, standardisation: Any, aggregation: Any) -> None:
+    p, targets = batch
+    other = {n: of.copy() for n, of in p.items()}
+    for row, asked_for in enumerate(targets):
+        for name in set(WIDE.names) - set(asked_for):
+            other[name][row] = np.roll(other[name][row], 1)
+    first, second = (mapping(WIDE, utility=utility, standardisation=standardisation, aggregation=aggregation) for _ in range(2))
+    np.testing.assert_array_equal(first(p, targets).rewards, second(other, targets).rewards)
+
+
+@settings(max_examples=200)
+@given(batches(), st.sampled_from(sorted(UTILITIES)), st.sampled_from(sorted(AGGREGATIONS)), st.randoms(use_true_random=False))
+def test_rewards_depend_on_neither_order_nor_batches(batch: Any, utility: Any, aggregation: Any, rng: random.Random) -> None:
+    p, targets = batch
+    order = rng.sample(range(len(targets)), len(targets))
+    mixed = {n: of[order] for n, of in p.items()}
+    for standardisation in ("none", "batch"):
+        make = mapping(WIDE, utility=utility, standardisation=standardisation, aggregation=aggregation)
+        whole = make(p, targets).rewards
+        np.testing.assert_allclose(make(mixed, [targets[i] for i in order]).rewards, whole[order], atol=1e-6)
+        # Under statistics that are settled, rows may come one by one.
+        alone = [make({n: of[[i]] for n, of in p.items()}, [targets[i]], measure=False).rewards for i in range(len(targets))]
+        np.testing.assert_allclose(np.concatenate(alone), make(p, targets, measure=False).rewards, atol=1e-9)
