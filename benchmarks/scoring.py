@@ -26,7 +26,7 @@ from moslim_core.reward.model import create, encode
 from moslim_core.reward.scorer import RewardScorer
 
 ROUNDS = 5
-ROWS = 1200
+ROWS = 600
 NAIVE_BATCH = 32
 LONG = 200_000
 
