@@ -50,13 +50,12 @@ def weights(log_probs: Tensor) -> Tensor:
     return torch.softmax(log_probs, dim=1) * log_probs.shape[1]
 
 
-def advantages(log_probs: Tensor, rewards: Tensor) -> Tensor:
-    """Weighted advantages (a, t) of one prompt's answers under its requests; rewards (a, t) in the same order.
+def advantages(weight: Tensor, rewards: Tensor) -> Tensor:
+    """Weighted advantages (a, t) of one prompt's answers under its requests, of their weights and rewards, each (a, t).
 
     The baseline is the weighted mean over the other answers. Where the policy tells requests apart for certain, that is the
     leave-one-out baseline over the answers to the same request.
     """
-    weight = weights(log_probs)
     others = weight.sum(dim=0) - weight
     baseline = ((weight * rewards).sum(dim=0) - weight * rewards) / others.clamp(min=1e-6)
     return torch.where(others > 1e-6, weight * (rewards - baseline), 0.0)

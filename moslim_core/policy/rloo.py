@@ -107,11 +107,11 @@ class SharedPrefixRLOOTrainer(RLOOTrainer):
         rewards = self.reward.under(pairs).to(policy)
         for log_probs in reference:
             rewards = rewards - self.beta * ((policy - log_probs) * mask).sum(dim=1)[pairs.answers]
-        by_answer = batch["old_logps"].view(len(mask), -1)
-        weight, advantage = weights(by_answer), torch.empty_like(by_answer)
+        weight = weights(batch["old_logps"].view(len(mask), -1))
+        rewards, advantage = rewards.view_as(weight), torch.empty_like(weight)
         for family in pairs.families.unique():
             rows = pairs.families == family
-            advantage[rows] = advantages(by_answer[rows], rewards.view_as(by_answer)[rows])
+            advantage[rows] = advantages(weight[rows], rewards[rows])
         if self.normalize_advantages:
             advantage = advantage / ((advantage**2 / weight.clamp(min=1e-6)).mean().sqrt() + 1e-4)
         self._metrics["train"]["own_weight"].append(weight.flatten()[pairs.own].mean().item())

@@ -30,7 +30,7 @@ def test_requests_that_change_nothing_share_all_answers() -> None:
     assert torch.equal(weights(log_probs), torch.ones(4, 2))
     # The baseline is the mean of the other three.
     expected = torch.tensor([[1 - 1 / 3, 0 - 2 / 3], [0, 0], [0 - 2 / 3, 1 - 1 / 3], [0, 0]])
-    assert torch.allclose(advantages(log_probs, rewards), expected, atol=1e-6)
+    assert torch.allclose(advantages(weights(log_probs), rewards), expected, atol=1e-6)
 
 
 def test_requests_told_apart_are_plain_leave_one_out() -> None:
@@ -38,12 +38,12 @@ def test_requests_told_apart_are_plain_leave_one_out() -> None:
     rewards = torch.tensor([[1.0, 9.0], [0.25, 9.0], [9.0, 0.5], [9.0, 0.75]])
     # Twice the advantage, on half of the pairs: the mean over pairs is that of RLOO over answers.
     expected = torch.tensor([[1.5, 0], [-1.5, 0], [0, -0.5], [0, 0.5]])
-    assert torch.allclose(advantages(log_probs, rewards), expected, atol=1e-5)
+    assert torch.allclose(advantages(weights(log_probs), rewards), expected, atol=1e-5)
 
 
 def test_answer_that_is_alone_under_a_request_says_nothing_there() -> None:
     log_probs = torch.tensor([[-1.0, -99.0], [-99.0, -1.0]])
-    assert torch.allclose(advantages(log_probs, torch.tensor([[1.0, 0.0], [0.0, 1.0]])), torch.zeros(2, 2))
+    assert torch.allclose(advantages(weights(log_probs), torch.tensor([[1.0, 0.0], [0.0, 1.0]])), torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.5])
@@ -61,7 +61,7 @@ def test_gradient_is_the_exact_one_with_less_noise(spread: float) -> None:
     for drawn in itertools.product(range(3), repeat=4):
         answers = torch.tensor(drawn)
         chances.append(float(p[asked, answers].prod()))
-        advantage = advantages(policy[:, answers].T, rewards[:, answers].T)
+        advantage = advantages(weights(policy[:, answers].T), rewards[:, answers].T)
         found["relabelled"].append((advantage.T[..., None] * score[:, answers]).mean(dim=1) / 2)
         own = rewards[asked, answers]
         plain = torch.zeros(2, 3, dtype=torch.float64)
