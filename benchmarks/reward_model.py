@@ -40,7 +40,13 @@ def settings_of(folder: Path) -> Settings:
         {
             "preferences": [{"name": name, "levels": [f"rated {rating}" for rating in LEVELS]} for name in NAMES],
             "data": {"source": "jsonl", "path": folder, "columns": {"labels": {name: {"levels": LEVELS} for name in NAMES}}},
-            "reward": {"backbone": "minilm-l6", "epochs": 1, "learning_rate": 1.5e-4, "batch_size": 32, "max_length": 192},
+            "reward": {
+                "backbone": "minilm-l6",
+                "epochs": 3,
+                "learning_rate": 1.5e-4,
+                "class_weights": "source_balanced",
+                "max_length": 192,
+            },
         }
     )
 

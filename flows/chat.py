@@ -10,23 +10,21 @@ import typer
 
 def talk(directory: Path, prefer: str, message: str | None, temperature: float, max_new_tokens: int | None, seed: int, cache: Path) -> None:
     """Answer `message`, or converse until end of input. In a conversation `/prefer NAME=LEVEL,...` changes what is asked for."""
-    from moslim_core.policy.artifact import PolicyCard, load_policy
-    from moslim_core.policy.generation import Sampling, generate
-    from moslim_core.preferences import condition
+    from moslim_core.policy.artifact import PolicyCard
+    from moslim_core.policy.steerable import SteerablePolicy
 
     # Checked before the model is loaded: a wrong level should not cost half a minute.
     targets = PolicyCard.load(directory).preferences.parse_targets(prefer)
-    model, tokenizer, card = load_policy(directory, cache)
-    sampling = Sampling(max_new_tokens or card.max_new_tokens, temperature)
+    policy = SteerablePolicy.from_pretrained(directory, cache)
 
-    def answer(messages: list[Any]) -> str:
-        asked = condition(messages, targets, card.preferences, card.placement)
-        return generate(model, tokenizer, [asked], sampling, seed)[0].text
+    def answer(messages: Any) -> str:
+        return policy.chat(messages, targets, temperature, max_new_tokens, seed)
 
     if message is not None:
-        typer.echo(answer([{"role": "user", "content": message}]))
+        typer.echo(answer(message))
         return
-    levels = "; ".join(f"{p.name} {p.floor}..{p.k}" for p in card.preferences.preferences)
+    schema = policy.card.preferences
+    levels = "; ".join(f"{p.name} {p.floor}..{p.k}" for p in schema.preferences)
     typer.echo(f"Preferences: {levels}. Change them with /prefer NAME=LEVEL,... ; end with Ctrl-D.", err=True)
     messages: list[dict[str, str]] = []
     while True:
@@ -35,7 +33,7 @@ def talk(directory: Path, prefer: str, message: str | None, temperature: float, 
         except EOFError:
             return
         if text.startswith("/prefer"):
-            targets = card.preferences.parse_targets(text.removeprefix("/prefer"))
+            targets = schema.parse_targets(text.removeprefix("/prefer"))
         elif text:
             messages.append({"role": "user", "content": text})
             messages.append({"role": "assistant", "content": answer(messages)})

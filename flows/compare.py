@@ -22,6 +22,8 @@ FIGURES = {
     "evaluate": ("/spearman", "/mae", "/span", "/truncated"),
 }
 OF = {"train_reward": "head/", "evaluate": "after/"}
+# The starting model under the same instructions and no RL: the row that every policy is measured against.
+PROMPT_ONLY, BEFORE = "prompt only", "before/"
 PAGE, RESULT = "compare.html", "compare.json"
 
 
@@ -73,11 +75,14 @@ def compare(settings: Settings, over: str, seeds: list[int], until: StageName = 
     run_id = ledger.open_comparison(fingerprint, f"compare {over}", {"over": over, "seeds": seeds, "until": until, **settings.content()})
     try:
         # Seed by seed, so that a comparison that is cut short has whole seeds.
-        runs = [_measured(value, seed, until, run_pipeline(variant, until, run_id)) for (value, seed), variant in variants.items()]
+        pipelines = {which: run_pipeline(variant, until, run_id) for which, variant in variants.items()}
     except BaseException as error:
         ledger.close(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    result = comparing.compare(key, sorted(runs, key=lambda run: values.index(run.variant)))
+    runs = [_measured(value, seed, until, pipelines[value, seed], OF[until]) for value in values for seed in seeds]
+    if until == "evaluate":
+        runs = [_measured(PROMPT_ONLY, seed, until, pipelines[values[0], seed], BEFORE) for seed in seeds] + runs
+    result = comparing.compare(key, runs)
     folder = settings.work_dir / "comparisons" / f"{key}-{fingerprint[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in ((RESULT, result.model_dump_json(indent=1)), (PAGE, render_comparison(result))):
@@ -91,12 +96,13 @@ def compare(settings: Settings, over: str, seeds: list[int], until: StageName = 
     return Compared(run_id=run_id, folder=folder, comparison=result)
 
 
-def _measured(value: str, seed: int, until: StageName, pipeline: Pipeline) -> Measured:
+def _measured(variant: str, seed: int, until: StageName, pipeline: Pipeline, of: str) -> Measured:
     outcomes = pipeline.outcomes
     figures = {
-        name.removeprefix(OF[until]): figure
+        name.removeprefix(of): figure
         for name, figure in outcomes[until].metrics.items()
-        if name.startswith(OF[until]) and name.endswith(FIGURES[until]) and name.count("/") == 2
+        if name.startswith(of) and name.endswith(FIGURES[until]) and name.count("/") <= 2
     }
-    work = sum(outcomes[stage].seconds for stage in STAGES[1 : STAGES.index(until) + 1])
-    return Measured(variant=value, seed=seed, figures=figures, seconds=work)
+    trained = () if of == BEFORE else STAGES[1 : STAGES.index(until) + 1]
+    work = sum(outcomes[stage].seconds for stage in trained)
+    return Measured(variant=variant, seed=seed, figures=figures, seconds=work)

@@ -209,6 +209,12 @@ def load_chat_tokenizer(name: str, cache: Path) -> Any:
     return tokenizer
 
 
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the tokenizer's, and those that the model's own generation settings name."""
+    named = model.generation_config.eos_token_id
+    return list(dict.fromkeys([tokenizer.eos_token_id, *(named if isinstance(named, list) else [] if named is None else [named])]))
+
+
 def load_config(name: str, cache: Path) -> Any:
     """The configuration of a model."""
     from transformers import AutoConfig

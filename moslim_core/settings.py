@@ -108,6 +108,12 @@ class RewardSettings(Section):
     epochs: float = Field(default=2.0, gt=0, description="passes over the rated rows")
     learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of the backbone (AdamW, linear decay)")
     head_learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of the heads, which start from nothing")
+    layer_decay: float = Field(default=0.85, gt=0, le=1, description="a backbone layer's learning rate, as a multiple of the next one's")
+    ranking_weight: float = Field(
+        default=0.3,
+        ge=0,
+        description="weight of the loss that puts answers of high levels above those of low ones, beside cross-entropy's 1",
+    )
     batch_size: int = Field(default=32, ge=1, description="rows per optimiser step")
     max_length: int = Field(default=192, ge=16, description="tokens of question and answer together; longer rows are cut")
     class_weights: Literal["none", "balanced", "source_balanced"] = Field(
@@ -140,12 +146,46 @@ class MappingSettings(Section):
     weights: dict[str, float] = Field(default_factory=dict, description="preference -> weight >= 0; default 1")
 
 
+class WarmStartSettings(Section):
+    """The supervised warm start: the rated answers themselves, each under the levels that it was rated with."""
+
+    epochs: float = Field(default=1.0, gt=0, description="passes over the rated rows")
+    learning_rate: float = Field(default=2e-4, gt=0, description="peak learning rate of its adapter (AdamW, linear decay)")
+    batch_size: int = Field(default=16, ge=1, description="rows per update")
+
+
+class GRPOSettings(Section):
+    """What GRPO alone needs."""
+
+    normalise: Literal["reward", "per_preference"] = Field(
+        default="reward", description="divide by a group's spread: the reward, or each preference's utility before they are summed"
+    )
+
+
+class PPOSettings(Section):
+    """What PPO alone needs. Its critic is a head on the policy's own last hidden state."""
+
+    discount: float = Field(default=1.0, gt=0, le=1, description="discount per token (gamma)")
+    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="generalised advantage estimation: 0 trusts the critic, 1 the reward")
+    value_weight: float = Field(default=0.5, ge=0, description="weight of the critic's loss")
+    value_clip: float = Field(
+        default=0.2, gt=0, description="furthest that a value may move within one batch of answers, in units of reward"
+    )
+    critic_learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of the critic's head")
+    kl_target: float | None = Field(
+        default=None, gt=0, description="nats per answer that beta is steered to; default: beta stays as it is given"
+    )
+
+
 class PolicySettings(Section):
     """Reinforcement learning of the one policy."""
 
-    optimiser: Literal["rloo"] = Field(default="rloo", description="policy optimiser")
+    optimiser: Literal["rloo", "grpo", "online_dpo", "ppo"] = Field(default="rloo", description="policy optimiser")
     prompts: Path | None = Field(default=None, description="JSON lines file or folder of prompts; default: the data's prompts")
     placement: Placement = Field(default="user_suffix", description="where the preference instruction stands")
+    warm_start: Literal["none", "conditioned_sft"] = Field(
+        default="none", description="conditioned_sft: first learn the rated answers under their own levels; needs a reward model of its own"
+    )
     steps: int = Field(default=100, ge=1, description="optimiser steps")
     max_minutes: float | None = Field(
         default=None, gt=0, description="training ends with the step in which these are over; default: no limit"
@@ -159,12 +199,21 @@ class PolicySettings(Section):
         default=False,
         description="each answer also counts under its prompt's other targets, weighted by how probable it is there; for short answers",
     )
+    epochs: int = Field(default=1, ge=1, description="updates per batch of answers, each with all of it (not online_dpo)")
+    clip: float = Field(default=0.2, gt=0, lt=1, description="furthest that a probability ratio counts from 1 (rloo, grpo, ppo)")
     micro_batch: int = Field(default=16, ge=1, description="answers (with relabel: answers under targets) per pass")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time per update")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
     temperature: float = Field(default=1.0, gt=0, description="sampling temperature of rollouts")
     learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of the adapter (AdamW)")
-    beta: float = Field(default=0.02, ge=0, description="weight of the sequence KL to the starting policy, in nats")
+    truncation_penalty: float = Field(default=0.0, ge=0, description="reward that an answer loses when it reaches max_new_tokens")
+    beta: float = Field(
+        default=0.02,
+        ge=0,
+        description="weight of the KL to the starting policy, in nats: per answer in the reward (rloo, ppo), per token in the loss (grpo); "
+        "online_dpo: DPO's beta, above 0",
+    )
     normalise_advantages: bool = Field(default=True, description="divide a step's advantages by their standard deviation")
     lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear maps of a layer")
     lora_layers: int | None = Field(default=None, ge=1, description="adapt only the last n layers; default: all")
@@ -172,6 +221,24 @@ class PolicySettings(Section):
     none_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of prompts that ask for no preference")
     held_out_fraction: float = Field(default=0.05, ge=0, le=0.25, description="share of level pairs kept from training")
     checkpoint_every: int = Field(default=5, ge=1, description="steps between checkpoints; the last two are kept")
+    sft: WarmStartSettings = Field(default_factory=WarmStartSettings, description="what the warm start alone needs")
+    grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="what GRPO alone needs")
+    ppo: PPOSettings = Field(default_factory=PPOSettings, description="what PPO alone needs")
+
+    @model_validator(mode="after")
+    def _fits_optimiser(self) -> PolicySettings:
+        if self.relabel and self.optimiser != "rloo":
+            raise ValueError(f"relabel=true is for rloo, not for {self.optimiser}: set relabel=false")
+        if self.optimiser == "online_dpo":
+            if self.group_size % 2:
+                raise ValueError(f"group_size={self.group_size}, but online_dpo compares answers in pairs: give an even number")
+            if self.epochs > 1:
+                raise ValueError(f"epochs={self.epochs}, but online_dpo updates once per batch of answers: set epochs=1")
+            if self.beta == 0:
+                raise ValueError("beta=0, but online_dpo's loss is flat there: give more, say 0.1")
+        if self.optimiser == "ppo" and self.gradient_checkpointing:
+            raise ValueError("gradient_checkpointing=true does not go with ppo, whose critic reads hidden states as they pass")
+        return self
 
 
 class EvaluationSettings(Section):

@@ -52,7 +52,9 @@ def work(job: Job) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for system in SYSTEMS:
         if system == "before":
-            model, tokenizer = models.load_chat_model(card.base, job.cache, settings.model.dtype, settings.model.device)
+            model, tokenizer = models.load_chat_model(
+                card.start(job.inputs["policy"]), job.cache, settings.model.dtype, settings.model.device
+            )
         else:
             model, tokenizer, _ = load_policy(job.inputs["policy"], job.cache, settings.model.dtype, settings.model.device)
         rows = answer(

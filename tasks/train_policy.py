@@ -27,16 +27,16 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=4, kind="policy", section=_section)
+STAGE = Stage("train_policy", version=5, kind="policy", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:
-    from moslim_core.policy import rloo
+    from moslim_core.policy import training
     from moslim_core.progress import Progress
 
-    rloo.train(
+    training.train(
         job.settings,
-        prompts=job.inputs["rows"] / "prompts.train.jsonl",
+        data=job.inputs["rows"],
         reward_model=job.inputs["reward_model"],
         cache=job.cache,
         checkpoints=job.checkpoints,

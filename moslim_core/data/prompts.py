@@ -14,7 +14,7 @@ from moslim_core.data import sources
 from moslim_core.data.rows import unit_hash, write_json_lines
 from moslim_core.data.splits import TEST, TRAIN, Splits
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, Targets, condition, longest_instruction
+from moslim_core.preferences import Message, Targets, chat_text, condition, longest_instruction, require_placement
 from moslim_core.settings import Settings
 
 BATCH_PROMPTS = 500
@@ -96,6 +96,7 @@ class _Fit:
     def __init__(self, settings: Settings, cache: Path, dropped: Counter[str]) -> None:
         self.settings, self.dropped = settings, dropped
         self.tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
+        require_placement(self.tokenizer, settings.preferences, settings.policy.placement)
         config = models.load_config(settings.model.base, cache)
         self.room = (getattr(config, "max_position_embeddings", None) or 10**9) - settings.policy.max_new_tokens
         self.instruction = longest_instruction(settings.preferences, lambda text: len(self._tokens([text], add_special_tokens=False)[0]))
@@ -109,12 +110,7 @@ class _Fit:
         policy, schema = self.settings.policy, self.settings.preferences
         waiting = iter(candidates)
         while batch := list(islice(waiting, BATCH_PROMPTS)):
-            plain = [
-                self.tokenizer.apply_chat_template(
-                    condition(c.prompt, Targets(), schema, policy.placement), tokenize=False, add_generation_prompt=True
-                )
-                for c in batch
-            ]
+            plain = [chat_text(self.tokenizer, condition(c.prompt, Targets(), schema, policy.placement)) for c in batch]
             for candidate, tokens in zip(batch, self._tokens(plain, add_special_tokens=False), strict=True):
                 length = len(tokens) + self.instruction
                 if length > self.room:

@@ -14,6 +14,8 @@ from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.settings import MappingSettings
 
 POLICY_FILE = "moslim_policy.json"
+# Folder in the policy's with a base of its own, where a warm start made one.
+BASE = "base"
 
 
 class PolicyCard(BaseModel):
@@ -32,6 +34,11 @@ class PolicyCard(BaseModel):
     def save(self, directory: Path) -> None:
         (directory / POLICY_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
+    def start(self, directory: Path) -> str:
+        """The model that the policy in `directory` was at RL step 0: a name, or the folder of a warm start."""
+        own = directory / BASE
+        return str(own) if self.base == BASE and own.is_dir() else self.base
+
     @classmethod
     def load(cls, directory: Path) -> PolicyCard:
         """Raises UserError if `directory` is no policy."""
@@ -46,6 +53,6 @@ def load_policy(directory: Path, cache: Path, dtype: DType = "auto", device: Dev
     from peft import PeftModel
 
     card = PolicyCard.load(directory)
-    base, tokenizer = models.load_chat_model(card.base, cache, dtype, device)
+    base, tokenizer = models.load_chat_model(card.start(directory), cache, dtype, device)
     policy = PeftModel.from_pretrained(base, str(directory)).merge_and_unload()
     return policy.eval(), tokenizer, card

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message
+from moslim_core.preferences import Message, chat_text
 
 LENGTH_STEP = 32
 
@@ -42,9 +42,10 @@ def generate(
     import torch
     from transformers import GenerationConfig
 
+    from moslim_core.models import end_tokens
     from moslim_core.policy.shared_prefix import generate_completions
 
-    texts = [tokenizer.apply_chat_template(list(c), tokenize=False, add_generation_prompt=True) for c in conversations]
+    texts = [chat_text(tokenizer, c) for c in conversations]
     prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     room = (getattr(model.config, "max_position_embeddings", None) or 10**9) - sampling.max_new_tokens
     for index, prompt in enumerate(prompts):
@@ -57,13 +58,8 @@ def generate(
     settings: dict[str, Any] = {"do_sample": sampling.temperature > 0}
     if sampling.temperature > 0:
         settings |= {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
-    config = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
-        **settings,
-    )
-    stops = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    stops = end_tokens(model, tokenizer)
+    config = GenerationConfig(max_new_tokens=sampling.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=stops, **settings)
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), sampling.batch_size):
         chosen = order[start : start + sampling.batch_size]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,19 @@ class PolicyReward:
 
     __name__ = "reward"
 
-    def __init__(self, scorer: RewardScorer, mapping: RewardMapping) -> None:
+    def __init__(
+        self, scorer: RewardScorer, mapping: RewardMapping, truncation_penalty: float = 0.0, end_tokens: Collection[int] = ()
+    ) -> None:
         self.scorer, self.mapping = scorer, mapping
-        self.started = self.finished = 0.0
-        # Of the last call: {preference: (n, K)} probabilities, and what each row asked for.
+        self.truncation_penalty, self.end_tokens = truncation_penalty, end_tokens
+        # When the first call since `seconds` was set to 0 began, and how long all of them took.
+        self.started = self.seconds = 0.0
+        # Of the last call: {preference: (n, K)} probabilities, what each row asked for, and what truncated rows lose, (n,).
         self.probabilities: dict[str, np.ndarray] = {}
         self.wanted: list[Targets] = []
+        self.penalties = np.zeros(0)
+        # Of the last call: standardised utilities {preference: (n,)}, NaN where not requested.
+        self.standardised: dict[str, np.ndarray] = {}
 
     def __call__(
         self,
@@ -41,11 +48,14 @@ class PolicyReward:
         question: Sequence[str],
         targets: Sequence[str],
         group: Sequence[int],
+        completion_ids: Sequence[Sequence[int]] = (),
         log_metric: Callable[[str, float], None] = lambda name, value: None,
         **_: Any,
     ) -> list[float]:
         """One reward per completion (text or one-message list). Raises RuntimeError naming the row where one is not finite."""
-        self.started = time.monotonic()
+        started = time.monotonic()
+        if not self.seconds:
+            self.started = started
         texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
         schema = self.scorer.schema
         wanted = self.wanted = [load_targets(t, schema) for t in targets]
@@ -54,6 +64,9 @@ class PolicyReward:
             mapped = self.mapping(probabilities, wanted)
         except ValueError as error:
             raise RuntimeError(f"no reward for a rollout of prompt {question[0]!r}...: {error}") from error
+        self.standardised = mapped.standardised
+        cut = np.array([bool(ids) and ids[-1] not in self.end_tokens for ids in completion_ids] or [False] * len(texts))
+        self.penalties = self.truncation_penalty * cut
         for preference in schema.preferences:
             name = preference.name
             utilities = mapped.utilities[name]
@@ -67,8 +80,8 @@ class PolicyReward:
                 rows = [i for i, t in enumerate(wanted) if t.get(name) == level]
                 if rows:
                     log_metric(f"expected_level/{name}/{level}", float(expected[rows].mean()))
-        self.finished = time.monotonic()
-        return mapped.rewards.tolist()
+        self.seconds += time.monotonic() - started
+        return (mapped.rewards - self.penalties).tolist()
 
     def under(self, pairs: Pairs) -> torch.Tensor:
         """Rewards (n * t,) of the last call's answers under each request of their prompts; the mapping's statistics stay."""
@@ -78,7 +91,25 @@ class PolicyReward:
             [self.wanted[row] for row in pairs.requests.tolist()],
             measure=False,
         )
-        return torch.from_numpy(mapped.rewards)
+        return torch.from_numpy(mapped.rewards - self.penalties[answers])
+
+    def parts(self) -> list[Callable[..., list[float | None]]]:
+        """One callable per preference: its standardised utility per completion, None where it is not requested.
+
+        For a trainer that normalises preferences one by one. The first scores; the others, called with the same rows right after
+        it, give what it found.
+        """
+
+        def part(name: str, scores: bool) -> Callable[..., list[float | None]]:
+            def call(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+                if scores:
+                    self(completions, **columns)
+                return [None if np.isnan(v) else float(v - lost) for v, lost in zip(self.standardised[name], self.penalties, strict=True)]
+
+            call.__name__ = name
+            return call
+
+        return [part(name, scores=index == 0) for index, name in enumerate(self.scorer.schema.names)]
 
 
 def zero_variance(values: np.ndarray, group: np.ndarray) -> float:

@@ -84,8 +84,8 @@ def _layout(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> La
     return Layout(layout.ids.to(model.device), layout.mask.to(model.device), layout.ends)
 
 
-def _read(model: Any, layout: Layout) -> tuple[Any, torch.Tensor]:
-    """(cache of keys and values for all n prompts, logits after each (n, 1, V))."""
+def _read(model: Any, layout: Layout, states: bool = False) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+    """(cache of keys and values for all n prompts, logits after each (n, 1, V), last hidden state there (n, 1, d) if asked for)."""
     ids, mask = layout.ids, layout.mask
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     begin, read = 0, None
@@ -108,11 +108,20 @@ def _read(model: Any, layout: Layout) -> tuple[Any, torch.Tensor]:
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=last,
+            output_hidden_states=states,
         )
         begin, owner = end, part_of
     assert read is not None, "a prompt has at least one token"
     read.past_key_values.batch_select_indices(owner)
-    return read.past_key_values, read.logits[owner]
+    return read.past_key_values, read.logits[owner], read.hidden_states[-1][owner, -1:] if states else None
+
+
+class Read(NamedTuple):
+    """Of completions (n, c): log-probabilities and entropies (n, c) in nats, and the hidden states (n, c, d) that chose each token."""
+
+    log_probs: torch.Tensor
+    entropies: torch.Tensor | None
+    states: torch.Tensor | None
 
 
 def completion_log_probs(
@@ -122,13 +131,14 @@ def completion_log_probs(
     completion_mask: torch.Tensor,
     temperature: float = 1.0,
     compute_entropy: bool = True,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(log-probabilities, entropies or None), each (n, c) in nats, of completions (n, c) after n prompts.
+    states: bool = False,
+) -> Read:
+    """What the model makes of completions (n, c) after n prompts.
 
     Positions where `completion_mask` is 0 hold no meaning. The model must keep a cache of keys and values.
     """
     layout = _layout(model, prompts, completion_ids.shape[1])
-    cache, logits = _read(model, layout)
+    cache, logits, hidden = _read(model, layout, states)
     if completion_ids.shape[1] > 1:
         lengths = layout.mask.sum(dim=1, keepdim=True)
         steps = torch.arange(completion_ids.shape[1] - 1, device=completion_ids.device)
@@ -138,15 +148,17 @@ def completion_log_probs(
             position_ids=lengths + steps,
             past_key_values=cache,
             use_cache=True,
+            output_hidden_states=states,
         )
         logits = torch.cat([logits, answer.logits], dim=1)
+        hidden = torch.cat([hidden, answer.hidden_states[-1]], dim=1) if hidden is not None else None
     logits = logits.float() if temperature == 1 else logits.float() / temperature
     log_probs = torch.log_softmax(logits, dim=-1)
     chosen = log_probs.gather(2, completion_ids.unsqueeze(-1)).squeeze(-1)
     if not compute_entropy:
-        return chosen, None
+        return Read(chosen, None, hidden)
     with torch.no_grad():
-        return chosen, -(log_probs.exp() * log_probs).sum(dim=-1)
+        return Read(chosen, -(log_probs.exp() * log_probs).sum(dim=-1), hidden)
 
 
 def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
@@ -160,7 +172,7 @@ def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: A
         ids, mask = layout.ids, layout.mask
     else:
         layout = _layout(model, heads, config.max_new_tokens)
-        cache, _ = _read(model, layout)
+        cache, _, _ = _read(model, layout)
         ids, mask = torch.cat([layout.ids, last], dim=1), torch.cat([layout.mask, torch.ones_like(last)], dim=1)
     output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=config)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]

@@ -3,11 +3,13 @@
 from moslim_core.preferences.prompting import (
     Message,
     Placement,
+    chat_text,
     condition,
     longest_instruction,
     neutralise,
     parse,
     render,
+    require_placement,
 )
 from moslim_core.preferences.schema import Preference, PreferenceSchema, RuleAnnotator, Targets
 from moslim_core.preferences.targets import TargetSampler, held_out_pairs, is_held_out
@@ -20,6 +22,7 @@ __all__ = [
     "RuleAnnotator",
     "TargetSampler",
     "Targets",
+    "chat_text",
     "condition",
     "held_out_pairs",
     "is_held_out",
@@ -27,4 +30,5 @@ __all__ = [
     "neutralise",
     "parse",
     "render",
+    "require_placement",
 ]

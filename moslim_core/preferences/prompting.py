@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
+
+from jinja2 import TemplateError
 
 from moslim_core.errors import UserError
 from moslim_core.preferences.schema import PreferenceSchema, Targets
@@ -122,3 +124,34 @@ def condition(
     else:
         clean[-1]["content"] += f"\n\n{instruction}"
     return clean
+
+
+def chat_text(tokenizer: Any, conversation: Sequence[Message]) -> str:
+    """A conversation as the model's chat template writes it, up to where the answer begins.
+
+    Raises UserError if the template refuses it: some know no system role, or want turns to alternate.
+    """
+    try:
+        return tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        roles = ", ".join(m["role"] for m in conversation)
+        raise UserError(
+            f"the model's chat template refuses a conversation of {roles}: {error}.\n"
+            "Leave system messages out, let user and assistant alternate, and set policy.placement=user_suffix."
+        ) from error
+
+
+def require_placement(tokenizer: Any, schema: PreferenceSchema, placement: Placement) -> None:
+    """Raises UserError if the model's chat template can't take an instruction where `placement` puts it, or leaves it out."""
+    preference = schema.preferences[0]
+    targets = schema.targets({preference.name: preference.requestable[-1]})
+    asked = condition([{"role": "user", "content": "?"}], targets, schema, placement)
+    try:
+        whole = render(targets, schema) in chat_text(tokenizer, asked)
+    except UserError:
+        whole = False
+    if not whole:
+        raise UserError(
+            f"policy.placement={placement}, but the model's chat template takes no instruction there.\n"
+            "Set policy.placement to user_suffix or user_prefix."
+        )

@@ -21,6 +21,9 @@ from moslim_core.reward.heads import HEADS, Head, HeadType
 # Key of the optional head that tells which preferences an answer is about; no preference can have this name.
 APPLICABILITY = "(applicability)"
 
+# Folder beside the model with the LoRA adapter that the merged weights hold.
+ADAPTER = "adapter"
+
 # Families whose first token is trained to stand for the text; other encoders are averaged, decoders give their last token.
 CLS_FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbert", "xlm-roberta")
 
@@ -28,7 +31,8 @@ CLS_FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbe
 class MultiHeadRewardConfig(PretrainedConfig):
     """The backbone's configuration, the preference schema, the pooling, and one head type and one scale per head.
 
-    `shared`: one backbone for all heads; off, one of the same kind for each (for comparison).
+    `shared`: one backbone for all heads; off, one of the same kind for each (for comparison). `adapter_of`: the model whose weights
+    the backbone has but for the adapter that lies beside it, if that is how it was trained.
     """
 
     model_type = "moslim_multi_head_reward"
@@ -43,6 +47,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         applicability: bool = False,
         scales: list[float] | None = None,
         shared: bool = True,
+        adapter_of: str | None = None,
         **kwargs: Any,
     ) -> None:
         self.backbone = backbone
@@ -53,6 +58,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         self.applicability = applicability
         self.scales = scales
         self.shared = shared
+        self.adapter_of = adapter_of
         super().__init__(**kwargs)
 
     def schema(self) -> PreferenceSchema:
@@ -98,6 +104,9 @@ class MultiHeadRewardModel(PreTrainedModel):
             )
             for backbone in self.backbones
         ]
+        if not torch.is_autocast_enabled(input_ids.device.type):
+            # A backbone that a policy shares may have another dtype than the heads.
+            pooled = [states.to(next(self.heads.parameters()).dtype) for states in pooled]
         of_head = pooled * (len(self.names) // len(pooled))
         outputs = {name: head(states).float() for name, head, states in zip(self.names, self.heads, of_head, strict=True)}
         if self.applicability is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,73 +13,21 @@ from safetensors.torch import load_file
 from moslim_core import models
 from moslim_core.adapters import adapter_config
 from moslim_core.checkpoints import MARKER
-from moslim_core.data.rows import write_json_lines
 from moslim_core.errors import UserError
-from moslim_core.policy import rloo
+from moslim_core.policy import rollouts, training
 from moslim_core.policy.artifact import PolicyCard, load_policy
+from moslim_core.policy.callbacks import TimeLimit
 from moslim_core.policy.conditioning import held_out_combinations
-from moslim_core.preferences import PreferenceSchema
-from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
-from moslim_core.reward.model import create
 from moslim_core.settings import Settings
-
-PREFERENCES = [{"name": "warmth", "levels": ["cold", "neutral", "warm"]}, {"name": "length", "levels": ["short", "long"]}]
-STEPS, PROMPTS, GROUP = 4, 2, 4
-
-
-@pytest.fixture(scope="module")
-def reward_folder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reward")
-    torch.manual_seed(0)
-    model, tokenizer = create(str(tiny_encoder), PreferenceSchema.model_validate(PREFERENCES), None, 32)
-    for head in model.heads:
-        head.linear.weight.data *= 20  # sure of itself, so that rewards differ
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def train(folder: Path, base: Path, reward: Path, output: str, mapping: dict[str, str], **policy: Any) -> Settings:
-    prompts = [[{"role": "user", "content": f"Rain number {i}?"}] for i in range(5)]
-    write_json_lines(folder / "prompts.jsonl", ({"prompt": p} for p in prompts))
-    common = {
-        "steps": STEPS,
-        "prompts_per_step": 1,
-        "targets_per_prompt": PROMPTS,
-        "group_size": GROUP,
-        "micro_batch": 3,  # taken down to the divisor 2 of the 8 rollouts
-        "max_new_tokens": 6,
-        "learning_rate": 0.01,
-        "lora_rank": 2,
-        "lora_layers": 1,
-        "held_out_fraction": 0.2,
-        "checkpoint_every": 2,
-    }
-    settings = Settings.model_validate(
-        {
-            "seed": 3,
-            "preferences": PREFERENCES,
-            "model": {"base": str(base), "dtype": "float32", "device": "cpu"},
-            "mapping": mapping,
-            "policy": common | policy,
-        }
-    )
-    progress = Progress(folder / f"{output}.jsonl")
-    rloo.train(settings, folder / "prompts.jsonl", reward, folder, folder / "checkpoints", folder / output, progress)
-    return settings
-
-
-def metrics(folder: Path, output: str) -> dict[int, dict[str, float]]:
-    events = [json.loads(line) for line in (folder / f"{output}.jsonl").read_text().splitlines()]
-    return {e["step"]: e["values"] for e in events if e["event"] == "metrics"}
+from tests.core.policy.runs import GROUP, PROMPTS, STEPS, metrics, train
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_chat: Path, reward_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings, int]:
     folder = tmp_path_factory.mktemp("policy")
     calls = 0
-    shared = rloo.completion_log_probs
+    shared = rollouts.completion_log_probs
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
@@ -88,7 +35,7 @@ def trained(tiny_chat: Path, reward_folder: Path, tmp_path_factory: pytest.TempP
         return shared(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rloo, "completion_log_probs", counted)
+        patch.setattr(rollouts, "completion_log_probs", counted)
         settings = train(folder, tiny_chat, reward_folder, "output", {"standardisation": "running"})
     return folder, settings, calls
 
@@ -170,7 +117,7 @@ def test_one_pass_for_answers_and_update_changes_nothing(relabel: bool, tiny_cha
     """One micro batch takes the update's log-probabilities from the rollout; two of them compute anew."""
     rows = PROMPTS * GROUP * (PROMPTS if relabel else 1)
     passes = []
-    shared = rloo.completion_log_probs
+    shared = rollouts.completion_log_probs
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         passes.append(torch.is_grad_enabled())
@@ -182,7 +129,7 @@ def test_one_pass_for_answers_and_update_changes_nothing(relabel: bool, tiny_cha
         folder.mkdir()
         passes.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rloo, "completion_log_probs", counted)
+            patch.setattr(rollouts, "completion_log_probs", counted)
             train(folder, tiny_chat, reward_folder, "output", {"standardisation": "running"}, micro_batch=micro, relabel=relabel)
         # Policy and reference; or those in two parts, those under all requests in four, and two parts of the update.
         apart = [False] * (8 if relabel else 4) + [True] * 2
@@ -201,7 +148,7 @@ def test_one_pass_for_answers_and_update_changes_nothing(relabel: bool, tiny_cha
 def test_time_limit_ends_training_and_counts_what_was_spent_before(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
     train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, max_minutes=1e-6)
     assert PolicyCard.load(tmp_path / "output").steps == 1 == len(metrics(tmp_path, "output"))
-    spent = rloo.TimeLimit(10.0, spent=599.0)
+    spent = TimeLimit(10.0, spent=599.0)
     assert 599 <= spent.seconds() < 600
 
 
@@ -211,8 +158,8 @@ def test_reference_statistics_are_measured_before_the_first_step(tiny_chat: Path
     rows = {name: rows for name, _, _, rows in card.mapping_state["pooled"]}
     # 128 rollouts of the starting policy, each asking for at least one of the two preferences.
     assert set(rows) == {"warmth", "length"}
-    assert all(0 < n <= rloo.REFERENCE_ROLLOUTS for n in rows.values())
-    assert sum(rows.values()) >= rloo.REFERENCE_ROLLOUTS
+    assert all(0 < n <= training.REFERENCE_ROLLOUTS for n in rows.values())
+    assert sum(rows.values()) >= training.REFERENCE_ROLLOUTS
 
 
 def test_adapter_covers_the_last_layers_or_all(tiny_chat: Path) -> None:

@@ -67,12 +67,16 @@ def test_numbers_and_gradients_are_those_of_the_plain_pass(tiny_chat: Path, name
     model = AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32)
     prompts = BATCHES[name]
     answers, answer_mask = answers_to(prompts, completion)
-    found, entropy = completion_log_probs(model, prompts, answers, answer_mask, temperature)
+    found, entropy, states = completion_log_probs(model, prompts, answers, answer_mask, temperature, states=True)
     expected, expected_entropy = plain(model, prompts, answers, answer_mask, temperature)
     assert found.shape == entropy.shape == answers.shape
     assert expected.std() > 0.1  # a flat model would agree by accident
     torch.testing.assert_close(found * answer_mask, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(entropy * answer_mask, expected_entropy, atol=1e-4, rtol=1e-4)
+    # The states are those that the output layer reads.
+    logits = model.get_output_embeddings()(states)
+    again = (logits / temperature).log_softmax(-1).gather(2, answers.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(again * answer_mask, found * answer_mask, atol=1e-5, rtol=1e-5)
     weights = torch.linspace(-1, 1, answers.numel()).reshape(answers.shape) * answer_mask
     first = gradients(model, (found * weights).sum())
     second = gradients(model, (plain(model, prompts, answers, answer_mask, temperature)[0] * weights).sum())
@@ -121,7 +125,7 @@ def test_sliding_window_is_not_moved_by_padding(tmp_path: Path) -> None:
     )  # fmt: skip
     model = MistralForCausalLM(config)
     answers, answer_mask = answers_to(NESTED, 6)
-    found, _ = completion_log_probs(model, NESTED, answers, answer_mask)
+    found, _, _ = completion_log_probs(model, NESTED, answers, answer_mask)
     expected, _ = plain(model, NESTED, answers, answer_mask, 1.0)
     assert expected.std() > 0.1
     torch.testing.assert_close(found * answer_mask, expected, atol=1e-4, rtol=1e-4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from moslim_core.reward.heads import ClassificationHead, RegressionHead
-from moslim_core.reward.losses import masked_loss
+from moslim_core.reward.losses import masked_loss, ranking_loss
 
 HEADS = {"x": ClassificationHead(2, 2), "y": ClassificationHead(2, 3), "z": ClassificationHead(2, 5)}
 ONES = {name: torch.ones(3) for name in HEADS}
@@ -86,3 +86,28 @@ def test_batches_add_up_to_the_loss_of_all_rows() -> None:
         for i in range(3)
     ]
     assert (sum(parts) / 3).item() == pytest.approx(whole.item())
+
+
+def test_ranking_loss_is_over_pairs_of_high_and_low() -> None:
+    """K = 5: levels 4 and 5 against 1 and 2; the middle counts for neither.
+
+    Scores 0.75 and 0.5 against 0.25: softplus(-8 x 0.5) and softplus(-8 x 0.25).
+    """
+    scores = torch.tensor([0.75, 0.25, 0.9, 0.5], requires_grad=True)
+    loss = ranking_loss(scores, torch.tensor([5, 2, 3, 4]), 5)
+    assert loss.item() == pytest.approx((math.log1p(math.exp(-4)) + math.log1p(math.exp(-2))) / 2, rel=1e-6)
+    loss.backward()
+    low, middle = scores.grad[1], scores.grad[2]
+    assert low > 0 == middle > scores.grad[3]
+    assert ranking_loss(scores, torch.tensor([5, 4, 3, 4]), 5).item() == 0
+
+
+def test_ranking_loss_counts_beside_cross_entropy_as_often_as_its_head_is_labelled() -> None:
+    logits, levels = inputs()
+    plain = masked_loss(HEADS, logits, levels, ONES, COVERAGE).item()
+    # x: rows 1 (level 1 of 2, score 3/4) and 3 (level 2, score 4/5), all that its data have on average: share 1.
+    # y: rows 1 (level 3, p = 1/4, 1/4, 1/2) and 3 (level 1, p = 8/10, 1/10, 1/10): scores 5/8 and 3/20.
+    x = math.log1p(math.exp(-8 * (4 / 5 - 3 / 4)))
+    y = math.log1p(math.exp(-8 * (5 / 8 - 3 / 20)))
+    found = masked_loss(HEADS, logits, levels, ONES, COVERAGE, ranking_weight=0.3).item()
+    assert found == pytest.approx(plain + 0.3 * (x + y), rel=1e-5)

@@ -16,6 +16,7 @@ from moslim_core.data.rows import Row, write_json_lines
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward import training
+from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.settings import ModelSettings, RewardSettings
@@ -200,3 +201,14 @@ def test_applicability_head_knows_what_a_row_is_about(tiny_encoder: Path, tmp_pa
     metrics = train(tiny_encoder, tmp_path, "output", applicability=True)
     assert metrics["quality"].preference_accuracy > 0.9 and metrics["weather"].preference_accuracy > 0.9
     assert RewardScorer.load(tmp_path / "output").model.applicability is not None
+
+
+def test_deeper_layers_learn_more_slowly(tiny_encoder: Path) -> None:
+    model, _ = create(str(tiny_encoder), SCHEMA, None, 32)
+    optimiser = training._optimiser(model, RewardSettings(learning_rate=1.0, layer_decay=0.5, head_learning_rate=7.0))
+    rate = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    found = {name: rate[id(p)] for name, p in model.named_parameters()}
+    assert found["backbones.0.encoder.layer.1.output.dense.weight"] == 1.0
+    assert found["backbones.0.encoder.layer.0.output.dense.weight"] == 0.5
+    assert found["backbones.0.embeddings.word_embeddings.weight"] == 0.25
+    assert found["heads.0.linear.weight"] == 7.0

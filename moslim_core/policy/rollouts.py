@@ -1,0 +1,80 @@
+"""What TRL's group trainers (RLOO, GRPO, and PPO on top of it) do through `shared_prefix`: answers and how probable they are."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+
+from moslim_core.policy.shared_prefix import completion_log_probs, generate_completions
+
+
+class SharedPrefixRollouts:
+    """Mix-in before a TRL trainer: generation and log-probabilities with what prompts share computed once.
+
+    Several processes and images take TRL's own way: wrapped models (DDP, FSDP) expect one forward per backward.
+    """
+
+    accelerator: Any
+    model: Any
+    processing_class: Any
+    generation_config: Any
+    temperature: float
+    state: Any
+    use_vllm: bool
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **extra: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        if self.accelerator.num_processes > 1 or any(v is not None and v is not False for v in extra.values()):
+            return cast(Any, super())._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
+            )
+        parts = [
+            completion_log_probs(
+                model,
+                [row[kept.bool()].tolist() for row, kept in zip(ids[:, :-logits_to_keep], mask[:, :-logits_to_keep], strict=True)],
+                ids[:, -logits_to_keep:],
+                mask[:, -logits_to_keep:],
+                self.temperature,
+                compute_entropy,
+            )
+            for ids, mask in zip(
+                input_ids.split(batch_size or len(input_ids)), attention_mask.split(batch_size or len(input_ids)), strict=True
+            )
+        ]
+        log_probs = torch.cat([part.log_probs for part in parts])
+        self._require_finite(log_probs, input_ids, attention_mask, logits_to_keep)
+        return log_probs, torch.cat([cast(torch.Tensor, part.entropies) for part in parts]) if compute_entropy else None, None
+
+    def _require_finite(self, log_probs: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int) -> None:
+        """Raises RuntimeError naming the first row whose answer has no finite probability."""
+        broken = ~torch.isfinite(log_probs.detach()).logical_or(attention_mask[:, -logits_to_keep:] == 0).all(dim=1)
+        if broken.any():
+            row = int(broken.nonzero()[0])
+            text = self.processing_class.decode(input_ids[row][attention_mask[row].bool()], skip_special_tokens=True)
+            raise RuntimeError(
+                f"step {self.state.global_step + 1}: the policy gives no finite probability to this prompt and answer: {text!r}.\n"
+                "Lower policy.learning_rate; the last checkpoint is kept."
+            )
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any], *more: Any) -> Any:
+        if self.accelerator.num_processes > 1 or images is not None or multimodal_fields or self.use_vllm:
+            return cast(Any, super())._generate_single_turn(prompt_ids, images, multimodal_fields, *more)
+        return self._sample(prompt_ids)
+
+    def _sample(self, prompt_ids: list[list[int]]) -> list[list[int]]:
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            completions = generate_completions(model, prompt_ids, self.generation_config)
+        model.train(was_training)
+        return completions

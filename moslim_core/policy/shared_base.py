@@ -1,0 +1,96 @@
+"""One set of base weights for policy, reference and reward model: the reward model's adapter and heads on the policy's own base. (ours)
+
+It works where the reward model was trained as an adapter of the policy's base. Otherwise the reward model keeps its own weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoTokenizer
+
+from moslim_core.reward.model import ADAPTER, MultiHeadRewardConfig, MultiHeadRewardModel
+from moslim_core.reward.scorer import RewardScorer
+
+NAME = "reward"
+POLICY = "default"
+
+
+class SharedBackbone(nn.Module):
+    """A policy's base, seen through the reward model's adapter; the policy's adapter, mode and gradients are as before afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # In a list, so that the policy is not a part of the reward model.
+        self.policy: list[Any] = []
+
+    def forward(self, **inputs: torch.Tensor) -> Any:
+        (policy,) = self.policy
+        with torch.no_grad(), active(policy, NAME):
+            return policy.get_base_model().base_model(**inputs, use_cache=False)
+
+
+@contextmanager
+def active(policy: Any, adapter: str) -> Iterator[None]:
+    """`policy` in eval mode under another of its adapters."""
+    was_training, was_active = policy.training, policy.active_adapter
+    learning = [p for p in policy.parameters() if p.requires_grad]
+    policy.eval()
+    policy.base_model.set_adapter(adapter)
+    try:
+        yield
+    finally:
+        policy.base_model.set_adapter(was_active)
+        policy.train(was_training)
+        for parameter in policy.parameters():
+            parameter.requires_grad_(False)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def base_of(reward_model: Path) -> str | None:
+    """The model that a reward model of this folder is an adapter of; None where it has weights of its own."""
+    return MultiHeadRewardConfig.from_pretrained(reward_model).adapter_of
+
+
+def load_heads(reward_model: Path, device: str) -> tuple[RewardScorer, SharedBackbone]:
+    """(scorer without weights but for its heads, its backbone, which `attach` gives a policy)."""
+    config = MultiHeadRewardConfig.from_pretrained(reward_model)
+    with torch.device("meta"):
+        model = MultiHeadRewardModel(config)
+    backbone = SharedBackbone()
+    model.backbones = nn.ModuleList([backbone])
+    weights = {k: v for k, v in load_file(reward_model / "model.safetensors").items() if not k.startswith("backbones.")}
+    model.load_state_dict(weights, assign=True)
+    placed: Any = model
+    scorer = RewardScorer(placed.to(device), AutoTokenizer.from_pretrained(reward_model, local_files_only=True))
+    return scorer, backbone
+
+
+def attach(backbone: SharedBackbone, policy: Any, reward_model: Path) -> None:
+    """Give a policy (a PeftModel on the same base) the reward model's adapter beside its own, which stays the active one."""
+    folder = reward_model / ADAPTER
+    base = policy.get_base_model()
+    prefix = f"{base.base_model_prefix}."
+    config: Any = LoraConfig.from_pretrained(str(folder))
+    # Trained on the bare transformer, used inside the model with its output layer: one name more in each path.
+    config.target_modules = {prefix + name for name in config.target_modules}
+    config.task_type, config.inference_mode = "CAUSAL_LM", True
+    learning = {name for name, p in policy.named_parameters() if p.requires_grad}
+    policy.add_adapter(NAME, config)
+    root = "base_model.model."
+    weights = {root + prefix + k.removeprefix(root): v for k, v in load_file(folder / "adapter_model.safetensors").items()}
+    found: Any = set_peft_model_state_dict(policy, weights, adapter_name=NAME)
+    if found.unexpected_keys:
+        raise RuntimeError(f"{folder} does not fit the policy's base: {found.unexpected_keys[0]} has no place in it")
+    policy.set_adapter(POLICY)
+    for name, parameter in policy.named_parameters():
+        parameter.requires_grad_(name in learning)
+    backbone.policy[:] = [policy]

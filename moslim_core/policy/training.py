@@ -1,0 +1,98 @@
+"""The policy stage's work, the same for every optimiser: conditioned prompts, one shared reward, training, the saved policy.
+
+The reference is the policy at step 0: the base, after a warm start if there is one, with its adapter off.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from moslim_core import models
+from moslim_core.checkpoints import MarkComplete, last_complete
+from moslim_core.data.rows import read_json_lines
+from moslim_core.policy.artifact import BASE, PolicyCard
+from moslim_core.policy.callbacks import Report, TimeLimit
+from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
+from moslim_core.policy.generation import Sampling, generate
+from moslim_core.policy.reward_function import PolicyReward
+from moslim_core.policy.setup import Setup
+from moslim_core.policy.shared_base import POLICY, attach, base_of, load_heads
+from moslim_core.policy.warm_start import conditioned_sft
+from moslim_core.progress import Progress
+from moslim_core.reward.mapping import RewardMapping
+from moslim_core.reward.scorer import RewardScorer
+from moslim_core.settings import Settings
+
+REFERENCE_ROLLOUTS = 128
+WARM_START = "warm_start"
+
+# Each has `trainer(setup)`; imported when chosen, so that one that can't be had here does not stop the others.
+OPTIMISERS = {name: f"moslim_core.policy.{name}" for name in ("rloo", "grpo", "online_dpo", "ppo")}
+
+
+def train(settings: Settings, data: Path, reward_model: Path, cache: Path, checkpoints: Path, output: Path, progress: Progress) -> None:
+    """Train on the prompts of a folder of the label stage with the reward model of another; save the policy in `output`.
+
+    Resumes from the last checkpoint in `checkpoints`, where adapter, optimiser, RNG and mapping statistics are. A warm start's new
+    base is saved with the policy.
+    """
+    policy, schema = settings.policy, settings.preferences
+    optimiser = importlib.import_module(OPTIMISERS[policy.optimiser])
+    base = settings.model.base
+    if policy.warm_start == "conditioned_sft":
+        output.mkdir(parents=True, exist_ok=True)
+        conditioned_sft(settings, data / "train.jsonl", cache, checkpoints / WARM_START, output / BASE, progress)
+        base = str(output / BASE)
+    set_seed(settings.seed)
+    model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
+    shared = base_of(reward_model) == base
+    if shared:
+        scorer, backbone = load_heads(reward_model, str(model.device))
+    else:
+        scorer = RewardScorer.load(reward_model, str(model.device))
+    mapping = RewardMapping(schema, settings.mapping)
+    reward = PolicyReward(scorer, mapping, policy.truncation_penalty, models.end_tokens(model, tokenizer))
+    examples = training_examples([v["prompt"] for _, v in read_json_lines(data / "prompts.train.jsonl")], schema, policy, settings.seed)
+    last = last_complete(checkpoints)
+    clock = TimeLimit(policy.max_minutes, policy.epochs, last[1]["seconds"] if last else 0.0)
+    setup = Setup(policy, model, tokenizer, reward, examples, checkpoints, settings.seed, callbacks=[clock])
+    setup.callbacks.append(Report(progress, reward, setup.rollouts))
+    setup.callbacks.append(MarkComplete(lambda: {"mapping": mapping.state(), "seconds": clock.seconds()}))
+    trainer: Any = optimiser.trainer(setup)
+    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    if shared:
+        attach(backbone, adapted, reward_model)
+    if last is not None:
+        mapping.load_state(last[1]["mapping"])
+    elif settings.mapping.standardisation == "reference":
+        _fit_reference(mapping, scorer, model, tokenizer, examples, settings)
+    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+
+    output.mkdir(parents=True, exist_ok=True)
+    adapted.save_pretrained(output, selected_adapters=[POLICY])
+    tokenizer.save_pretrained(output)
+    PolicyCard(
+        base=BASE if policy.warm_start != "none" else base,
+        preferences=schema,
+        placement=policy.placement,
+        optimiser=policy.optimiser,
+        steps=trainer.state.global_step // policy.epochs,
+        max_new_tokens=policy.max_new_tokens,
+        mapping=settings.mapping,
+        mapping_state=mapping.state(),
+        held_out=[dict(pair) for pair in held_out_combinations(schema, policy, settings.seed)],
+    ).save(output)
+
+
+def _fit_reference(
+    mapping: RewardMapping, scorer: RewardScorer, model: Any, tokenizer: Any, examples: list[dict[str, Any]], settings: Settings
+) -> None:
+    chosen = [examples[i % len(examples)] for i in range(REFERENCE_ROLLOUTS)]
+    sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature)
+    answers = generate(model, tokenizer, [e["prompt"] for e in chosen], sampling, settings.seed)
+    probabilities = scorer([e["question"] for e in chosen], [a.text for a in answers])
+    mapping.fit_reference(probabilities, [load_targets(e["targets"], scorer.schema) for e in chosen])

@@ -1,0 +1,104 @@
+"""Supervised warm start: rated answers under instructions that ask for the levels they were rated with. (ours)
+
+It is here so that "no preference fine-tuning is needed" can be tested. The adapter is merged into a new base, which is then RL's
+starting policy and reference.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainerCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from moslim_core import models
+from moslim_core.adapters import adapter_config
+from moslim_core.checkpoints import MarkComplete, last_complete
+from moslim_core.data.rows import Row, load_rows
+from moslim_core.errors import UserError
+from moslim_core.policy.conditioning import held_out_combinations
+from moslim_core.preferences import PreferenceSchema, condition, is_held_out
+from moslim_core.progress import Progress
+from moslim_core.settings import PolicySettings, Settings
+
+
+def conditioned_rows(rows: list[Row], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[dict[str, Any]]:
+    """`prompt` and `completion` conversations of the rows whose labels may be asked for.
+
+    Rows below a preference's floor and rows with a held-out pair of levels are left out: a warm start must not teach what training may
+    not ask for.
+    """
+    rng = random.Random(seed)
+    held_out = held_out_combinations(schema, policy, seed)
+    made = []
+    for row in rows:
+        allowed = all(level in schema[name].requestable for name, level in row.labels.items())
+        if not row.labels or not allowed:
+            continue
+        targets = schema.targets(row.labels)
+        if not is_held_out(targets, held_out):
+            prompt = condition(row.prompt, targets, schema, policy.placement, rng)
+            made.append({"prompt": prompt, "completion": [{"role": "assistant", "content": row.response}]})
+    return made
+
+
+class _Report(TrainerCallback):
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress.update("warm start", state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.progress.metrics({"warm_start/loss": float(logs["loss"])}, state.global_step)
+
+
+def conditioned_sft(settings: Settings, rows: Path, cache: Path, checkpoints: Path, output: Path, progress: Progress) -> None:
+    """Train on the rated rows of a file and save the merged model in `output`, once: what is there already stays.
+
+    Raises UserError if no row is labelled with levels that may be asked for.
+    """
+    if output.is_dir():
+        return
+    policy = settings.policy
+    set_seed(settings.seed)
+    model, tokenizer = models.load_chat_model(settings.model.base, cache, settings.model.dtype, settings.model.device)
+    data = conditioned_rows(load_rows(rows), settings.preferences, policy, settings.seed)
+    if not data:
+        raise UserError("policy.warm_start=conditioned_sft, but no rated row has levels that may be asked for.\nSet warm_start=none.")
+    trainer: Any = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(data),
+        peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM"),
+        args=SFTConfig(
+            output_dir=str(checkpoints),
+            max_steps=max(1, round(policy.sft.epochs * len(data) / policy.sft.batch_size)),
+            learning_rate=policy.sft.learning_rate,
+            per_device_train_batch_size=policy.sft.batch_size,
+            max_length=policy.max_prompt_tokens + policy.max_new_tokens,
+            gradient_checkpointing=policy.gradient_checkpointing,
+            save_steps=50,
+            save_total_limit=2,
+            logging_steps=10,
+            seed=settings.seed,
+            report_to=[],
+            disable_tqdm=True,
+            bf16=False,
+            use_cpu=str(model.device) == "cpu",
+        ),
+        callbacks=[_Report(progress), MarkComplete()],
+    )
+    last = last_complete(checkpoints)
+    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
+    partial = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    merged.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(output)

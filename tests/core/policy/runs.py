@@ -1,0 +1,61 @@
+"""Policy runs on a tiny model in seconds: the settings that the tests share, and what a run left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moslim_core.data.rows import write_json_lines
+from moslim_core.policy import training
+from moslim_core.progress import Progress
+from moslim_core.settings import Settings
+
+PREFERENCES: list[dict[str, Any]] = [
+    {"name": "warmth", "levels": ["cold", "neutral", "warm"]},
+    {"name": "length", "levels": ["short", "long"]},
+]
+STEPS, PROMPTS, GROUP = 4, 2, 4
+
+
+def train(
+    folder: Path,
+    base: Path,
+    reward: Path,
+    output: str,
+    mapping: dict[str, str],
+    preferences: list[dict[str, Any]] = PREFERENCES,
+    **policy: Any,
+) -> Settings:
+    prompts = [[{"role": "user", "content": f"Rain number {i}?"}] for i in range(5)]
+    write_json_lines(folder / "prompts.train.jsonl", ({"prompt": p} for p in prompts))
+    common = {
+        "steps": STEPS,
+        "prompts_per_step": 1,
+        "targets_per_prompt": PROMPTS,
+        "group_size": GROUP,
+        "micro_batch": 3,  # taken down to the divisor 2 of the 8 rollouts
+        "max_new_tokens": 6,
+        "learning_rate": 0.01,
+        "lora_rank": 2,
+        "lora_layers": 1,
+        "held_out_fraction": 0.2,
+        "checkpoint_every": 2,
+    }
+    settings = Settings.model_validate(
+        {
+            "seed": 3,
+            "preferences": preferences,
+            "model": {"base": str(base), "dtype": "float32", "device": "cpu"},
+            "mapping": mapping,
+            "policy": common | policy,
+        }
+    )
+    progress = Progress(folder / f"{output}.jsonl")
+    training.train(settings, folder, reward, folder, folder / "checkpoints", folder / output, progress)
+    return settings
+
+
+def metrics(folder: Path, output: str) -> dict[int, dict[str, float]]:
+    events = [json.loads(line) for line in (folder / f"{output}.jsonl").read_text().splitlines()]
+    return {e["step"]: e["values"] for e in events if e["event"] == "metrics"}

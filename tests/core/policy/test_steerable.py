@@ -1,0 +1,39 @@
+"""The Python interface to a trained policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moslim_core.errors import UserError
+from moslim_core.policy.steerable import SteerablePolicy
+from tests.core.policy.runs import train
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_chat: Path, reward_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SteerablePolicy:
+    folder = tmp_path_factory.mktemp("steerable")
+    train(folder, tiny_chat, reward_folder, "output", {"standardisation": "none"}, steps=1)
+    return SteerablePolicy.from_pretrained(folder / "output", folder, "float32", "cpu")
+
+
+def test_messages_and_conversations_are_answered(policy: SteerablePolicy) -> None:
+    one = policy.chat("Rain?", {"warmth": 3})
+    assert one == policy.chat([{"role": "user", "content": "Rain?"}], {"warmth": 3})
+    turns = [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "Snow?"}]
+    answers = policy.chat_batch([turns, "Rain?", "Rain?"], [{"warmth": 1, "length": 2}, None, {}], max_new_tokens=4)
+    assert len(answers) == 3
+    assert all(0 <= a.tokens <= 4 for a in answers)
+
+
+def test_targets_matter(policy: SteerablePolicy) -> None:
+    answers = {policy.chat("Rain?", targets, temperature=0, max_new_tokens=12) for targets in ({"warmth": 1}, {"warmth": 3}, None)}
+    assert len(answers) > 1
+
+
+def test_unknown_preferences_and_levels_are_refused(policy: SteerablePolicy) -> None:
+    with pytest.raises(UserError, match="humour"):
+        policy.chat("Rain?", {"humour": 1})
+    with pytest.raises(UserError, match="4"):
+        policy.chat("Rain?", {"warmth": 4})
