@@ -80,8 +80,9 @@ def attach(backbone: SharedBackbone, policy: Any, reward_model: Path) -> None:
     base = policy.get_base_model()
     prefix = f"{base.base_model_prefix}."
     config: Any = LoraConfig.from_pretrained(str(folder))
-    # Trained on the bare transformer, used inside the model with its output layer: one name more in each path.
-    config.target_modules = {prefix + name for name in config.target_modules}
+    # Trained on the bare transformer, used inside the model with its output layer: one name more in each path. PEFT shortens long
+    # lists of paths to their last names, which fit both.
+    config.target_modules = {prefix + name if "." in name else name for name in config.target_modules}
     config.task_type, config.inference_mode = "CAUSAL_LM", True
     learning = {name for name, p in policy.named_parameters() if p.requires_grad}
     policy.add_adapter(NAME, config)
