@@ -16,26 +16,32 @@ import torch
 
 Tokens = tuple[int, ...]
 
-# One more pass through all layers takes about as long as so many tokens more in a pass.
-PASS_TOKENS = 16
+# One more pass through all layers takes about as long as so many tokens more in a pass: few on a CPU, which is busy with tokens; on a
+# GPU thousands, as starting a pass's kernels takes longer than their work.
+PASS_TOKENS = {"cpu": 16}
+GPU_PASS_TOKENS = 4096
 
 
 class Layout(NamedTuple):
-    """Prompts as `ids` and `mask` (n, p), each of their parts padded on its left; `ends` are the columns where parts end."""
+    """Prompts as `ids` and `mask` (n, p), each of their parts padded on its left; `ends` are the columns where parts end.
+
+    `work`: tokens, padding included, that go through the model to read each part once.
+    """
 
     ids: torch.Tensor
     mask: torch.Tensor
     ends: list[int]
+    work: int
 
 
-def lay_out(prompts: Sequence[Sequence[int]], share: bool = True) -> Layout:
+def lay_out(prompts: Sequence[Sequence[int]], share: bool = True, pass_tokens: int = PASS_TOKENS["cpu"]) -> Layout:
     """Cut prompts (n lists of at least one token) where it saves most: after what all share, and after what neighbours share.
 
-    A prompt's last part has at least one token. With `share` off there is no other.
+    A prompt's last part has at least one token. With `share` off there is no other. A part more costs as much as `pass_tokens`.
     """
     rows: list[Tokens] = [tuple(p) for p in prompts]
     distinct = sorted(set(rows))
-    cuts = _cuts(distinct) if share else dict.fromkeys(distinct, (0, 0))
+    cuts = _cuts(distinct, pass_tokens) if share else dict.fromkeys(distinct, (0, 0))
     parts = {row: (row[:all_], row[all_:group], row[group:]) for row, (all_, group) in cuts.items()}
     widths = [max(len(part[i]) for part in parts.values()) for i in range(3)]
     padded: dict[Tokens, list[tuple[int, int]]] = {row: [] for row in distinct}
@@ -43,16 +49,17 @@ def lay_out(prompts: Sequence[Sequence[int]], share: bool = True) -> Layout:
         for part, width in zip(cut, widths, strict=True):
             padded[row] += [(0, 0)] * (width - len(part)) + [(token, 1) for token in part]
     table = torch.tensor([padded[row] for row in rows])
-    return Layout(table[..., 0], table[..., 1], [sum(widths[: i + 1]) for i in range(3) if widths[i]])
+    work = sum(len({part[: i + 1] for part in parts.values()}) * widths[i] for i in range(3))
+    return Layout(table[..., 0], table[..., 1], [sum(widths[: i + 1]) for i in range(3) if widths[i]], work)
 
 
-def _cuts(distinct: list[Tokens]) -> dict[Tokens, tuple[int, int]]:
+def _cuts(distinct: list[Tokens], pass_tokens: int) -> dict[Tokens, tuple[int, int]]:
     """{prompt: (tokens that all share, tokens that its group shares)} of sorted prompts: what takes the least work.
 
     Sorted, a group is a run of neighbours, and what it shares is the least that two neighbours share.
     """
     common = [_common(a, b) for a, b in pairwise(distinct)]
-    chosen, least = [(0, 0)] * len(distinct), PASS_TOKENS + len(distinct) * max(map(len, distinct))
+    chosen, least = [(0, 0)] * len(distinct), pass_tokens + len(distinct) * max(map(len, distinct))
     for all_, threshold in itertools.product({0, min(common, default=0)}, set(common)):
         groups = [[0]]
         for index, shared in enumerate(common, start=1):
@@ -64,7 +71,7 @@ def _cuts(distinct: list[Tokens]) -> dict[Tokens, tuple[int, int]]:
         cuts = [(all_, share) for group, share in zip(groups, shares, strict=True) for _ in group]
         rest = max(len(row) - share for row, (_, share) in zip(distinct, cuts, strict=True))
         widths = (all_, max(shares) - all_, rest)
-        work = sum(rows * width + PASS_TOKENS * (width > 0) for rows, width in zip((1, len(groups), len(distinct)), widths, strict=True))
+        work = sum(rows * width + pass_tokens * (width > 0) for rows, width in zip((1, len(groups), len(distinct)), widths, strict=True))
         if work < least:
             chosen, least = cuts, work
     return dict(zip(distinct, chosen, strict=True))
@@ -80,8 +87,12 @@ def _layout(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> La
     """The prompts' layout on the model's device. A sliding window counts columns, so padding between parts would move it."""
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     longest = max(map(len, prompts)) + new_tokens
-    layout = lay_out(prompts, share=window is None or 2 * longest <= window)
-    return Layout(layout.ids.to(model.device), layout.mask.to(model.device), layout.ends)
+    layout = lay_out(prompts, share=window is None or 2 * longest <= window, pass_tokens=_pass_tokens(model))
+    return layout._replace(ids=layout.ids.to(model.device), mask=layout.mask.to(model.device))
+
+
+def _pass_tokens(model: Any) -> int:
+    return PASS_TOKENS.get(model.device.type, GPU_PASS_TOKENS)
 
 
 def _read(model: Any, layout: Layout, states: bool = False) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
@@ -138,6 +149,43 @@ def completion_log_probs(
     Positions where `completion_mask` is 0 hold no meaning. The model must keep a cache of keys and values.
     """
     layout = _layout(model, prompts, completion_ids.shape[1])
+    if len(prompts) * max(map(len, prompts)) - layout.work < _pass_tokens(model):
+        logits, hidden = _read_at_once(model, prompts, completion_ids, completion_mask, states)
+    else:
+        logits, hidden = _read_after_prompts(model, layout, completion_ids, completion_mask, states)
+    logits = logits.float() if temperature == 1 else logits.float() / temperature
+    log_probs = torch.log_softmax(logits, dim=-1)
+    chosen = log_probs.gather(2, completion_ids.unsqueeze(-1)).squeeze(-1)
+    if not compute_entropy:
+        return Read(chosen, None, hidden)
+    with torch.no_grad():
+        return Read(chosen, -(log_probs.exp() * log_probs).sum(dim=-1), hidden)
+
+
+def _read_at_once(
+    model: Any, prompts: Sequence[Sequence[int]], completion_ids: torch.Tensor, completion_mask: torch.Tensor, states: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(logits (n, c, V), states (n, c, d)) that chose each token, by one pass over prompts and completions."""
+    prompt = lay_out(prompts, share=False)
+    ids = torch.cat([prompt.ids.to(model.device), completion_ids[:, :-1]], dim=1)
+    mask = torch.cat([prompt.mask.to(model.device), completion_mask[:, :-1]], dim=1)
+    # As an index: a slice would make torch copy a frozen output layer once for every row.
+    kept = torch.arange(prompt.ids.shape[1] - 1, ids.shape[1], device=ids.device)
+    read = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        use_cache=False,
+        logits_to_keep=kept,
+        output_hidden_states=states,
+    )
+    return read.logits, read.hidden_states[-1][:, kept] if states else None
+
+
+def _read_after_prompts(
+    model: Any, layout: Layout, completion_ids: torch.Tensor, completion_mask: torch.Tensor, states: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The same by a pass over each part of the prompts, and one over the completions."""
     cache, logits, hidden = _read(model, layout, states)
     if completion_ids.shape[1] > 1:
         lengths = layout.mask.sum(dim=1, keepdim=True)
@@ -152,13 +200,7 @@ def completion_log_probs(
         )
         logits = torch.cat([logits, answer.logits], dim=1)
         hidden = torch.cat([hidden, answer.hidden_states[-1]], dim=1) if hidden is not None else None
-    logits = logits.float() if temperature == 1 else logits.float() / temperature
-    log_probs = torch.log_softmax(logits, dim=-1)
-    chosen = log_probs.gather(2, completion_ids.unsqueeze(-1)).squeeze(-1)
-    if not compute_entropy:
-        return Read(chosen, None, hidden)
-    with torch.no_grad():
-        return Read(chosen, -(log_probs.exp() * log_probs).sum(dim=-1), hidden)
+    return logits, hidden
 
 
 def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
