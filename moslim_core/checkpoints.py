@@ -20,6 +20,8 @@ class MarkComplete(TrainerCallback):
         self.state = state
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         partial = folder / f"{MARKER}.partial"
         partial.write_text(json.dumps(self.state()))

@@ -202,6 +202,7 @@ class PolicySettings(Section):
     epochs: int = Field(default=1, ge=1, description="updates per batch of answers, each with all of it (not online_dpo)")
     clip: float = Field(default=0.2, gt=0, lt=1, description="furthest that a probability ratio counts from 1 (rloo, grpo, ppo)")
     micro_batch: int = Field(default=16, ge=1, description="answers (with relabel: answers under targets) per pass")
+    processes: int = Field(default=1, ge=1, description="processes of this machine that train together: one per GPU; on a CPU, to try it")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time per update")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
@@ -229,6 +230,11 @@ class PolicySettings(Section):
     def _fits_optimiser(self) -> PolicySettings:
         if self.relabel and self.optimiser != "rloo":
             raise ValueError(f"relabel=true is for rloo, not for {self.optimiser}: set relabel=false")
+        if self.relabel and self.processes > 1:
+            raise ValueError(f"relabel=true needs a prompt's answers in one process, not in {self.processes}: set one of them back")
+        rollouts = self.prompts_per_step * self.targets_per_prompt * self.group_size
+        if rollouts % self.processes:
+            raise ValueError(f"a step's {rollouts} answers can't be shared out evenly among processes={self.processes}")
         if self.optimiser == "online_dpo":
             if self.group_size % 2:
                 raise ValueError(f"group_size={self.group_size}, but online_dpo compares answers in pairs: give an even number")

@@ -10,12 +10,17 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    parent, command = int(sys.argv[1]), sys.argv[2:]
+def die_with(parent: int) -> None:
+    """End this process when its `parent` ends, however it does (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             sys.exit("the parent process is gone")
+
+
+def main() -> None:
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    die_with(parent)
     os.execvp(command[0], command)
 
 

@@ -21,7 +21,6 @@ from moslim_core.errors import UserError
 POLL = 0.2
 GRACE = 5.0
 LAST_LINES = 15
-USER_ERROR = 2
 
 
 def guarded(command: list[str]) -> list[str]:
@@ -44,8 +43,8 @@ def memory_of(process: psutil.Process) -> int:
     return total
 
 
-def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str, Any]], None]) -> int:
-    """Run `tasks.worker` on a job file; returns its peak resident bytes.
+def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str, Any]], None], processes: int = 1) -> int:
+    """Run `tasks.worker` on a job file, in one process or several that train together; returns their peak resident bytes.
 
     All lines of `events`, those of an interrupted attempt first, go to `on_event` as they come. Raises UserError if the worker
     met one, RuntimeError with its last lines if it died. Any exception here (a cancellation too) kills the worker and what it
@@ -53,7 +52,11 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     """
     # From the start: what an interrupted attempt wrote, but could not hand over any more, is not lost.
     seen = 0
-    command = guarded([sys.executable, "-m", "tasks.worker", str(job)])
+    worker = ["-m", "tasks.worker", str(job)]
+    if processes > 1:
+        worker = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *worker]
+    Path(f"{job}.error").unlink(missing_ok=True)
+    command = guarded([sys.executable, *worker])
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     tail: deque[str] = deque(maxlen=LAST_LINES)
     reader = threading.Thread(target=_drain, args=(child, log, tail), daemon=True)
@@ -69,7 +72,8 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     finally:
         _stop(child)
     reader.join(timeout=GRACE)
-    if child.returncode == USER_ERROR:
+    # torchrun has an exit code of its own.
+    if child.returncode != 0 and Path(f"{job}.error").is_file():
         raise UserError(Path(f"{job}.error").read_text(encoding="utf-8"))
     if child.returncode != 0:
         raise RuntimeError(f"the worker ended with code {child.returncode} (whole log: {log}):\n" + "\n".join(tail))

@@ -39,6 +39,8 @@ class Stage:
     version: int
     kind: str
     section: Callable[[Settings], dict[str, Any]]
+    # How many processes do the work together.
+    processes: Callable[[Settings], int] = lambda settings: 1
 
 
 class Job(BaseModel):
@@ -142,7 +144,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     resumed = "resuming" if job.checkpoints.exists() else "running"
     reporting.announce(stage.name, resumed, f"{stage.name}: {resumed}, run {run_id}, fingerprint {key[:12]}")
     try:
-        peak = run_worker(file, events, home / "worker.log", recorder)
+        peak = run_worker(file, events, home / "worker.log", recorder, stage.processes(settings))
         recorder.flush()
     except BaseException as error:
         recorder.flush()

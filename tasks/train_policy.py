@@ -27,13 +27,16 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=5, kind="policy", section=_section)
+STAGE = Stage("train_policy", version=5, kind="policy", section=_section, processes=lambda settings: settings.policy.processes)
 
 
 def work(job: Job) -> dict[str, float]:
+    from moslim_core.distributed import is_first, processes
     from moslim_core.policy import training
     from moslim_core.progress import Progress
 
+    if processes() != job.settings.policy.processes:
+        raise RuntimeError(f"policy.processes={job.settings.policy.processes}, but {processes()} were started")
     training.train(
         job.settings,
         data=job.inputs["rows"],
@@ -41,9 +44,10 @@ def work(job: Job) -> dict[str, float]:
         cache=job.cache,
         checkpoints=job.checkpoints,
         output=job.output,
-        progress=Progress(job.events),
+        progress=Progress(job.events if is_first() else None),
     )
-    shutil.copyfile(job.events, job.output / TRAINING_LOG)
+    if is_first():
+        shutil.copyfile(job.events, job.output / TRAINING_LOG)
     return {}
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from moslim_core.errors import UserError
+from tasks.guard import die_with
 
 MODULES = {
     "label": "tasks.label",
@@ -21,15 +22,20 @@ MODULES = {
 
 
 def main(path: Path) -> int:
+    from moslim_core.distributed import is_first, processes
     from tasks.stage import Job
 
+    if processes() > 1:
+        # torchrun starts sessions of their own: what kills it must reach them.
+        die_with(os.getppid())
     job = Job.model_validate_json(path.read_bytes())
     try:
         metrics = importlib.import_module(MODULES[job.stage]).work(job)
     except UserError as error:
         Path(f"{path}.error").write_text(str(error), encoding="utf-8")
         return 2
-    (path.parent / "metrics.json").write_text(json.dumps(metrics))
+    if is_first():
+        (path.parent / "metrics.json").write_text(json.dumps(metrics))
     return 0
 
 

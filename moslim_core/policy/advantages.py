@@ -5,6 +5,8 @@ All tensors are (n, t): answers by tokens, right-padded, with `mask` 1 on tokens
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -32,26 +34,29 @@ def estimate(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae
     return advantages, (advantages + values) * mask
 
 
-def whiten(values: Tensor, mask: Tensor) -> Tensor:
-    """(values - mean) / (std + 1e-8) over tokens, ddof 0; 0 where mask is 0."""
-    count = mask.sum().clamp(min=1)
-    mean = (values * mask).sum() / count
-    variance = (((values - mean) ** 2) * mask).sum() / count
+def whiten(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda local: local) -> Tensor:
+    """(values - mean) / (std + 1e-8) over tokens, ddof 0; 0 where mask is 0. `total` sums a tensor over all processes."""
+    kept, count = total(torch.stack([(values * mask).sum(), mask.sum()]))
+    mean = kept / count.clamp(min=1)
+    variance = total((((values - mean) ** 2) * mask).sum()) / count.clamp(min=1)
     return (values - mean) / (variance.sqrt() + 1e-8) * mask
 
 
-def policy_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Mean over tokens of -min(rho A, clip(rho, 1 - clip, 1 + clip) A), rho = pi / pi_old."""
+def policy_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float, tokens: Tensor | None = None) -> Tensor:
+    """Mean over tokens (by default those of mask) of -min(rho A, clip(rho, 1 - clip, 1 + clip) A), rho = pi / pi_old."""
     ratio = torch.exp(log_probs - old)
     worst = torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
-    return -(worst * mask).sum() / mask.sum().clamp(min=1)
+    return -(worst * mask).sum() / (mask.sum() if tokens is None else tokens).clamp(min=1)
 
 
-def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Half the mean over tokens of max((V - R)^2, (V_clipped - R)^2), V_clipped within `clip` of the value before the update."""
+def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float, tokens: Tensor | None = None) -> Tensor:
+    """Half the mean over tokens (by default those of mask) of max((V - R)^2, (V_clipped - R)^2).
+
+    V_clipped is within `clip` of the value before the update.
+    """
     clipped = old + (values - old).clamp(-clip, clip)
     worst = torch.max((values - returns) ** 2, (clipped - returns) ** 2)
-    return 0.5 * (worst * mask).sum() / mask.sum().clamp(min=1)
+    return 0.5 * (worst * mask).sum() / (mask.sum() if tokens is None else tokens).clamp(min=1)
 
 
 def steer(coefficient: float, kl: float, target: float) -> float:

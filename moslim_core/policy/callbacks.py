@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from moslim_core.distributed import agree
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.progress import Progress
 
@@ -41,7 +42,7 @@ class TimeLimit(TrainerCallback):
         return time.monotonic() - self.begun
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.minutes is not None and self.seconds() > 60 * self.minutes and state.global_step % self.epochs == 0:
+        if self.minutes is not None and state.global_step % self.epochs == 0 and agree(self.seconds() > 60 * self.minutes):
             control.should_training_stop = True
 
 

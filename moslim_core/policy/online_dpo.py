@@ -11,8 +11,9 @@ from typing import Any, cast
 import torch
 from torch.utils.data import SequentialSampler
 
+from moslim_core.distributed import processes
 from moslim_core.errors import UserError
-from moslim_core.policy.setup import Setup
+from moslim_core.policy.setup import Setup, largest_divisor
 from moslim_core.policy.shared_prefix import completion_log_probs, generate_completions
 from moslim_core.preferences import chat_text
 
@@ -44,18 +45,21 @@ class SharedPrefixOnlineDPOTrainer(OnlineDPOTrainer):
         self.log_probs = []
         texts = [chat_text(self.processing_class, p) for p in prompts]
         asked = self.processing_class(texts, add_special_tokens=False)["input_ids"] * 2
-        policy = self.accelerator.unwrap_model(model)
-        was_training = policy.training
-        policy.eval()
-        with torch.no_grad():
-            answers = generate_completions(policy, asked, self.generation_config)
-        policy.train(was_training)
+        answers = self._sample(asked, self.accelerator.unwrap_model(model))
         prompt_ids, prompt_mask = self._padded(asked, left=True)
         completion_ids, completion_mask = self._padded(answers, left=False)
         self.collected["completions/mean_length"].append(sum(map(len, answers)) / len(answers))
         ended = torch.isin(completion_ids, torch.tensor(self.eos_token_ids, device=completion_ids.device)).any(dim=1)
         self.collected["completions/clipped_ratio"].append(1 - ended.float().mean().item())
         return prompt_ids, prompt_mask, completion_ids, completion_mask, None
+
+    def _sample(self, prompt_ids: list[list[int]], policy: Any) -> list[list[int]]:
+        was_training = policy.training
+        policy.eval()
+        with torch.no_grad():
+            answers = generate_completions(policy, prompt_ids, self.generation_config)
+        policy.train(was_training)
+        return answers
 
     def _padded(self, rows: list[list[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
         side = "left" if left else "right"
@@ -72,7 +76,7 @@ class SharedPrefixOnlineDPOTrainer(OnlineDPOTrainer):
         vision_inputs: Any = None,
     ) -> torch.Tensor:
         prompts = [ids[kept.bool()].tolist() for ids, kept in zip(prompt_ids, prompt_mask, strict=True)]
-        log_probs, entropies, _ = completion_log_probs(model, prompts, completion_ids, completion_mask)
+        log_probs, entropies, _ = completion_log_probs(model, prompts, completion_ids, completion_mask, share=processes() == 1)
         # TRL sums differences over padding too, where numbers mean nothing.
         log_probs = log_probs.masked_fill(completion_mask == 0, 0.0)
         if not torch.isfinite(log_probs.detach()).all():
@@ -128,8 +132,8 @@ def _rows(items: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def trainer(setup: Setup) -> Any:
     """TRL's Online DPO on the setup."""
     policy = setup.policy
-    pairs, most = setup.rollouts // 2, max(1, policy.micro_batch // 2)
-    micro = max(d for d in range(1, min(most, pairs) + 1) if pairs % d == 0)
+    pairs = setup.rollouts // 2 // processes()
+    micro = largest_divisor(pairs, max(1, policy.micro_batch // 2))
     return SharedPrefixOnlineDPOTrainer(
         reward_funcs=cast(Any, setup.reward),
         args=OnlineDPOConfig(

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from trl import GRPOConfig
 
+from moslim_core.distributed import processes
 from moslim_core.policy import advantages as ppo
 from moslim_core.policy.grpo import SharedPrefixGRPOTrainer
 from moslim_core.policy.reward_function import PolicyReward
@@ -72,12 +73,14 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         self.scores = gathered[first : first + len(prompts), 0]
         return gathered
 
-    def _read(self, batch: dict[str, Any], rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _read(self, model: Any, batch: dict[str, Any], rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(log-probabilities, entropies, values), each (n, t), of a batch's answers under the policy as it is."""
         ids, kept = (torch.cat([batch[f"prompt_{k}"], batch[f"completion_{k}"]], dim=1)[rows] for k in ("ids", "mask"))
         width = batch["completion_ids"].shape[1]
         prompts = [row[on.bool()].tolist() for row, on in zip(ids[:, :-width], kept[:, :-width], strict=True)]
-        read = completion_log_probs(self.model, prompts, ids[:, -width:], kept[:, -width:], self.temperature, states=True)
+        read = completion_log_probs(
+            model, prompts, ids[:, -width:], kept[:, -width:], self.temperature, states=True, share=processes() == 1
+        )
         self._require_finite(read.log_probs, ids, kept, width)
         return read.log_probs, cast(torch.Tensor, read.entropies), self.accelerator.unwrap_model(self.model).critic(read.states)
 
@@ -86,13 +89,13 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         mask = scored["completion_mask"].float()
         # One update with the whole batch in one pass: that pass is done here, with its graph.
         args = cast(GRPOConfig, self.args)
-        once = self.num_iterations == args.steps_per_generation == 1 and torch.is_grad_enabled()
+        once = self.num_iterations == args.steps_per_generation == processes() == 1 and torch.is_grad_enabled()
         if once:
-            parts = [self._read(scored)]
+            parts = [self._read(self.model, scored)]
         else:
             size = args.per_device_train_batch_size
             with torch.no_grad():
-                parts = [self._read(scored, slice(i, i + size)) for i in range(0, len(mask), size)]
+                parts = [self._read(self.model, scored, slice(i, i + size)) for i in range(0, len(mask), size)]
         log_probs, entropies, values = (torch.cat(column) for column in zip(*parts, strict=True))
         if once:
             scored |= {"log_probs": log_probs, "entropies": entropies, "values": values}
@@ -102,21 +105,24 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         settings = self.policy.ppo
         advantages, returns = ppo.estimate(rewards, values, mask, settings.discount, settings.gae_lambda)
         if self.policy.normalise_advantages:
-            advantages = ppo.whiten(advantages, mask)
+            advantages = ppo.whiten(advantages, mask, self._sum)
         scored |= {"advantages": advantages, "returns": returns, "old_values": values, "old_per_token_logps": log_probs}
         self._record(log_probs - reference, values, returns, mask)
         return scored
 
+    def _sum(self, local: torch.Tensor) -> torch.Tensor:
+        """Over all processes."""
+        return cast(torch.Tensor, self.accelerator.reduce(local, reduction="sum"))
+
     def _record(self, log_ratio: torch.Tensor, values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> None:
         found = self._metrics["train"]
         if self.policy.beta:
-            kl = ((log_ratio * mask).sum() / mask.sum().clamp(min=1)).item()
-            found["kl"].append(kl)
+            total, count = self._sum(torch.stack([(log_ratio * mask).sum(), mask.sum()]))
+            found["kl"].append((total / count.clamp(min=1)).item())
             found["kl_coefficient"].append(self.kl_coefficient)
             if self.policy.ppo.kl_target is not None:
-                per_answer = (log_ratio * mask).sum(dim=1).mean()
-                mean = cast(torch.Tensor, self.accelerator.reduce(per_answer, reduction="mean"))
-                self.kl_coefficient = ppo.steer(self.kl_coefficient, mean.item(), self.policy.ppo.kl_target)
+                per_answer = self._sum((log_ratio * mask).sum() / len(mask)) / processes()
+                self.kl_coefficient = ppo.steer(self.kl_coefficient, per_answer.item(), self.policy.ppo.kl_target)
         kept = mask.bool()
         spread = returns[kept].var(unbiased=False)
         explained = 1 - (returns - values)[kept].var(unbiased=False) / spread if spread > 0 else torch.zeros(())
@@ -127,16 +133,21 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         if "log_probs" in inputs:
             log_probs, entropies, values = (inputs[name] for name in ("log_probs", "entropies", "values"))
         else:
-            log_probs, entropies, values = self._read(inputs)
+            log_probs, entropies, values = self._read(model, inputs)
         settings = self.policy.ppo
-        loss = ppo.policy_loss(log_probs, inputs["old_per_token_logps"], inputs["advantages"], mask, self.policy.clip)
-        critic = ppo.value_loss(values, inputs["old_values"], inputs["returns"], mask, settings.value_clip)
-        self._metrics["train"]["value_loss"].append(critic.item())
-        self._metrics["train"]["entropy"].append(((entropies * mask).sum() / mask.sum().clamp(min=1)).item())
+        # Processes' gradients are averaged: all divide by the same number of tokens.
+        tokens = self._sum(mask.sum()) / processes()
+        loss = ppo.policy_loss(log_probs, inputs["old_per_token_logps"], inputs["advantages"], mask, self.policy.clip, tokens)
+        critic = ppo.value_loss(values, inputs["old_values"], inputs["returns"], mask, settings.value_clip, tokens)
+        found = self._sum(torch.stack([critic.detach(), (entropies * mask).sum() / tokens])) / processes()
+        self._metrics["train"]["value_loss"].append(found[0].item())
+        self._metrics["train"]["entropy"].append(found[1].item())
         return (loss + settings.value_weight * critic) / self.current_gradient_accumulation_steps
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        if not self.args.should_save:
+            return
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         critic = self.accelerator.unwrap_model(self.model).critic.state_dict()
         save_file(critic | {"kl_coefficient": torch.tensor(self.kl_coefficient, dtype=torch.float64)}, folder / CRITIC_FILE)

@@ -12,7 +12,8 @@ from moslim_core.policy.shared_prefix import completion_log_probs, generate_comp
 class SharedPrefixRollouts:
     """Mix-in before a TRL trainer: generation and log-probabilities with what prompts share computed once.
 
-    Several processes and images take TRL's own way: wrapped models (DDP, FSDP) expect one forward per backward.
+    Images and sharded weights take TRL's own way, as do log-probabilities of several processes: wrapped models (DDP, FSDP) expect one
+    forward per backward.
     """
 
     accelerator: Any
@@ -22,6 +23,8 @@ class SharedPrefixRollouts:
     temperature: float
     state: Any
     use_vllm: bool
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -66,7 +69,8 @@ class SharedPrefixRollouts:
             )
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any], *more: Any) -> Any:
-        if self.accelerator.num_processes > 1 or images is not None or multimodal_fields or self.use_vllm:
+        # Sharded weights are gathered by TRL's own way; replicated ones are all here.
+        if images is not None or multimodal_fields or self.use_vllm or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return cast(Any, super())._generate_single_turn(prompt_ids, images, multimodal_fields, *more)
         return self._sample(prompt_ids)
 

@@ -8,8 +8,14 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from moslim_core.adapters import adapter_config
+from moslim_core.distributed import processes
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.settings import PolicySettings
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` that is not above `most`."""
+    return max(d for d in range(1, min(most, number) + 1) if number % d == 0)
 
 
 class Setup(NamedTuple):
@@ -31,10 +37,10 @@ class Setup(NamedTuple):
 
     @property
     def micro_batch(self) -> int:
-        """Answers per pass: the largest divisor of a step's answers that is not above `policy.micro_batch`."""
-        policy = self.policy
+        """Answers per pass: the largest divisor of a process's answers that is not above `policy.micro_batch`."""
+        policy, own = self.policy, self.rollouts // processes()
         most = max(1, policy.micro_batch // (policy.targets_per_prompt if policy.relabel else 1))
-        return max(d for d in range(1, min(most, self.rollouts) + 1) if self.rollouts % d == 0)
+        return largest_divisor(own, most)
 
     def arguments(self) -> dict[str, Any]:
         """Training arguments that do not depend on the optimiser."""
@@ -60,6 +66,9 @@ class Setup(NamedTuple):
             "disable_tqdm": True,
             "bf16": False,
             "use_cpu": device == "cpu",
+            # All that learns has a gradient in every update; PPO's critic, called outside the wrapped model, would count as unused.
+            "ddp_find_unused_parameters": False,
+            "ddp_backend": "gloo" if device == "cpu" and processes() > 1 else None,
             "dataloader_pin_memory": device.startswith("cuda"),
         }
 
@@ -67,7 +76,7 @@ class Setup(NamedTuple):
         """Arguments of TRL's trainers that learn from groups of answers to one prompt."""
         return self.arguments() | {
             "per_device_train_batch_size": self.micro_batch,
-            "gradient_accumulation_steps": self.rollouts // self.micro_batch,
+            "gradient_accumulation_steps": self.rollouts // processes() // self.micro_batch,
             "num_generations": self.policy.group_size,
             "max_completion_length": self.policy.max_new_tokens,
             # Examples come in the order of their stratified targets, each once: a resumed run meets the same ones.

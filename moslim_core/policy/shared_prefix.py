@@ -143,13 +143,15 @@ def completion_log_probs(
     temperature: float = 1.0,
     compute_entropy: bool = True,
     states: bool = False,
+    share: bool = True,
 ) -> Read:
     """What the model makes of completions (n, c) after n prompts.
 
-    Positions where `completion_mask` is 0 hold no meaning. The model must keep a cache of keys and values.
+    Positions where `completion_mask` is 0 hold no meaning. The model must keep a cache of keys and values. With `share` off it is called
+    once, as a wrapped model (DDP, FSDP) must be.
     """
-    layout = _layout(model, prompts, completion_ids.shape[1])
-    if len(prompts) * max(map(len, prompts)) - layout.work < _pass_tokens(model):
+    layout = _layout(model, prompts, completion_ids.shape[1]) if share else None
+    if layout is None or len(prompts) * max(map(len, prompts)) - layout.work < _pass_tokens(model):
         logits, hidden = _read_at_once(model, prompts, completion_ids, completion_mask, states)
     else:
         logits, hidden = _read_after_prompts(model, layout, completion_ids, completion_mask, states)
@@ -167,8 +169,9 @@ def _read_at_once(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(logits (n, c, V), states (n, c, d)) that chose each token, by one pass over prompts and completions."""
     prompt = lay_out(prompts, share=False)
-    ids = torch.cat([prompt.ids.to(model.device), completion_ids[:, :-1]], dim=1)
-    mask = torch.cat([prompt.mask.to(model.device), completion_mask[:, :-1]], dim=1)
+    device = completion_ids.device
+    ids = torch.cat([prompt.ids.to(device), completion_ids[:, :-1]], dim=1)
+    mask = torch.cat([prompt.mask.to(device), completion_mask[:, :-1]], dim=1)
     # As an index: a slice would make torch copy a frozen output layer once for every row.
     kept = torch.arange(prompt.ids.shape[1] - 1, ids.shape[1], device=ids.device)
     read = model(

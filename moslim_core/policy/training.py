@@ -14,6 +14,7 @@ from transformers import set_seed
 from moslim_core import models
 from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import read_json_lines
+from moslim_core.distributed import gather, is_first, take_own_device, wait
 from moslim_core.policy.artifact import BASE, PolicyCard
 from moslim_core.policy.callbacks import Report, TimeLimit
 from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
@@ -42,6 +43,7 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
     """
     policy, schema = settings.policy, settings.preferences
     optimiser = importlib.import_module(OPTIMISERS[policy.optimiser])
+    take_own_device()
     base = settings.model.base
     if policy.warm_start == "conditioned_sft":
         output.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
         scorer, backbone = load_heads(reward_model, str(model.device))
     else:
         scorer = RewardScorer.load(reward_model, str(model.device))
-    mapping = RewardMapping(schema, settings.mapping)
+    mapping = RewardMapping(schema, settings.mapping, gather)
     reward = PolicyReward(scorer, mapping, policy.truncation_penalty, models.end_tokens(model, tokenizer))
     examples = training_examples([v["prompt"] for _, v in read_json_lines(data / "prompts.train.jsonl")], schema, policy, settings.seed)
     last = last_complete(checkpoints)
@@ -71,7 +73,9 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
     elif settings.mapping.standardisation == "reference":
         _fit_reference(mapping, scorer, model, tokenizer, examples, settings)
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
-
+    if not is_first():
+        wait()
+        return
     output.mkdir(parents=True, exist_ok=True)
     adapted.save_pretrained(output, selected_adapters=[POLICY])
     tokenizer.save_pretrained(output)
@@ -86,6 +90,7 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
         mapping_state=mapping.state(),
         held_out=[dict(pair) for pair in held_out_combinations(schema, policy, settings.seed)],
     ).save(output)
+    wait()
 
 
 def _fit_reference(

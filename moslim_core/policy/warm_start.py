@@ -19,6 +19,7 @@ from moslim_core import models
 from moslim_core.adapters import adapter_config
 from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import Row, load_rows
+from moslim_core.distributed import is_first, processes, wait
 from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.preferences import PreferenceSchema, condition, is_held_out
@@ -78,7 +79,7 @@ def conditioned_sft(settings: Settings, rows: Path, cache: Path, checkpoints: Pa
         peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM"),
         args=SFTConfig(
             output_dir=str(checkpoints),
-            max_steps=max(1, round(policy.sft.epochs * len(data) / policy.sft.batch_size)),
+            max_steps=max(1, round(policy.sft.epochs * len(data) / policy.sft.batch_size / processes())),
             learning_rate=policy.sft.learning_rate,
             per_device_train_batch_size=policy.sft.batch_size,
             max_length=policy.max_prompt_tokens + policy.max_new_tokens,
@@ -91,14 +92,17 @@ def conditioned_sft(settings: Settings, rows: Path, cache: Path, checkpoints: Pa
             disable_tqdm=True,
             bf16=False,
             use_cpu=str(model.device) == "cpu",
+            ddp_backend="gloo" if str(model.device) == "cpu" and processes() > 1 else None,
         ),
         callbacks=[_Report(progress), MarkComplete()],
     )
     last = last_complete(checkpoints)
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
     merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
-    partial = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    merged.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    partial.rename(output)
+    if is_first():
+        partial = output.with_name(f"{output.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        merged.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        partial.rename(output)
+    wait()

@@ -22,7 +22,7 @@ def train(
     folder: Path,
     base: Path,
     reward: Path,
-    output: str,
+    output: str | None,
     mapping: dict[str, str],
     preferences: list[dict[str, Any]] = PREFERENCES,
     **policy: Any,
@@ -51,8 +51,9 @@ def train(
             "policy": common | policy,
         }
     )
-    progress = Progress(folder / f"{output}.jsonl")
-    training.train(settings, folder, reward, folder, folder / "checkpoints", folder / output, progress)
+    # One of several processes that is not the first writes nothing.
+    progress = Progress(folder / f"{output}.jsonl" if output else None)
+    training.train(settings, folder, reward, folder, folder / "checkpoints", folder / str(output), progress)
     return settings
 
 

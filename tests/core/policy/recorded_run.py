@@ -1,0 +1,49 @@
+"""`python recorded_run.py FOLDER BASE REWARD OUTPUT OPTIMISER`: a tiny run on recorded answers, alone or as one of several processes.
+
+What a process samples depends on its seed, so runs of one and of several processes are compared on answers that depend on the
+prompt and on the place in its group alone.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moslim_core.distributed import is_first, processes
+from moslim_core.policy.online_dpo import SharedPrefixOnlineDPOTrainer
+from moslim_core.policy.rollouts import SharedPrefixRollouts
+from tests.core.policy.runs import train
+
+
+def recorded(prompt_ids: list[list[int]]) -> list[list[int]]:
+    seen: Counter[str] = Counter()
+    answers = []
+    for prompt in prompt_ids:
+        key = str(prompt)
+        rng = random.Random(f"{key}/{seen[key]}")
+        seen[key] += 1
+        answers.append([rng.randrange(3, 300) for _ in range(rng.randint(2, 6))])
+    return answers
+
+
+def main(folder: Path, base: Path, reward: Path, output: str, optimiser: str) -> None:
+    torch.set_num_threads(1)
+    # Whatever way a trainer generates, it gets these.
+    for owner in (SharedPrefixRollouts, SharedPrefixOnlineDPOTrainer):
+        owner._sample = lambda self, prompt_ids, *_: recorded(prompt_ids)  # type: ignore[method-assign]
+    assert processes() == int(os.environ.get("WORLD_SIZE", "1"))
+    more: dict[str, Any] = {"beta": 0.1} if optimiser == "online_dpo" else {}
+    train(
+        folder, base, reward, output if is_first() else None, {"standardisation": "running"}, optimiser=optimiser, steps=3,
+        processes=processes(), micro_batch=99, **more,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5])
