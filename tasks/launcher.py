@@ -54,7 +54,8 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     seen = 0
     worker = ["-m", "tasks.worker", str(job)]
     if processes > 1:
-        worker = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *worker]
+        logs = ["--log-dir", str(job.parent / "torchrun")]
+        worker = ["-m", "torch.distributed.run", "--standalone", *logs, "--nproc_per_node", str(processes), *worker]
     Path(f"{job}.error").unlink(missing_ok=True)
     command = guarded([sys.executable, *worker])
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)

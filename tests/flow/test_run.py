@@ -210,11 +210,35 @@ def test_compare_reuses_what_is_there_and_records_all_runs(again: Finished, prof
     assert result.returncode == 0, result.stdout + result.stderr
     after = stage_runs(again.work_dir)
     assert len(after["train_reward"]) == len(before["train_reward"]) + 1 and len(after["label"]) == len(before["label"])
-    (folder,) = (again.work_dir / "comparisons").iterdir()
+    (folder,) = (again.work_dir / "comparisons").glob("reward.epochs-*")
     found = json.loads((folder / "compare.json").read_text())
     assert found["variants"] == ["2", "1"] and set(found["figures"]["length/auc"]) == {"2", "1"}
     assert "length/auc" in (folder / "compare.html").read_text()
-    (parent,) = after["comparison"]
+    (parent,) = [run for run in after["comparison"] if "1/length/auc" in run.data.metrics]
     children = [run for run in after["pipeline"] if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 2 and parent.data.metrics["1/length/auc"] == found["figures"]["length/auc"]["1"]["mean"]["value"]
     assert json.loads((again.work_dir / "latest" / "summary.json").read_text())["stages"], "the last run stays the last run"
+
+
+def test_compare_of_optimisers_beside_the_starting_model_on_two_processes(
+    again: Finished, profile: Path, moslim: Moslim, tmp_path: Path
+) -> None:
+    changes = [f"work_dir={again.work_dir}", "policy.steps=1", "policy.processes=2"]
+    arguments = ["compare", "--over", "policy.optimiser=grpo,ppo", "--seeds", "0", "--profile", str(profile)]
+    before = stage_runs(again.work_dir)
+    home = tmp_path / "home"
+    home.mkdir()
+    result = moslim(*arguments, *(a for change in changes for a in ("--set", change)), home=home)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert list(home.rglob("*")) == []
+    (folder,) = (again.work_dir / "comparisons").glob("policy.optimiser-*")
+    found = json.loads((folder / "compare.json").read_text())
+    assert found["variants"] == ["prompt only", "grpo", "ppo"]
+    assert set(found["figures"]["length/mae"]) == {"prompt only", "grpo", "ppo"}
+    assert found["seconds"]["prompt only"] == 0 < found["seconds"]["ppo"]
+    after = stage_runs(again.work_dir)
+    assert len(after["train_policy"]) == len(before["train_policy"]) + 2
+    client = MlflowClient(f"sqlite:///{again.work_dir}/mlflow/mlflow.db")
+    new = [run for run in after["train_policy"] if run.info.run_id not in {old.info.run_id for old in before["train_policy"]}]
+    # One process writes: a point per step, not one per process.
+    assert all(len(client.get_metric_history(run.info.run_id, "reward")) == 1 for run in new)
