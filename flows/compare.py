@@ -13,6 +13,8 @@ from flows.profile import override
 from moslim_core.errors import UserError
 from moslim_core.evaluation.comparison import Comparison, Measured
 from moslim_core.settings import Settings
+from tasks.evaluate import read as read_evaluation
+from tasks.ledger import Ledger
 from tasks.references import digest_of
 from tasks.stage import ledger_of
 
@@ -79,9 +81,9 @@ def compare(settings: Settings, over: str, seeds: list[int], until: StageName = 
     except BaseException as error:
         ledger.close(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    runs = [_measured(value, seed, until, pipelines[value, seed], OF[until]) for value in values for seed in seeds]
+    runs = [_measured(value, seed, until, pipelines[value, seed], OF[until], ledger) for value in values for seed in seeds]
     if until == "evaluate":
-        runs = [_measured(PROMPT_ONLY, seed, until, pipelines[values[0], seed], BEFORE) for seed in seeds] + runs
+        runs = [_measured(PROMPT_ONLY, seed, until, pipelines[values[0], seed], BEFORE, ledger) for seed in seeds] + runs
     result = comparing.compare(key, runs)
     folder = settings.work_dir / "comparisons" / f"{key}-{fingerprint[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +98,7 @@ def compare(settings: Settings, over: str, seeds: list[int], until: StageName = 
     return Compared(run_id=run_id, folder=folder, comparison=result)
 
 
-def _measured(variant: str, seed: int, until: StageName, pipeline: Pipeline, of: str) -> Measured:
+def _measured(variant: str, seed: int, until: StageName, pipeline: Pipeline, of: str, ledger: Ledger) -> Measured:
     outcomes = pipeline.outcomes
     figures = {
         name.removeprefix(of): figure
@@ -105,4 +107,8 @@ def _measured(variant: str, seed: int, until: StageName, pipeline: Pipeline, of:
     }
     trained = () if of == BEFORE else STAGES[1 : STAGES.index(until) + 1]
     work = sum(outcomes[stage].seconds for stage in trained)
-    return Measured(variant=variant, seed=seed, figures=figures, seconds=work)
+    over_prompts = {}
+    if until == "evaluate":
+        found = read_evaluation(ledger.download(outcomes[until].ref.uri), of.removesuffix("/"))
+        over_prompts = {f"{name}{end}": getattr(c, end[1:]) for name, c in found.preferences.items() for end in FIGURES[until][:3]}
+    return Measured(variant=variant, seed=seed, figures=figures, seconds=work, over_prompts=over_prompts)

@@ -206,7 +206,10 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
     with display(settings):
         found = compare(settings, over, numbers, stage)
     comparison = found.comparison
-    table = Table(title=f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval)", title_justify="left")
+    table = Table(
+        title=f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval over {comparison.intervals})",
+        title_justify="left",
+    )
     for heading in ("figure", *comparison.variants):
         table.add_column(heading)
     for name, of in comparison.figures.items():

@@ -222,6 +222,7 @@ class PolicySettings(Section):
     none_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of prompts that ask for no preference")
     held_out_fraction: float = Field(default=0.05, ge=0, le=0.25, description="share of level pairs kept from training")
     checkpoint_every: int = Field(default=5, ge=1, description="steps between checkpoints; the last two are kept")
+    save_merged: bool = Field(default=False, description="also save the policy as one plain model, in the policy's folder `merged`")
     sft: WarmStartSettings = Field(default_factory=WarmStartSettings, description="what the warm start alone needs")
     grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="what GRPO alone needs")
     ppo: PPOSettings = Field(default_factory=PPOSettings, description="what PPO alone needs")
@@ -242,8 +243,6 @@ class PolicySettings(Section):
                 raise ValueError(f"epochs={self.epochs}, but online_dpo updates once per batch of answers: set epochs=1")
             if self.beta == 0:
                 raise ValueError("beta=0, but online_dpo's loss is flat there: give more, say 0.1")
-        if self.optimiser == "ppo" and self.gradient_checkpointing:
-            raise ValueError("gradient_checkpointing=true does not go with ppo, whose critic reads hidden states as they pass")
         return self
 
 

@@ -165,9 +165,12 @@ def tables(card: dict[str, Any], schema: PreferenceSchema) -> list[Table]:
         rows = [
             [source, Share(of["labelled"], count), *(Share(n, of["labelled"]) for n in of["levels"].values())]
             for source, count, of in [*found, ("all", total, card["labels"][preference.name])]
+            if of["labelled"] or source == "all"
         ]
+        without = [source for source, _, of in found if not of["labelled"]]
         head = [f"{level} · {label}" for level, label in enumerate(preference.levels, start=1)]
-        made.append(Table(f"Labels: {preference.name}", ["source", "labelled", *head], rows))
+        note = f"Without a label: {', '.join(without)}." if without else ""
+        made.append(Table(f"Labels: {preference.name}", ["source", "labelled", *head], rows, note))
     made += [
         Table(
             "Binning",

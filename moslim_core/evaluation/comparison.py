@@ -15,16 +15,20 @@ MIN_SEEDS = 3
 
 
 class Measured(BaseModel):
-    """The figures of one run."""
+    """The figures of one run, and the intervals over its prompts of those that have one."""
 
     variant: str
     seed: int
     figures: dict[str, float]
     seconds: float
+    over_prompts: dict[str, Interval] = {}
 
 
 class Figure(BaseModel):
-    """One figure of one variant over its seeds. `difference`: to the first variant, paired by seed; null for that one."""
+    """One figure of one variant over its seeds, or with one seed over its prompts.
+
+    `difference`: to the first variant, paired by seed; null for that one.
+    """
 
     by_seed: dict[int, float]
     mean: Interval
@@ -39,6 +43,11 @@ class Comparison(BaseModel):
     seeds: list[int]
     figures: dict[str, dict[str, Figure]]
     seconds: dict[str, float]
+
+    @property
+    def intervals(self) -> str:
+        """What the intervals are over."""
+        return "seeds" if len(self.seeds) > 1 else "prompts"
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -62,15 +71,25 @@ def compare(key: str, runs: Sequence[Measured]) -> Comparison:
         key=key,
         variants=variants,
         seeds=sorted({run.seed for run in runs}),
-        figures={name: {v: _figure(of[v], of[variants[0]] if v != variants[0] else None) for v in variants} for name, of in values.items()},
+        figures={
+            name: {
+                v: _figure(
+                    of[v],
+                    of[variants[0]] if v != variants[0] else None,
+                    [run.over_prompts[name] for run in runs if run.variant == v and name in run.over_prompts],
+                )
+                for v in variants
+            }
+            for name, of in values.items()
+        },
         seconds={v: float(np.mean([run.seconds for run in runs if run.variant == v])) for v in variants},
     )
 
 
-def _figure(by_seed: dict[int, float], first: dict[int, float] | None) -> Figure:
+def _figure(by_seed: dict[int, float], first: dict[int, float] | None, over_prompts: list[Interval]) -> Figure:
     shared = [seed for seed in by_seed if seed in first] if first is not None else []
     return Figure(
         by_seed=by_seed,
-        mean=t_interval(list(by_seed.values())),
+        mean=over_prompts[0] if len(by_seed) == len(over_prompts) == 1 else t_interval(list(by_seed.values())),
         difference=t_interval([by_seed[s] - first[s] for s in shared]) if first is not None else None,
     )

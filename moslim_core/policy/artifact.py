@@ -16,6 +16,8 @@ from moslim_core.settings import MappingSettings
 POLICY_FILE = "moslim_policy.json"
 # Folder in the policy's with a base of its own, where a warm start made one.
 BASE = "base"
+# Folder in the policy's with adapter and base in one, for tools that know no adapters.
+MERGED = "merged"
 
 
 class PolicyCard(BaseModel):

@@ -76,7 +76,8 @@ class SharedPrefixOnlineDPOTrainer(OnlineDPOTrainer):
         vision_inputs: Any = None,
     ) -> torch.Tensor:
         prompts = [ids[kept.bool()].tolist() for ids, kept in zip(prompt_ids, prompt_mask, strict=True)]
-        log_probs, entropies, _ = completion_log_probs(model, prompts, completion_ids, completion_mask, share=processes() == 1)
+        share = processes() == 1 and not self.args.gradient_checkpointing
+        log_probs, entropies, _ = completion_log_probs(model, prompts, completion_ids, completion_mask, share=share)
         # TRL sums differences over padding too, where numbers mean nothing.
         log_probs = log_probs.masked_fill(completion_mask == 0, 0.0)
         if not torch.isfinite(log_probs.detach()).all():

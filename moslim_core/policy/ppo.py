@@ -78,9 +78,8 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         ids, kept = (torch.cat([batch[f"prompt_{k}"], batch[f"completion_{k}"]], dim=1)[rows] for k in ("ids", "mask"))
         width = batch["completion_ids"].shape[1]
         prompts = [row[on.bool()].tolist() for row, on in zip(ids[:, :-width], kept[:, :-width], strict=True)]
-        read = completion_log_probs(
-            model, prompts, ids[:, -width:], kept[:, -width:], self.temperature, states=True, share=processes() == 1
-        )
+        share = processes() == 1 and not self.args.gradient_checkpointing
+        read = completion_log_probs(model, prompts, ids[:, -width:], kept[:, -width:], self.temperature, states=True, share=share)
         self._require_finite(read.log_probs, ids, kept, width)
         return read.log_probs, cast(torch.Tensor, read.entropies), self.accelerator.unwrap_model(self.model).critic(read.states)
 

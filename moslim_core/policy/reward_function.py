@@ -80,6 +80,7 @@ class PolicyReward:
                 rows = [i for i, t in enumerate(wanted) if t.get(name) == level]
                 if rows:
                     log_metric(f"expected_level/{name}/{level}", float(expected[rows].mean()))
+                    log_metric(f"zero_variance/{name}/{level}", zero_variance(utilities[rows], np.array(group)[rows]))
         self.seconds += time.monotonic() - started
         return (mapped.rewards - self.penalties).tolist()
 

@@ -16,6 +16,7 @@ class SharedPrefixRollouts:
     forward per backward.
     """
 
+    args: Any
     accelerator: Any
     model: Any
     processing_class: Any
@@ -48,6 +49,7 @@ class SharedPrefixRollouts:
                 mask[:, -logits_to_keep:],
                 self.temperature,
                 compute_entropy,
+                share=not self.args.gradient_checkpointing,
             )
             for ids, mask in zip(
                 input_ids.split(batch_size or len(input_ids)), attention_mask.split(batch_size or len(input_ids)), strict=True

@@ -148,7 +148,7 @@ def completion_log_probs(
     """What the model makes of completions (n, c) after n prompts.
 
     Positions where `completion_mask` is 0 hold no meaning. The model must keep a cache of keys and values. With `share` off it is called
-    once, as a wrapped model (DDP, FSDP) must be.
+    once and keeps none, as a wrapped model (DDP, FSDP) must be and one that recomputes activations.
     """
     layout = _layout(model, prompts, completion_ids.shape[1]) if share else None
     if layout is None or len(prompts) * max(map(len, prompts)) - layout.work < _pass_tokens(model):
@@ -219,7 +219,8 @@ def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: A
         layout = _layout(model, heads, config.max_new_tokens)
         cache, _, _ = _read(model, layout)
         ids, mask = torch.cat([layout.ids, last], dim=1), torch.cat([layout.mask, torch.ones_like(last)], dim=1)
-    output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=config)
+    # A model set up to recompute activations has its cache switched off, and would go on without the prompt.
+    output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=config, use_cache=True)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     new = output[:, ids.shape[1] :].tolist()
     return [c[: next((i + 1 for i, token in enumerate(c) if token in ends), len(c))] for c in new]

@@ -15,8 +15,9 @@ from moslim_core import models
 from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import read_json_lines
 from moslim_core.distributed import gather, is_first, take_own_device, wait
-from moslim_core.policy.artifact import BASE, PolicyCard
+from moslim_core.policy.artifact import BASE, MERGED, PolicyCard
 from moslim_core.policy.callbacks import Report, TimeLimit
+from moslim_core.policy.card import model_card
 from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.reward_function import PolicyReward
@@ -79,7 +80,7 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
     output.mkdir(parents=True, exist_ok=True)
     adapted.save_pretrained(output, selected_adapters=[POLICY])
     tokenizer.save_pretrained(output)
-    PolicyCard(
+    card = PolicyCard(
         base=BASE if policy.warm_start != "none" else base,
         preferences=schema,
         placement=policy.placement,
@@ -89,7 +90,12 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
         mapping=settings.mapping,
         mapping_state=mapping.state(),
         held_out=[dict(pair) for pair in held_out_combinations(schema, policy, settings.seed)],
-    ).save(output)
+    )
+    card.save(output)
+    (output / "README.md").write_text(model_card(card, trainer.state.log_history), encoding="utf-8")
+    if policy.save_merged:
+        adapted.merge_and_unload(adapter_names=[POLICY]).save_pretrained(output / MERGED)
+        tokenizer.save_pretrained(output / MERGED)
     wait()
 
 

@@ -25,6 +25,7 @@ def train(
     output: str | None,
     mapping: dict[str, str],
     preferences: list[dict[str, Any]] = PREFERENCES,
+    dtype: str = "float32",
     **policy: Any,
 ) -> Settings:
     prompts = [[{"role": "user", "content": f"Rain number {i}?"}] for i in range(5)]
@@ -46,7 +47,7 @@ def train(
         {
             "seed": 3,
             "preferences": preferences,
-            "model": {"base": str(base), "dtype": "float32", "device": "cpu"},
+            "model": {"base": str(base), "dtype": dtype, "device": "cpu"},
             "mapping": mapping,
             "policy": common | policy,
         }

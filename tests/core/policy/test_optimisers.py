@@ -101,6 +101,30 @@ def test_reward_rises(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.1
 
 
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_base_in_bfloat16_learns_in_float32(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    train(
+        tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, dtype="bfloat16", optimiser=optimiser, beta=0.1, steps=2
+    )
+    found = metrics(tmp_path, "output")
+    assert abs(found[1]["kl"]) < 1e-4 and all(math.isfinite(v) for values in found.values() for v in values.values())
+    adapter = load_file(tmp_path / "output" / "adapter_model.safetensors")
+    assert all(v.dtype == torch.float32 for v in adapter.values())
+    assert any(v.any() for k, v in adapter.items() if "lora_B" in k)
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_gradient_checkpointing_changes_no_number(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    for on in (False, True):
+        (tmp_path / str(on)).mkdir()
+        train(
+            tmp_path / str(on), tiny_chat, reward_folder, "output", {"standardisation": "none"}, optimiser=optimiser, beta=0.1, steps=2,
+            gradient_checkpointing=on,
+        )  # fmt: skip
+    first, second = (load_file(tmp_path / str(on) / "output" / "adapter_model.safetensors") for on in (False, True))
+    assert all(torch.allclose(first[k], second[k], atol=1e-5) for k in first)
+
+
 @pytest.mark.parametrize("normalise", ["reward", "per_preference"])
 def test_grpo_normalises_the_reward_or_each_preference(normalise: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
     train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, optimiser="grpo", grpo={"normalise": normalise})
@@ -128,7 +152,6 @@ def test_truncated_answers_are_counted_and_can_cost(tiny_chat: Path, reward_fold
         ({"optimiser": "online_dpo", "epochs": 2}, "epochs=2, but online_dpo updates once"),
         ({"optimiser": "online_dpo", "beta": 0}, "beta=0, but online_dpo's loss is flat there"),
         ({"optimiser": "grpo", "relabel": True}, "relabel=true is for rloo, not for grpo"),
-        ({"optimiser": "ppo", "gradient_checkpointing": True}, "gradient_checkpointing=true does not go with ppo"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:

@@ -92,6 +92,8 @@ def test_metrics_are_per_preference_and_level() -> None:
         "zero_variance/warmth": pytest.approx(0.5),
         "expected_level/warmth/1": pytest.approx(1.5),
         "expected_level/warmth/3": pytest.approx(3),
+        "zero_variance/warmth/1": 0.0,
+        "zero_variance/warmth/3": 1.0,
     }
 
 

@@ -86,6 +86,17 @@ def test_policy_loads_and_is_not_the_base(trained: tuple[Path, Settings, int], t
     assert card.held_out == [dict(t) for t in held_out_combinations(settings.preferences, settings.policy, 3)] != []
 
 
+def test_card_says_what_can_be_asked_and_merged_weights_are_the_policy(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, save_merged=True)
+    card = (tmp_path / "output" / "README.md").read_text()
+    assert "- **warmth**: 1 = cold, 2 = neutral, 3 = warm" in card and "| length | 2 of 2 |" in card
+    policy, tokenizer, _ = load_policy(tmp_path / "output", tmp_path, "float32", "cpu")
+    merged, _ = models.load_chat_model(str(tmp_path / "output" / "merged"), tmp_path, "float32", "cpu")
+    ids = tokenizer("Rain number 1?", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        torch.testing.assert_close(policy(ids).logits, merged(ids).logits, atol=1e-4, rtol=1e-4)
+
+
 def test_mapping_statistics_are_saved_with_the_policy(trained: tuple[Path, Settings, int]) -> None:
     card = PolicyCard.load(trained[0] / "output")
     mapping = RewardMapping(card.preferences, card.mapping)

@@ -1,0 +1,56 @@
+"""The README.md beside a saved policy: what can be asked of it, how it was trained, what training saw, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from moslim_core.policy.artifact import PolicyCard
+from moslim_core.preferences import Preference
+
+
+def model_card(card: PolicyCard, history: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown, with the front matter that hubs read. `history`: the trainer's logs, one mapping per update."""
+    example = card.preferences.preferences[0]
+    lines = [
+        f"---\nlibrary_name: peft\nbase_model: {card.base}\ntags: [moslim, {card.optimiser}]\n---",
+        "# Policy that follows stated preferences",
+        f"`{card.base}` with a LoRA adapter, {card.steps} steps of {card.optimiser}. Each prompt may ask for a level of any of these; what "
+        "is not named is left open:",
+        "\n".join(_preference(p) for p in card.preferences.preferences),
+        "Expected level of the answers by requested level, by the reward model that trained it: the first quarter of training and the "
+        "last. A reward model flatters the policy that it trained; the run's report has an independent judge's view.",
+        "\n".join(_curves(card, history)),
+        "```python\nfrom moslim_core.policy.steerable import SteerablePolicy\n\npolicy = SteerablePolicy.from_pretrained(folder)\n"
+        f'policy.chat("How do bees make honey?", {{"{example.name}": {example.requestable[-1]}}})\n```',
+        f"The instruction stands in the `{card.placement}` position. Combinations that training never asked for: {_pairs(card)}. Answers "
+        "are no truer or safer than the base's unless a preference says so.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _preference(preference: Preference) -> str:
+    about = f" ({preference.description})" if preference.description else ""
+    levels = ", ".join(f"{level} = {preference.label(level)}" for level in preference.requestable)
+    return f"- **{preference.name}**{about}: {levels}"
+
+
+def _curves(card: PolicyCard, history: Sequence[Mapping[str, Any]]) -> list[str]:
+    quarter = max(1, len(history) // 4)
+    rows = ["| preference | requested | first quarter | last quarter |", "|---|---|---|---|"]
+    for preference in card.preferences.preferences:
+        for level in preference.requestable:
+            name = f"expected_level/{preference.name}/{level}"
+            first, last = ([log[name] for log in part if log.get(name) is not None] for part in (history[:quarter], history[-quarter:]))
+            rows.append(f"| {preference.name} | {level} of {preference.k} | {_mean(first)} | {_mean(last)} |")
+    return rows
+
+
+def _mean(values: list[float]) -> str:
+    return f"{np.mean(values):.2f}" if values else "not asked"
+
+
+def _pairs(card: PolicyCard) -> str:
+    return ", ".join(" with ".join(f"{name} {level}" for name, level in pair.items()) for pair in card.held_out) or "none"
