@@ -229,8 +229,8 @@ class PolicySettings(Section):
 
     @model_validator(mode="after")
     def _fits_optimiser(self) -> PolicySettings:
-        if self.relabel and self.optimiser != "rloo":
-            raise ValueError(f"relabel=true is for rloo, not for {self.optimiser}: set relabel=false")
+        if self.relabel and self.optimiser == "grpo" and self.grpo.normalise == "per_preference":
+            raise ValueError("relabel=true goes with grpo.normalise=reward only")
         if self.relabel and self.processes > 1:
             raise ValueError(f"relabel=true needs a prompt's answers in one process, not in {self.processes}: set one of them back")
         rollouts = self.prompts_per_step * self.targets_per_prompt * self.group_size

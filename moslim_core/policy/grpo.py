@@ -4,19 +4,47 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from trl import GRPOConfig, GRPOTrainer
 
+from moslim_core.policy.relabelling import Pairs, advantages, normalised_advantages, pair, weights
+from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.rollouts import SharedPrefixRollouts
 from moslim_core.policy.setup import Setup
 
 
 class SharedPrefixGRPOTrainer(SharedPrefixRollouts, GRPOTrainer):
-    """TRL's GRPO with what prompts share computed once."""
+    """TRL's GRPO with what prompts share computed once, and with `relabel` each answer under its prompt's requests."""
+
+    def __init__(self, reward: PolicyReward, relabel: bool, **options: Any) -> None:
+        super().__init__(**{"reward_funcs": cast(Any, reward), **options})
+        self.reward, self.relabel = reward, relabel
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         found = super()._generate_single_turn(*args, **kwargs)
         # TRL's own gives log-probabilities of another sampler too, where there is one.
         return found if isinstance(found, tuple) else (found, None)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        scored = super()._generate_and_score_completions(inputs)
+        return self._relabelled(scored, pair(inputs)) if self.relabel else scored
+
+    def _relabelled(self, scored: dict[str, Any], pairs: Pairs) -> dict[str, Any]:
+        """The batch with each answer under every request of its prompt; the KL term counts those under their own."""
+        batch = pairs.expand(scored)
+        ids, mask = (torch.cat([batch[f"prompt_{k}"], batch[f"completion_{k}"]], dim=1) for k in ("ids", "mask"))
+        width = batch["completion_ids"].shape[1]
+        size = cast(GRPOConfig, self.args).per_device_train_batch_size
+        with torch.no_grad():
+            old, _, _ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, size)
+        weight = weights((old * batch["completion_mask"]).sum(dim=1).view(len(pairs.families), -1)).flatten()
+        way = normalised_advantages if self.scale_rewards != "none" else advantages
+        more = {"advantages": pairs.by_family(way, weight, self.reward.under(pairs).to(weight)), "old_per_token_logps": old}
+        if "ref_per_token_logps" in scored:
+            # Where policy and reference are equal TRL's estimate of the divergence and its gradient are 0.
+            more["ref_per_token_logps"] = pairs.only_own(scored["ref_per_token_logps"], old)
+        self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
+        return {**batch, **more, "num_items_in_batch": batch["completion_mask"].sum()}
 
 
 def trainer(setup: Setup) -> Any:
@@ -24,7 +52,9 @@ def trainer(setup: Setup) -> Any:
     policy, mapping = setup.policy, setup.reward.mapping
     apart = policy.grpo.normalise == "per_preference"
     return SharedPrefixGRPOTrainer(
-        reward_funcs=cast(Any, setup.reward.parts() if apart else setup.reward),
+        reward=setup.reward,
+        relabel=policy.relabel,
+        **({"reward_funcs": setup.reward.parts()} if apart else {}),
         args=GRPOConfig(
             **setup.group_arguments(),
             num_iterations=policy.epochs,

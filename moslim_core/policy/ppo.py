@@ -18,6 +18,7 @@ from trl import GRPOConfig
 from moslim_core.distributed import processes
 from moslim_core.policy import advantages as ppo
 from moslim_core.policy.grpo import SharedPrefixGRPOTrainer
+from moslim_core.policy.relabelling import pair, weights
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.setup import Setup
 from moslim_core.policy.shared_prefix import completion_log_probs
@@ -44,7 +45,8 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
     """The group trainer's rollouts with PPO's advantages and losses."""
 
     def __init__(self, reward: PolicyReward, policy: PolicySettings, **options: Any) -> None:
-        super().__init__(reward_funcs=cast(Any, reward), **options)
+        # Relabelling is done here, per token.
+        super().__init__(reward=reward, relabel=False, **options)
         self.policy = policy
         self.kl_coefficient = policy.beta
         model = self.accelerator.unwrap_model(self.model)
@@ -85,6 +87,11 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         scored = super()._generate_and_score_completions(inputs)
+        scores, reference = self.scores, scored.pop("ref_per_token_logps", None)
+        pairs = pair(inputs) if self.policy.relabel else None
+        if pairs is not None:
+            scored |= pairs.expand(scored)
+            scores = self.reward.under(pairs).to(scores)
         mask = scored["completion_mask"].float()
         # One update with the whole batch in one pass: that pass is done here, with its graph.
         args = cast(GRPOConfig, self.args)
@@ -99,14 +106,23 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         if once:
             scored |= {"log_probs": log_probs, "entropies": entropies, "values": values}
         log_probs, values = log_probs.detach(), values.detach()
-        reference = scored.pop("ref_per_token_logps", log_probs)
-        rewards = ppo.token_rewards(self.scores, log_probs, reference, mask, self.kl_coefficient)
+        if pairs is not None:
+            # Only what an answer was drawn under tells how far the policy is from the reference.
+            reference = log_probs if reference is None else pairs.only_own(reference, log_probs)
+        elif reference is None:
+            reference = log_probs
+        rewards = ppo.token_rewards(scores, log_probs, reference, mask, self.kl_coefficient)
         settings = self.policy.ppo
         advantages, returns = ppo.estimate(rewards, values, mask, settings.discount, settings.gae_lambda)
         if self.policy.normalise_advantages:
             advantages = ppo.whiten(advantages, mask, self._sum)
+        if pairs is not None:
+            weight = weights((log_probs * mask).sum(dim=1).view(len(pairs.families), -1)).flatten()
+            advantages = advantages * weight.unsqueeze(1)
+            self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
         scored |= {"advantages": advantages, "returns": returns, "old_values": values, "old_per_token_logps": log_probs}
-        self._record(log_probs - reference, values, returns, mask)
+        own = slice(None) if pairs is None else pairs.own
+        self._record((log_probs - reference)[own], values[own], returns[own], mask[own])
         return scored
 
     def _sum(self, local: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ what would move all of them alike cancels out; once it tells them apart, each an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,26 @@ class Pairs(NamedTuple):
     # (n,): where an answer meets the request that it was drawn under.
     own: Tensor
     families: Tensor
+
+    def expand(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Prompts of the requests with the answers: the (n, ...) `prompt_*` and `completion_*` of a batch as (n * t, ...)."""
+        of = {"prompt": self.requests, "completion": self.answers}
+        return {f"{part}_{kind}": batch[f"{part}_{kind}"][rows] for part, rows in of.items() for kind in ("ids", "mask")}
+
+    def only_own(self, own: Tensor, others: Tensor) -> Tensor:
+        """`others` (n * t, ...) with `own` (n, ...) in the rows where an answer meets the request that it was drawn under."""
+        mixed = others.clone()
+        mixed[self.own] = own
+        return mixed
+
+    def by_family(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        """`function` of each prompt's rows of `values`, each (n * t,) taken as (answers, requests); (n * t,)."""
+        tables = [value.view(len(self.families), -1) for value in values]
+        result = torch.empty_like(tables[0])
+        for family in self.families.unique():
+            rows = self.families == family
+            result[rows] = function(*(table[rows] for table in tables))
+        return result.flatten()
 
     def combine(self, values: Tensor, width: int) -> Tensor:
         """(n, p + width) tokens or masks of prompts and answers -> (n * t, p + width)."""
@@ -59,3 +79,11 @@ def advantages(weight: Tensor, rewards: Tensor) -> Tensor:
     others = weight.sum(dim=0) - weight
     baseline = ((weight * rewards).sum(dim=0) - weight * rewards) / others.clamp(min=1e-6)
     return torch.where(others > 1e-6, weight * (rewards - baseline), 0.0)
+
+
+def normalised_advantages(weight: Tensor, rewards: Tensor) -> Tensor:
+    """As `advantages`, in GRPO's way: less the weighted mean of all answers under the same request, by their weighted spread."""
+    total = weight.sum(dim=0).clamp(min=1e-6)
+    mean = (weight * rewards).sum(dim=0) / total
+    spread = ((weight * (rewards - mean) ** 2).sum(dim=0) / total).sqrt()
+    return weight * (rewards - mean) / (spread + 1e-4)

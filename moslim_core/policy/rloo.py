@@ -50,12 +50,7 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
         """The batch with each answer under every request of its prompt. The KL term is that under its own request."""
         policy, *reference = self.passes
         mask = scored["completion_mask"]
-        batch = {
-            "prompt_ids": scored["prompt_ids"][pairs.requests],
-            "prompt_mask": scored["prompt_mask"][pairs.requests],
-            "completion_ids": scored["completion_ids"][pairs.answers],
-            "completion_mask": mask[pairs.answers],
-        }
+        batch = pairs.expand(scored)
         if self.at_hand is not None:
             log_probs = self.at_hand[0].detach()
         else:
@@ -71,15 +66,12 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
         rewards = self.reward.under(pairs).to(policy)
         for log_probs in reference:
             rewards = rewards - self.beta * ((policy - log_probs) * mask).sum(dim=1)[pairs.answers]
-        weight = weights(batch["old_logps"].view(len(mask), -1))
-        rewards, advantage = rewards.view_as(weight), torch.empty_like(weight)
-        for family in pairs.families.unique():
-            rows = pairs.families == family
-            advantage[rows] = advantages(weight[rows], rewards[rows])
+        weight = weights(batch["old_logps"].view(len(mask), -1)).flatten()
+        advantage = pairs.by_family(advantages, weight, rewards)
         if self.normalize_advantages:
             advantage = advantage / ((advantage**2 / weight.clamp(min=1e-6)).mean().sqrt() + 1e-4)
-        self._metrics["train"]["own_weight"].append(weight.flatten()[pairs.own].mean().item())
-        return {**batch, "advantages": advantage.flatten()}
+        self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
+        return {**batch, "advantages": advantage}
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         if "log_probs" in inputs:

@@ -101,6 +101,25 @@ def test_reward_rises(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.1
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_relabelled_answers_count_under_all_requests(
+    optimiser: str, epochs: int, tiny_chat: Path, reward_folder: Path, tmp_path: Path
+) -> None:
+    if epochs > EPOCHS[optimiser]:
+        pytest.skip("updates once per batch of answers")
+    own = OWN[optimiser] | {"optimiser": optimiser, "epochs": epochs, "relabel": True, "micro_batch": 99}
+    train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "running"}, **own)
+    found = metrics(tmp_path, "output")
+    first = found[1]
+    assert abs(first["kl"]) < 1e-6 and first["grad_norm"] > 0
+    if optimiser != "online_dpo":
+        assert 1 <= first["own_weight"] <= PROMPTS
+    # What is logged is what was asked for: answers of a step, each under its own request.
+    assert first["tokens_per_second"] * first["seconds/step"] / first["completion_tokens"] == pytest.approx(PROMPTS * GROUP)
+    assert sum(row[-1] for row in PolicyCard.load(tmp_path / "output").mapping_state["pooled"]) <= STEPS * PROMPTS * GROUP * 2
+
+
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_base_in_bfloat16_learns_in_float32(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
     train(
@@ -151,7 +170,7 @@ def test_truncated_answers_are_counted_and_can_cost(tiny_chat: Path, reward_fold
         ({"optimiser": "online_dpo", "group_size": 3}, "group_size=3, but online_dpo compares answers in pairs"),
         ({"optimiser": "online_dpo", "epochs": 2}, "epochs=2, but online_dpo updates once"),
         ({"optimiser": "online_dpo", "beta": 0}, "beta=0, but online_dpo's loss is flat there"),
-        ({"optimiser": "grpo", "relabel": True}, "relabel=true is for rloo, not for grpo"),
+        ({"optimiser": "grpo", "relabel": True, "grpo": {"normalise": "per_preference"}}, "relabel=true goes with grpo.normalise=reward"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from moslim_core.policy.relabelling import advantages, pair, weights
+from moslim_core.policy.relabelling import advantages, normalised_advantages, pair, weights
 
 
 def test_pairs() -> None:
@@ -39,6 +39,25 @@ def test_requests_told_apart_are_plain_leave_one_out() -> None:
     # Twice the advantage, on half of the pairs: the mean over pairs is that of RLOO over answers.
     expected = torch.tensor([[1.5, 0], [-1.5, 0], [0, -0.5], [0, 0.5]])
     assert torch.allclose(advantages(weights(log_probs), rewards), expected, atol=1e-5)
+
+
+def test_spread_is_that_under_the_request() -> None:
+    """Weights 1: under request 0 rewards 1 and 0, mean 1/2, spread 1/2; under request 1 both 3: nothing to learn."""
+    found = normalised_advantages(torch.ones(2, 2), torch.tensor([[1.0, 3.0], [0.0, 3.0]]))
+    assert torch.allclose(found, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), atol=1e-3)
+    # Told apart: each request has its own answers, with twice the weight.
+    apart = weights(torch.tensor([[-1.0, -99.0], [-2.0, -99.0], [-99.0, -1.0], [-99.0, -2.0]]))
+    rewards = torch.tensor([[1.0, 9.0], [0.0, 9.0], [9.0, 0.5], [9.0, 0.75]])
+    expected = torch.tensor([[2.0, 0], [-2.0, 0], [0, -2.0], [0, 2.0]])
+    assert torch.allclose(normalised_advantages(apart, rewards), expected, atol=2e-2)
+
+
+def test_own_rows_and_families() -> None:
+    pairs = pair([{"group": g, "family": 0} for g in (5, 6)] + [{"group": g, "family": 1} for g in (8, 9)])
+    mixed = pairs.only_own(torch.tensor([1.0, 2, 3, 4]), torch.zeros(8))
+    assert mixed.tolist() == [1, 0, 0, 2, 3, 0, 0, 4]
+    sums = pairs.by_family(lambda table: table.sum().expand_as(table), torch.arange(8.0))
+    assert sums.tolist() == [6] * 4 + [22] * 4
 
 
 def test_answer_that_is_alone_under_a_request_says_nothing_there() -> None:
