@@ -210,7 +210,8 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
         title=f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval over {comparison.intervals})",
         title_justify="left",
     )
-    for heading in ("figure", *comparison.variants):
+    table.add_column("figure", no_wrap=True)
+    for heading in comparison.variants:
         table.add_column(heading)
     for name, of in comparison.figures.items():
         table.add_row(name, *(str(of[variant].mean) for variant in comparison.variants))

@@ -106,7 +106,7 @@ class RewardSettings(Section):
     applicability: bool = Field(default=False, description="also learn which preferences an answer is about (preference accuracy)")
     shared: bool = Field(default=True, description="one backbone for all heads; off: a model of its own per preference, for comparison")
     epochs: float = Field(default=2.0, gt=0, description="passes over the rated rows")
-    learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of the backbone (AdamW, linear decay)")
+    learning_rate: float = Field(default=1.5e-4, gt=0, description="peak learning rate of the backbone's last layer (AdamW, linear decay)")
     head_learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of the heads, which start from nothing")
     layer_decay: float = Field(default=0.85, gt=0, le=1, description="a backbone layer's learning rate, as a multiple of the next one's")
     ranking_weight: float = Field(
