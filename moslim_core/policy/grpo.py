@@ -34,9 +34,13 @@ class SharedPrefixGRPOTrainer(SharedPrefixRollouts, GRPOTrainer):
         batch = pairs.expand(scored)
         ids, mask = (torch.cat([batch[f"prompt_{k}"], batch[f"completion_{k}"]], dim=1) for k in ("ids", "mask"))
         width = batch["completion_ids"].shape[1]
-        size = cast(GRPOConfig, self.args).per_device_train_batch_size
-        with torch.no_grad():
-            old, _, _ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, size)
+        once = self._once()
+        size = None if once else cast(GRPOConfig, self.args).per_device_train_batch_size
+        with torch.set_grad_enabled(once):
+            log_probs, entropies, _ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, size, True)
+        if once:
+            batch |= {"log_probs": log_probs, "entropies": cast(torch.Tensor, entropies)}
+        old = log_probs.detach()
         weight = weights((old * batch["completion_mask"]).sum(dim=1).view(len(pairs.families), -1)).flatten()
         way = normalised_advantages if self.scale_rewards != "none" else advantages
         more = {"advantages": pairs.by_family(way, weight, self.reward.under(pairs).to(weight)), "old_per_token_logps": old}

@@ -93,9 +93,7 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
             scored |= pairs.expand(scored)
             scores = self.reward.under(pairs).to(scores)
         mask = scored["completion_mask"].float()
-        # One update with the whole batch in one pass: that pass is done here, with its graph.
-        args = cast(GRPOConfig, self.args)
-        once = self.num_iterations == args.steps_per_generation == processes() == 1 and torch.is_grad_enabled()
+        args, once = cast(GRPOConfig, self.args), self._once()
         if once:
             parts = [self._read(self.model, scored)]
         else:

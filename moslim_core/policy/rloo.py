@@ -20,8 +20,6 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
     is the same, so TRL's second pass would give the same numbers.
     """
 
-    # The pass over the answers at hand, with its graph: (log-probabilities, entropies).
-    at_hand: tuple[torch.Tensor, torch.Tensor | None] | None = None
     wanted = False
     pairs: Pairs | None = None
 
@@ -32,9 +30,7 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
         self.passes: list[torch.Tensor] = []
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        args = cast(RLOOConfig, self.args)
-        once = self.num_iterations == args.steps_per_generation == self.accelerator.num_processes == 1
-        self.wanted, self.at_hand = once and torch.is_grad_enabled(), None
+        self.wanted, self.at_hand = self._once(), None
         self.pairs, self.passes = pair(inputs) if self.relabel else None, []
         scored = super()._generate_and_score_completions(inputs)
         if self.pairs is not None:
@@ -73,11 +69,6 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
         self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
         return {**batch, "advantages": advantage}
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        if "log_probs" in inputs:
-            self.at_hand = inputs["log_probs"], inputs["entropies"]
-        return super()._compute_loss(model, inputs)
-
     def _get_per_token_logps_and_entropies(
         self,
         model: Any,
@@ -88,9 +79,6 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
         compute_entropy: bool = False,
         **extra: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        if self.at_hand is not None and compute_entropy:
-            (log_probs, entropies), self.at_hand = self.at_hand, None
-            return log_probs, entropies, None
         if self.wanted:
             # The first pass after the answers is the policy's, the next is the reference's.
             self.wanted = False

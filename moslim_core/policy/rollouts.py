@@ -16,8 +16,12 @@ class SharedPrefixRollouts:
     forward per backward.
     """
 
+    # A pass over the answers at hand with its graph, (log-probabilities, entropies), that the update is to take in place of its own.
+    at_hand: tuple[torch.Tensor, torch.Tensor | None] | None = None
+
     args: Any
     accelerator: Any
+    num_iterations: int
     model: Any
     processing_class: Any
     generation_config: Any
@@ -37,6 +41,9 @@ class SharedPrefixRollouts:
         compute_entropy: bool = False,
         **extra: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        if self.at_hand is not None and compute_entropy:
+            (given, given_entropies), self.at_hand = self.at_hand, None
+            return given, given_entropies, None
         if self.accelerator.num_processes > 1 or any(v is not None and v is not False for v in extra.values()):
             return cast(Any, super())._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
@@ -58,6 +65,15 @@ class SharedPrefixRollouts:
         log_probs = torch.cat([part.log_probs for part in parts])
         self._require_finite(log_probs, input_ids, attention_mask, logits_to_keep)
         return log_probs, torch.cat([cast(torch.Tensor, part.entropies) for part in parts]) if compute_entropy else None, None
+
+    def _once(self) -> bool:
+        """Whether one update with the whole batch follows on its answers, so that the pass that says how probable they are can be its."""
+        return self.num_iterations == self.args.steps_per_generation == self.accelerator.num_processes == 1 and torch.is_grad_enabled()
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if "log_probs" in inputs:
+            self.at_hand = inputs["log_probs"], inputs["entropies"]
+        return cast(Any, super())._compute_loss(model, inputs)
 
     def _require_finite(self, log_probs: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int) -> None:
         """Raises RuntimeError naming the first row whose answer has no finite probability."""
