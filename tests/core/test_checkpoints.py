@@ -10,7 +10,9 @@ from moslim_core.checkpoints import MARKER, MarkComplete, last_complete
 
 def saved(folder: Path, step: int, state: dict[str, int]) -> Path:
     (checkpoint := folder / f"checkpoint-{step}").mkdir()
-    MarkComplete(lambda: state).on_save(SimpleNamespace(output_dir=str(folder)), SimpleNamespace(global_step=step), None)
+    MarkComplete(lambda: state).on_save(
+        SimpleNamespace(output_dir=str(folder)), SimpleNamespace(global_step=step, is_world_process_zero=True), None
+    )
     return checkpoint
 
 

@@ -235,9 +235,6 @@ def test_compare_of_optimisers_beside_the_starting_model_on_two_processes(
     found = json.loads((folder / "compare.json").read_text())
     assert found["variants"] == ["prompt only", "grpo", "ppo"]
     assert set(found["figures"]["length/mae"]) == {"prompt only", "grpo", "ppo"}
-    # With one seed the intervals are those over prompts.
-    mean = found["figures"]["length/mae"]["ppo"]["mean"]
-    assert mean["low"] <= mean["value"] <= mean["high"]
     assert found["seconds"]["prompt only"] == 0 < found["seconds"]["ppo"]
     after = stage_runs(again.work_dir)
     assert len(after["train_policy"]) == len(before["train_policy"]) + 2

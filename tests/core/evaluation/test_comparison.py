@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.comparison import Measured, compare, t_interval
 from moslim_core.report.comparison import render_comparison
 
@@ -49,3 +50,14 @@ def test_page_has_every_figure_and_no_resource_from_elsewhere() -> None:
     assert "reward.&lt;head&gt;" in page and "x/auc" in page and "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
     assert page == render_comparison(compare("reward.<head>", runs()))
+
+
+def test_one_seed_has_the_intervals_over_its_prompts() -> None:
+    over = {"x/mae": Interval(value=0.5, low=0.4, high=0.6)}
+    one = Measured(variant="a", seed=0, figures={"x/mae": 0.5, "x/ece": 0.1}, seconds=1, over_prompts=over)
+    found = compare("key", [one])
+    assert found.figures["x/mae"]["a"].mean == over["x/mae"] and found.intervals == "prompts"
+    assert found.figures["x/ece"]["a"].mean.low is None
+    # Seeds, where there are more, have the say.
+    two = compare("key", [one, one.model_copy(update={"seed": 1})])
+    assert two.figures["x/mae"]["a"].mean.low is None and two.intervals == "seeds"
