@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
-from moslim_core.policy.relabelling import Pairs, advantages, normalised_advantages, pair, weights
+from moslim_core.policy.relabelling import Pairs, advantages, normalised_advantages, pair
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.rollouts import SharedPrefixRollouts
 from moslim_core.policy.setup import Setup
@@ -41,7 +41,7 @@ class SharedPrefixGRPOTrainer(SharedPrefixRollouts, GRPOTrainer):
         if once:
             batch |= {"log_probs": log_probs, "entropies": cast(torch.Tensor, entropies)}
         old = log_probs.detach()
-        weight = weights((old * batch["completion_mask"]).sum(dim=1).view(len(pairs.families), -1)).flatten()
+        weight = pairs.weights(old, batch["completion_mask"])
         way = normalised_advantages if self.scale_rewards != "none" else advantages
         more = {"advantages": pairs.by_family(way, weight, self.reward.under(pairs).to(weight)), "old_per_token_logps": old}
         if "ref_per_token_logps" in scored:
@@ -61,9 +61,6 @@ def trainer(setup: Setup) -> Any:
         **({"reward_funcs": setup.reward.parts()} if apart else {}),
         args=GRPOConfig(
             **setup.group_arguments(),
-            num_iterations=policy.epochs,
-            epsilon=policy.clip,
-            beta=policy.beta,
             scale_rewards="group" if policy.normalise_advantages else "none",
             multi_objective_aggregation="normalize_then_sum" if apart else "sum_then_normalize",
             reward_weights=[mapping.settings.weights.get(name, 1.0) for name in mapping.schema.names] if apart else None,

@@ -16,7 +16,7 @@ from moslim_core.errors import UserError
 from moslim_core.policy.relabelling import pair
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.setup import Setup, largest_divisor
-from moslim_core.policy.shared_prefix import completion_log_probs, generate_completions
+from moslim_core.policy.shared_prefix import completion_log_probs, first_broken, generate_completions, unpadded
 from moslim_core.preferences import chat_text
 
 try:
@@ -64,7 +64,7 @@ class SharedPrefixOnlineDPOTrainer(OnlineDPOTrainer):
         self.log_probs = []
         texts = [chat_text(self.processing_class, p) for p in prompts]
         asked = self.processing_class(texts, add_special_tokens=False)["input_ids"] * 2
-        drawn = self._sample(self._of_own(asked), self.accelerator.unwrap_model(model))
+        drawn = generate_completions(self.accelerator.unwrap_model(model), self._of_own(asked), self.generation_config)
         ended = [answer[-1] in self.eos_token_ids for answer in drawn]
         self.collected["completions/mean_length"].append(sum(map(len, drawn)) / len(drawn))
         self.collected["completions/clipped_ratio"].append(1 - sum(ended) / len(ended))
@@ -72,14 +72,6 @@ class SharedPrefixOnlineDPOTrainer(OnlineDPOTrainer):
         prompt_ids, prompt_mask = self._padded(asked, left=True)
         completion_ids, completion_mask = self._padded(answers, left=False)
         return prompt_ids, prompt_mask, completion_ids, completion_mask, None
-
-    def _sample(self, prompt_ids: list[list[int]], policy: Any) -> list[list[int]]:
-        was_training = policy.training
-        policy.eval()
-        with torch.no_grad():
-            answers = generate_completions(policy, prompt_ids, self.generation_config)
-        policy.train(was_training)
-        return answers
 
     def _padded(self, rows: list[list[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
         side = "left" if left else "right"
@@ -95,13 +87,13 @@ class SharedPrefixOnlineDPOTrainer(OnlineDPOTrainer):
         completion_mask: torch.Tensor,
         vision_inputs: Any = None,
     ) -> torch.Tensor:
-        prompts = [ids[kept.bool()].tolist() for ids, kept in zip(prompt_ids, prompt_mask, strict=True)]
+        prompts = unpadded(prompt_ids, prompt_mask)
         share = processes() == 1 and not self.args.gradient_checkpointing
         log_probs, entropies, _ = completion_log_probs(model, prompts, completion_ids, completion_mask, share=share)
         # TRL sums differences over padding too, where numbers mean nothing.
         log_probs = log_probs.masked_fill(completion_mask == 0, 0.0)
-        if not torch.isfinite(log_probs.detach()).all():
-            row = int((~torch.isfinite(log_probs.detach())).any(dim=1).nonzero()[0])
+        row = first_broken(log_probs, completion_mask)
+        if row is not None:
             raise RuntimeError(
                 f"step {self.state.global_step + 1}: the policy gives no finite probability to an answer to this prompt: "
                 f"{self.processing_class.decode(prompts[row], skip_special_tokens=True)!r}.\n"

@@ -18,10 +18,10 @@ from trl import GRPOConfig
 from moslim_core.distributed import processes
 from moslim_core.policy import advantages as ppo
 from moslim_core.policy.grpo import SharedPrefixGRPOTrainer
-from moslim_core.policy.relabelling import pair, weights
+from moslim_core.policy.relabelling import pair
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.setup import Setup
-from moslim_core.policy.shared_prefix import completion_log_probs
+from moslim_core.policy.shared_prefix import completion_log_probs, unpadded
 from moslim_core.settings import PolicySettings
 
 CRITIC_FILE = "critic.safetensors"
@@ -79,7 +79,7 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         """(log-probabilities, entropies, values), each (n, t), of a batch's answers under the policy as it is."""
         ids, kept = (torch.cat([batch[f"prompt_{k}"], batch[f"completion_{k}"]], dim=1)[rows] for k in ("ids", "mask"))
         width = batch["completion_ids"].shape[1]
-        prompts = [row[on.bool()].tolist() for row, on in zip(ids[:, :-width], kept[:, :-width], strict=True)]
+        prompts = unpadded(ids[:, :-width], kept[:, :-width])
         share = processes() == 1 and not self.args.gradient_checkpointing
         read = completion_log_probs(model, prompts, ids[:, -width:], kept[:, -width:], self.temperature, states=True, share=share)
         self._require_finite(read.log_probs, ids, kept, width)
@@ -115,7 +115,7 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         if self.policy.normalise_advantages:
             advantages = ppo.whiten(advantages, mask, self._sum)
         if pairs is not None:
-            weight = weights((log_probs * mask).sum(dim=1).view(len(pairs.families), -1)).flatten()
+            weight = pairs.weights(log_probs, mask)
             advantages = advantages * weight.unsqueeze(1)
             self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
         scored |= {"advantages": advantages, "returns": returns, "old_values": values, "old_per_token_logps": log_probs}
@@ -178,6 +178,6 @@ def trainer(setup: Setup) -> Any:
     return PPOTrainer(
         reward=setup.reward,
         policy=policy,
-        args=GRPOConfig(**setup.group_arguments(), num_iterations=policy.epochs, beta=policy.beta),
+        args=GRPOConfig(**setup.group_arguments()),
         **setup.trainer_options(),
     )

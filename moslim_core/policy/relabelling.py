@@ -45,6 +45,10 @@ class Pairs(NamedTuple):
             result[rows] = function(*(table[rows] for table in tables))
         return result.flatten()
 
+    def weights(self, log_probs: Tensor, mask: Tensor) -> Tensor:
+        """`weights` of the rows (n * t,) of log-probabilities (n * t, c) of their tokens."""
+        return weights((log_probs * mask).sum(dim=1).view(len(self.families), -1)).flatten()
+
     def combine(self, values: Tensor, width: int) -> Tensor:
         """(n, p + width) tokens or masks of prompts and answers -> (n * t, p + width)."""
         return torch.cat([values[self.requests, :-width], values[self.answers, -width:]], dim=1)

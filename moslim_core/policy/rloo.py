@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from trl import RLOOConfig, RLOOTrainer
 
-from moslim_core.policy.relabelling import Pairs, advantages, pair, weights
+from moslim_core.policy.relabelling import Pairs, advantages, pair
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.rollouts import SharedPrefixRollouts
 from moslim_core.policy.setup import Setup
@@ -59,10 +59,10 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
                     cast(RLOOConfig, self.args).per_device_train_batch_size,
                 )
         batch["old_logps"] = (log_probs * batch["completion_mask"]).sum(dim=1)
+        weight = pairs.weights(log_probs, batch["completion_mask"])
         rewards = self.reward.under(pairs).to(policy)
-        for log_probs in reference:
-            rewards = rewards - self.beta * ((policy - log_probs) * mask).sum(dim=1)[pairs.answers]
-        weight = weights(batch["old_logps"].view(len(mask), -1)).flatten()
+        for frozen in reference:
+            rewards = rewards - self.beta * ((policy - frozen) * mask).sum(dim=1)[pairs.answers]
         advantage = pairs.by_family(advantages, weight, rewards)
         if self.normalize_advantages:
             advantage = advantage / ((advantage**2 / weight.clamp(min=1e-6)).mean().sqrt() + 1e-4)
@@ -107,9 +107,6 @@ def trainer(setup: Setup) -> Any:
         relabel=policy.relabel,
         args=RLOOConfig(
             **setup.group_arguments(),
-            num_iterations=policy.epochs,
-            epsilon=policy.clip,
-            beta=policy.beta,
             normalize_advantages=policy.normalise_advantages,
         ),
         **setup.trainer_options(),

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 
-from moslim_core.policy.shared_prefix import completion_log_probs, generate_completions
+from moslim_core.policy.shared_prefix import completion_log_probs, first_broken, generate_completions, unpadded
 
 
 class SharedPrefixRollouts:
@@ -51,7 +51,7 @@ class SharedPrefixRollouts:
         parts = [
             completion_log_probs(
                 model,
-                [row[kept.bool()].tolist() for row, kept in zip(ids[:, :-logits_to_keep], mask[:, :-logits_to_keep], strict=True)],
+                unpadded(ids[:, :-logits_to_keep], mask[:, :-logits_to_keep]),
                 ids[:, -logits_to_keep:],
                 mask[:, -logits_to_keep:],
                 self.temperature,
@@ -77,9 +77,8 @@ class SharedPrefixRollouts:
 
     def _require_finite(self, log_probs: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int) -> None:
         """Raises RuntimeError naming the first row whose answer has no finite probability."""
-        broken = ~torch.isfinite(log_probs.detach()).logical_or(attention_mask[:, -logits_to_keep:] == 0).all(dim=1)
-        if broken.any():
-            row = int(broken.nonzero()[0])
+        row = first_broken(log_probs, attention_mask[:, -logits_to_keep:])
+        if row is not None:
             text = self.processing_class.decode(input_ids[row][attention_mask[row].bool()], skip_special_tokens=True)
             raise RuntimeError(
                 f"step {self.state.global_step + 1}: the policy gives no finite probability to this prompt and answer: {text!r}.\n"
@@ -90,13 +89,4 @@ class SharedPrefixRollouts:
         # Sharded weights are gathered by TRL's own way; replicated ones are all here.
         if images is not None or multimodal_fields or self.use_vllm or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return cast(Any, super())._generate_single_turn(prompt_ids, images, multimodal_fields, *more)
-        return self._sample(prompt_ids)
-
-    def _sample(self, prompt_ids: list[list[int]]) -> list[list[int]]:
-        model = self.accelerator.unwrap_model(self.model)
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            completions = generate_completions(model, prompt_ids, self.generation_config)
-        model.train(was_training)
-        return completions
+        return generate_completions(self.accelerator.unwrap_model(self.model), prompt_ids, self.generation_config)

@@ -78,6 +78,9 @@ class Setup(NamedTuple):
             "per_device_train_batch_size": self.micro_batch,
             "gradient_accumulation_steps": self.rollouts // processes() // self.micro_batch,
             "num_generations": self.policy.group_size,
+            "num_iterations": self.policy.epochs,
+            "epsilon": self.policy.clip,
+            "beta": self.policy.beta,
             "max_completion_length": self.policy.max_new_tokens,
             # Examples come in the order of their stratified targets, each once: a resumed run meets the same ones.
             "shuffle_dataset": False,

@@ -41,7 +41,7 @@ class SharedBackbone(nn.Module):
 def active(policy: Any, adapter: str) -> Iterator[None]:
     """`policy` in eval mode under another of its adapters."""
     was_training, was_active = policy.training, policy.active_adapter
-    learning = [p for p in policy.parameters() if p.requires_grad]
+    learning = _learning(policy)
     policy.eval()
     policy.base_model.set_adapter(adapter)
     try:
@@ -49,10 +49,17 @@ def active(policy: Any, adapter: str) -> Iterator[None]:
     finally:
         policy.base_model.set_adapter(was_active)
         policy.train(was_training)
-        for parameter in policy.parameters():
-            parameter.requires_grad_(False)
-        for parameter in learning:
-            parameter.requires_grad_(True)
+        _learn_only(policy, learning)
+
+
+def _learn_only(policy: Any, names: set[str]) -> None:
+    """Switching adapters makes those that are on learn, and the others not: put back what learnt before."""
+    for name, parameter in policy.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
+def _learning(policy: Any) -> set[str]:
+    return {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
 
 
 def base_of(reward_model: Path) -> str | None:
@@ -84,7 +91,7 @@ def attach(backbone: SharedBackbone, policy: Any, reward_model: Path) -> None:
     # lists of paths to their last names, which fit both.
     config.target_modules = {prefix + name if "." in name else name for name in config.target_modules}
     config.task_type, config.inference_mode = "CAUSAL_LM", True
-    learning = {name for name, p in policy.named_parameters() if p.requires_grad}
+    learning = _learning(policy)
     policy.add_adapter(NAME, config)
     root = "base_model.model."
     weights = {root + prefix + k.removeprefix(root): v for k, v in load_file(folder / "adapter_model.safetensors").items()}
@@ -92,6 +99,5 @@ def attach(backbone: SharedBackbone, policy: Any, reward_model: Path) -> None:
     if found.unexpected_keys:
         raise RuntimeError(f"{folder} does not fit the policy's base: {found.unexpected_keys[0]} has no place in it")
     policy.set_adapter(POLICY)
-    for name, parameter in policy.named_parameters():
-        parameter.requires_grad_(name in learning)
+    _learn_only(policy, learning)
     backbone.policy[:] = [policy]

@@ -127,6 +127,17 @@ def _read(model: Any, layout: Layout, states: bool = False) -> tuple[Any, torch.
     return read.past_key_values, read.logits[owner], read.hidden_states[-1][owner, -1:] if states else None
 
 
+def unpadded(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    """Rows of token ids (n, p) without those where `mask` is 0."""
+    return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
+
+
+def first_broken(log_probs: torch.Tensor, mask: torch.Tensor) -> int | None:
+    """The first row of log-probabilities (n, c) that has one which is not finite where `mask` is not 0."""
+    broken = ~torch.isfinite(log_probs.detach()).logical_or(mask == 0).all(dim=1)
+    return int(broken.nonzero()[0]) if broken.any() else None
+
+
 class Read(NamedTuple):
     """Of completions (n, c): log-probabilities and entropies (n, c) in nats, and the hidden states (n, c, d) that chose each token."""
 
@@ -209,8 +220,17 @@ def _read_after_prompts(
 def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
     """New token ids after each prompt, up to and with its end token where it came; sampled as the generation config says.
 
-    The prompts' last tokens are left to `generate`, which needs one to start from.
+    The model is in eval mode meanwhile. The prompts' last tokens are left to `generate`, which needs one to start from.
     """
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        completions = _generate(model, prompts, config)
+    model.train(was_training)
+    return completions
+
+
+def _generate(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
     heads, last = [p[:-1] for p in prompts], torch.tensor([p[-1:] for p in prompts], device=model.device)
     if min(map(len, heads)) == 0:
         layout, cache = _layout(model, prompts, config.max_new_tokens), None

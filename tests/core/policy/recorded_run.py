@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from moslim_core.distributed import is_first, processes
-from moslim_core.policy.online_dpo import SharedPrefixOnlineDPOTrainer
-from moslim_core.policy.rollouts import SharedPrefixRollouts
+from moslim_core.policy import online_dpo, rollouts
 from tests.core.policy.runs import train
 
 
@@ -35,8 +34,8 @@ def recorded(prompt_ids: list[list[int]]) -> list[list[int]]:
 def main(folder: Path, base: Path, reward: Path, output: str, optimiser: str) -> None:
     torch.set_num_threads(1)
     # Whatever way a trainer generates, it gets these.
-    for owner in (SharedPrefixRollouts, SharedPrefixOnlineDPOTrainer):
-        owner._sample = lambda self, prompt_ids, *_: recorded(prompt_ids)  # type: ignore[method-assign]
+    for module in (rollouts, online_dpo):
+        module.generate_completions = lambda model, prompt_ids, config: recorded(prompt_ids)  # type: ignore[attr-defined]
     assert processes() == int(os.environ.get("WORLD_SIZE", "1"))
     more: dict[str, Any] = {"beta": 0.1} if optimiser == "online_dpo" else {}
     train(
