@@ -231,8 +231,11 @@ class PolicySettings(Section):
     def _fits_optimiser(self) -> PolicySettings:
         if self.relabel and self.optimiser == "grpo" and self.grpo.normalise == "per_preference":
             raise ValueError("relabel=true goes with grpo.normalise=reward only")
-        if self.relabel and self.processes > 1:
-            raise ValueError(f"relabel=true needs a prompt's answers in one process, not in {self.processes}: set one of them back")
+        if self.relabel and self.prompts_per_step % self.processes:
+            raise ValueError(
+                f"relabel=true needs a prompt's answers in one process, but prompts_per_step={self.prompts_per_step} "
+                f"can't be shared out evenly among processes={self.processes}"
+            )
         rollouts = self.prompts_per_step * self.targets_per_prompt * self.group_size
         if rollouts % self.processes:
             raise ValueError(f"a step's {rollouts} answers can't be shared out evenly among processes={self.processes}")

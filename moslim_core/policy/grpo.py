@@ -48,7 +48,8 @@ class SharedPrefixGRPOTrainer(SharedPrefixRollouts, GRPOTrainer):
             # Where policy and reference are equal TRL's estimate of the divergence and its gradient are 0.
             more["ref_per_token_logps"] = pairs.only_own(scored["ref_per_token_logps"], old)
         self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
-        return {**batch, **more, "num_items_in_batch": batch["completion_mask"].sum()}
+        tokens = self.accelerator.reduce(batch["completion_mask"].sum(), reduction="sum")
+        return {**batch, **more, "num_items_in_batch": tokens}
 
 
 def trainer(setup: Setup) -> Any:

@@ -65,7 +65,8 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
             rewards = rewards - self.beta * ((policy - frozen) * mask).sum(dim=1)[pairs.answers]
         advantage = pairs.by_family(advantages, weight, rewards)
         if self.normalize_advantages:
-            advantage = advantage / ((advantage**2 / weight.clamp(min=1e-6)).mean().sqrt() + 1e-4)
+            squares = self.accelerator.reduce((advantage**2 / weight.clamp(min=1e-6)).mean(), reduction="mean")
+            advantage = advantage / (cast(torch.Tensor, squares).sqrt() + 1e-4)
         self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
         return {**batch, "advantages": advantage}
 

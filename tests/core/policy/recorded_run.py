@@ -1,4 +1,6 @@
-"""`python recorded_run.py FOLDER BASE REWARD OUTPUT OPTIMISER`: a tiny run on recorded answers, alone or as one of several processes.
+"""`python recorded_run.py FOLDER BASE REWARD OUTPUT OPTIMISER plain|relabel`: a tiny run on recorded answers.
+
+Alone or as one of several processes.
 
 What a process samples depends on its seed, so runs of one and of several processes are compared on answers that depend on the
 prompt and on the place in its group alone.
@@ -31,13 +33,15 @@ def recorded(prompt_ids: list[list[int]]) -> list[list[int]]:
     return answers
 
 
-def main(folder: Path, base: Path, reward: Path, output: str, optimiser: str) -> None:
+def main(folder: Path, base: Path, reward: Path, output: str, optimiser: str, way: str) -> None:
     torch.set_num_threads(1)
     # Whatever way a trainer generates, it gets these.
     for module in (rollouts, online_dpo):
         module.generate_completions = lambda model, prompt_ids, config: recorded(prompt_ids)  # type: ignore[attr-defined]
     assert processes() == int(os.environ.get("WORLD_SIZE", "1"))
     more: dict[str, Any] = {"beta": 0.1} if optimiser == "online_dpo" else {}
+    if way == "relabel":
+        more |= {"relabel": True, "prompts_per_step": 2}
     train(
         folder, base, reward, output if is_first() else None, {"standardisation": "running"}, optimiser=optimiser, steps=3,
         processes=processes(), micro_batch=99, **more,
@@ -45,4 +49,4 @@ def main(folder: Path, base: Path, reward: Path, output: str, optimiser: str) ->
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:7])

@@ -33,10 +33,11 @@ def run(folder: Path, count: int, *arguments: str) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("relabel", [False, True])
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_one_and_two_processes_agree(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+def test_one_and_two_processes_agree(optimiser: str, relabel: bool, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
     for count in (1, 2):
-        run(tmp_path / str(count), count, str(tiny_chat), str(reward_folder), "output", optimiser)
+        run(tmp_path / str(count), count, str(tiny_chat), str(reward_folder), "output", optimiser, "relabel" if relabel else "plain")
     alone, together = (metrics(tmp_path / str(count), "output") for count in (1, 2))
     assert list(alone) == list(together) == [1, 2, 3]
     for step, values in alone.items():
@@ -55,7 +56,7 @@ def test_one_and_two_processes_agree(optimiser: str, tiny_chat: Path, reward_fol
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"relabel": True, "processes": 2}, "relabel=true needs a prompt's answers in one process"),
+        ({"relabel": True, "prompts_per_step": 3, "processes": 2}, "prompts_per_step=3 can't be shared out evenly among processes=2"),
         ({"processes": 3, "prompts_per_step": 2, "targets_per_prompt": 2}, "16 answers can't be shared out evenly among processes=3"),
     ],
 )
