@@ -21,6 +21,7 @@ from moslim_core.data.judging import JudgeAnnotator
 from moslim_core.data.rows import Row, plain_text, prompt_key, unit_hash
 from moslim_core.endpoint import Endpoint, Usage
 from moslim_core.errors import UserError
+from moslim_core.evaluation.bootstrap import finite
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.settings import Settings
 
@@ -199,7 +200,7 @@ class Annotation:
                 both = [(one.get(preference.name), two.get(preference.name)) for one, two in zip(said[first], said[second], strict=True)]
                 levels = np.array([pair for pair in both if None not in pair], dtype=int).reshape(-1, 2)
                 if len(levels):
-                    self._agreement.append(agreement(preference.name, preference.k, first, second, levels))
+                    self._agreement.append(agreement(preference.name, first, second, levels))
 
 
 def _ask(annotator: Annotator, rows: Sequence[Row], wanted: Sequence[Sequence[str]]) -> list[Verdict]:
@@ -211,12 +212,10 @@ def _ask(annotator: Annotator, rows: Sequence[Row], wanted: Sequence[Sequence[st
     return verdicts
 
 
-def agreement(preference: str, k: int, first: str, second: str, levels: np.ndarray) -> Agreement:
-    """Of `levels` (n, 2) in 1..k, n >= 1: exact agreement and Cohen's kappa with quadratic weights (Cohen 1968)."""
-    kappa = None
-    if len(np.unique(levels)) > 1:
-        from sklearn.metrics import cohen_kappa_score
+def agreement(preference: str, first: str, second: str, levels: np.ndarray) -> Agreement:
+    """Of `levels` (n, 2), n >= 1: exact agreement and Cohen's kappa with quadratic weights (Cohen 1968)."""
+    from moslim_core.evaluation.agreement import exact, quadratic_kappa
 
-        kappa = float(cohen_kappa_score(levels[:, 0], levels[:, 1], labels=list(range(1, k + 1)), weights="quadratic"))
-    exact = float((levels[:, 0] == levels[:, 1]).mean())
-    return Agreement(preference=preference, first=first, second=second, n=len(levels), exact=exact, kappa=kappa)
+    one, two = levels.T
+    kappa = finite(quadratic_kappa(one, two))
+    return Agreement(preference=preference, first=first, second=second, n=len(levels), exact=exact(one, two), kappa=kappa)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, roc_auc_score
+from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
+
+from moslim_core.evaluation.agreement import quadratic_kappa
+from moslim_core.evaluation.bootstrap import finite
 
 Array = np.ndarray
 
@@ -54,13 +57,12 @@ def quality(probabilities: Array, levels: Array) -> Quality:
     names = list(range(1, probabilities.shape[1] + 1))
     predicted = probabilities.argmax(axis=1) + 1
     expected = expected_level(probabilities)
-    varied = len(np.unique(np.concatenate([predicted, levels]))) > 1
     return Quality(
         labelled=len(levels),
         accuracy=float((predicted == levels).mean()),
         within_one=float((np.abs(predicted - levels) <= 1).mean()),
         macro_f1=float(f1_score(levels, predicted, labels=names, average="macro", zero_division=0.0)),
-        kappa=float(cohen_kappa_score(levels, predicted, labels=names, weights="quadratic")) if varied else None,
+        kappa=finite(quadratic_kappa(levels, predicted)),
         mae=float(np.abs(expected - levels).mean()),
         auc=high_against_low(expected, levels, len(names)),
     )

@@ -107,10 +107,10 @@ def test_nobody_to_ask_changes_nothing() -> None:
 def test_agreement_is_exact_share_and_quadratic_weighted_kappa() -> None:
     pairs = np.array([(1, 1), (1, 2), (2, 2), (3, 3), (3, 1), (2, 3)])
     # Observed: (0 + 1 + 0 + 0 + 4 + 1) / 6 = 1. By chance: both sides have each level twice, so the mean of (i - j)^2 is 4 / 3.
-    found = agreement("warmth", 3, "one", "two", pairs)
+    found = agreement("warmth", "one", "two", pairs)
     assert (found.n, found.exact, found.kappa) == (6, 0.5, pytest.approx(1 - 1 / (4 / 3)))
-    assert agreement("warmth", 3, "one", "two", np.array([(2, 2), (2, 2)])).kappa is None
-    assert agreement("warmth", 3, "one", "two", np.array([(1, 3), (1, 3)])).kappa == 0
+    assert agreement("warmth", "one", "two", np.array([(2, 2), (2, 2)])).kappa is None
+    assert agreement("warmth", "one", "two", np.array([(1, 3), (1, 3)])).kappa == 0
 
 
 def test_agreement_is_measured_where_two_say_something() -> None:
