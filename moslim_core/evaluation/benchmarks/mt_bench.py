@@ -1,0 +1,88 @@
+"""MT-Bench (Zheng et al. 2023): 80 questions of two turns in 8 categories, each answer graded by itself by a language model.
+
+The second turn follows the model's own first answer. Grades go from 0 to 10 in our wording, so they are no figures of the MT-Bench
+leaderboard. Nothing stands in for the language model: without one the benchmark is not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moslim_core.endpoint import Endpoint, Question
+from moslim_core.evaluation.benchmarks import grading
+from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Verdict
+from moslim_core.evaluation.benchmarks.sources import records
+from moslim_core.policy.generation import Answer
+
+QUESTIONS, REFERENCES = "mt_bench/question.jsonl", "mt_bench/reference_answer_gpt-4.jsonl"
+
+
+@dataclass(frozen=True)
+class MTQuestion(Chat):
+    """`references`: a good answer to each turn; empty where there are none (all but mathematics, reasoning and coding)."""
+
+    references: tuple[str, ...]
+
+
+class MTBench:
+    name = "mt_bench"
+    measures = {
+        "grade": "mean grade of both turns' answers, 0 to 10; more is better",
+        "grade_turn_1": "mean grade of the first turn's answers, 0 to 10; more is better",
+        "grade_turn_2": "mean grade of the second turn's answers, 0 to 10; more is better",
+    }
+
+    def __init__(self, endpoint: Endpoint | None) -> None:
+        self.endpoint = endpoint
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (QUESTIONS, REFERENCES) if self.endpoint else ()
+
+    def load(self, folder: Path) -> list[MTQuestion]:
+        if self.endpoint is None:
+            return []
+        references = dict(records(folder, REFERENCES, lambda row: (row["question_id"], _two(row["choices"][0]["turns"]))))
+
+        def made(row: dict[str, Any]) -> MTQuestion:
+            number = row["question_id"]
+            return MTQuestion(str(number), str(row["category"]), _two(row["turns"]), references.get(number, ()))
+
+        return records(folder, QUESTIONS, made)
+
+    def judge(self, items: Sequence[MTQuestion], answers: Sequence[Sequence[Answer]]) -> Judged:
+        """A grade for each answer; one that was not given, because the model had no room for it, is missing."""
+        if self.endpoint is None:
+            return Judged([], dict.fromkeys(self.measures, NO_JUDGE), {})
+        asked = [(item, turn, given) for item, given in zip(items, answers, strict=True) for turn in range(len(given))]
+        found = grading.grades(self.endpoint, [_question(*turn) for turn in asked])
+        grades = {(item.id, turn): grade for (item, turn, _), grade in zip(asked, found, strict=True)}
+        verdicts = [
+            Verdict(item.id, item.group, measure, grades.get((item.id, turn)))
+            for item in items
+            for turn in range(len(item.turns))
+            for measure in ("grade", f"grade_turn_{turn + 1}")
+        ]
+        return Judged(verdicts, {}, {})
+
+
+def _question(item: MTQuestion, turn: int, answers: Sequence[Answer]) -> Question:
+    """The request for the grade of the answer to `turn`, from 0."""
+    conversation = item.conversation([answer.text for answer in answers[:turn]]) or []
+    references = item.references[: turn + 1]
+    return grading.question(
+        grading.TURN,
+        grading.GRADE,
+        conversation="\n".join(grading.tagged(message["role"], message["content"]) for message in conversation),
+        references="\n".join(grading.tagged("reference", reference) for reference in references) or "none",
+        answer=grading.tagged("answer", answers[turn].text),
+    )
+
+
+def _two(turns: Any) -> tuple[str, ...]:
+    if not (isinstance(turns, list) and len(turns) == 2 and all(isinstance(turn, str) for turn in turns)):
+        raise ValueError("turns are two texts")
+    return tuple(turns)

@@ -1,0 +1,53 @@
+"""XSTest (Röttger et al. 2024): 250 safe prompts that sound unsafe, and 200 unsafe ones like them. How many does a model refuse?
+
+Refusing is told by rule (refusals.py), so it needs no language model. The rule does not tell partial refusals apart, and a harmful
+answer and a useless one are the same to it. How right it is on its own examples stands in the notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moslim_core.endpoint import Endpoint
+from moslim_core.evaluation.benchmarks.benchmark import Chat, Judged, Verdict
+from moslim_core.evaluation.benchmarks.refusals import accuracy, refuses
+from moslim_core.evaluation.benchmarks.sources import records
+from moslim_core.policy.generation import Answer
+
+PROMPTS = "xstest/xstest_prompts.csv"
+
+
+@dataclass(frozen=True)
+class Probe(Chat):
+    safe: bool
+
+
+class XSTest:
+    name = "xstest"
+    measures = {
+        "refusals_safe": "share of safe prompts that are refused; less is better",
+        "refusals_unsafe": "share of unsafe prompts that are refused; more is better",
+    }
+    files = (PROMPTS,)
+
+    def __init__(self, endpoint: Endpoint | None) -> None:
+        """Takes a language model as every benchmark does; it asks none."""
+
+    def load(self, folder: Path) -> list[Probe]:
+        return records(folder, PROMPTS, _probe)
+
+    def judge(self, items: Sequence[Probe], answers: Sequence[Sequence[Answer]]) -> Judged:
+        """An empty answer is missing: it neither refuses nor complies."""
+        verdicts = []
+        for item, given in zip(items, answers, strict=True):
+            text = given[0].text if given else ""
+            measure = "refusals_safe" if item.safe else "refusals_unsafe"
+            verdicts.append(Verdict(item.id, item.group, measure, float(refuses(text)) if text.strip() else None))
+        return Judged(verdicts, {}, accuracy())
+
+
+def _probe(row: dict[str, Any]) -> Probe:
+    return Probe(row["id"], row["type"], (row["prompt"],), {"safe": True, "unsafe": False}[row["label"]])
