@@ -199,6 +199,10 @@ class PolicySettings(Section):
         default=False,
         description="each answer also counts under its prompt's other targets, weighted by how probable it is there; for short answers",
     )
+    credit: Literal["answer", "token"] = Field(
+        default="answer",
+        description="token: each token counts with the reward less what the reward model makes of the answer up to it (rloo)",
+    )
     epochs: int = Field(default=1, ge=1, description="updates per batch of answers, each with all of it (not online_dpo)")
     clip: float = Field(default=0.2, gt=0, lt=1, description="furthest that a probability ratio counts from 1 (rloo, grpo, ppo)")
     micro_batch: int = Field(default=16, ge=1, description="answers (with relabel: answers under targets) per pass")
@@ -231,6 +235,10 @@ class PolicySettings(Section):
     def _fits_optimiser(self) -> PolicySettings:
         if self.relabel and self.optimiser == "grpo" and self.grpo.normalise == "per_preference":
             raise ValueError("relabel=true goes with grpo.normalise=reward only")
+        if self.credit == "token" and self.optimiser != "rloo":
+            raise ValueError(f"credit=token goes with optimiser=rloo, not with {self.optimiser}")
+        if self.credit == "token" and self.max_new_tokens == 1:
+            raise ValueError("credit=token, but with max_new_tokens=1 there is one token to credit: set credit=answer")
         if self.relabel and self.prompts_per_step % self.processes:
             raise ValueError(
                 f"relabel=true needs a prompt's answers in one process, but prompts_per_step={self.prompts_per_step} "

@@ -25,6 +25,7 @@ METRICS = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "own_weight": "own_weight",
+    "credit_noise": "credit_noise",
     "value_loss": "value_loss",
     "explained_variance": "explained_variance",
     "kl_coefficient": "kl_coefficient",

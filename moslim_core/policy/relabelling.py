@@ -37,13 +37,13 @@ class Pairs(NamedTuple):
         return mixed
 
     def by_family(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
-        """`function` of each prompt's rows of `values`, each (n * t,) taken as (answers, requests); (n * t,)."""
-        tables = [value.view(len(self.families), -1) for value in values]
+        """`function` of each prompt's rows of `values`, each (n * t, ...) taken as (answers, requests, ...); (n * t, ...)."""
+        tables = [value.view(len(self.families), -1, *value.shape[1:]) for value in values]
         result = torch.empty_like(tables[0])
         for family in self.families.unique():
             rows = self.families == family
             result[rows] = function(*(table[rows] for table in tables))
-        return result.flatten()
+        return result.flatten(0, 1)
 
     def weights(self, log_probs: Tensor, mask: Tensor) -> Tensor:
         """`weights` of the rows (n * t,) of log-probabilities (n * t, c) of their tokens."""
@@ -69,13 +69,19 @@ def pair(rows: Sequence[Mapping[str, Any]]) -> Pairs:
     return Pairs(answers, asked, own.nonzero().flatten(), torch.tensor([row["family"] for row in rows]))
 
 
+def alone(rows: Sequence[Mapping[str, Any]]) -> Pairs:
+    """Pairs of a batch in which each answer counts under its own request only, and answers to the same request are compared."""
+    every = torch.arange(len(rows))
+    return Pairs(every, every, every, torch.tensor([row["group"] for row in rows]))
+
+
 def weights(log_probs: Tensor) -> Tensor:
     """pi(a | t) / mean_s pi(a | s), in [0, t], of sequence log-probabilities (a, t) under as many answers to each request."""
     return torch.softmax(log_probs, dim=1) * log_probs.shape[1]
 
 
 def advantages(weight: Tensor, rewards: Tensor) -> Tensor:
-    """Weighted advantages (a, t) of one prompt's answers under its requests, of their weights and rewards, each (a, t).
+    """Weighted advantages (a, t, ...) of one prompt's answers under its requests, of their weights and rewards, each (a, t, ...).
 
     The baseline is the weighted mean over the other answers. Where the policy tells requests apart for certain, that is the
     leave-one-out baseline over the answers to the same request.
@@ -83,6 +89,11 @@ def advantages(weight: Tensor, rewards: Tensor) -> Tensor:
     others = weight.sum(dim=0) - weight
     baseline = ((weight * rewards).sum(dim=0) - weight * rewards) / others.clamp(min=1e-6)
     return torch.where(others > 1e-6, weight * (rewards - baseline), 0.0)
+
+
+def centred(weight: Tensor, values: Tensor) -> Tensor:
+    """Values (a, t, ...) less their weighted mean over one prompt's answers under the same request."""
+    return values - (weight * values).sum(dim=0) / weight.sum(dim=0).clamp(min=1e-6)
 
 
 def normalised_advantages(weight: Tensor, rewards: Tensor) -> Tensor:

@@ -94,6 +94,20 @@ class PolicyReward:
         )
         return torch.from_numpy(mapped.rewards - self.penalties[answers])
 
+    def beginnings(self, pairs: Pairs, questions: Sequence[str], texts: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Rewards (n * t, k) of the last call's answers as they began, texts (n, k), under each request of their prompts."""
+        started = time.monotonic()
+        # Most answers end before they may, and have the same text at several places.
+        distinct = {
+            pair: row for row, pair in enumerate(dict.fromkeys((q, t) for q, row in zip(questions, texts, strict=True) for t in row))
+        }
+        found = self.scorer([q for q, _ in distinct], [t for _, t in distinct])
+        rows = np.array([[distinct[q, t] for t in row] for q, row in zip(questions, texts, strict=True)])[pairs.answers.numpy()]
+        wanted = [self.wanted[row] for row in pairs.requests.tolist() for _ in range(rows.shape[1])]
+        mapped = self.mapping({name: p[rows.ravel()] for name, p in found.items()}, wanted, measure=False)
+        self.seconds += time.monotonic() - started
+        return torch.from_numpy(mapped.rewards.reshape(rows.shape))
+
     def parts(self) -> list[Callable[..., list[float | None]]]:
         """One callable per preference: its standardised utility per completion, None where it is not requested.
 

@@ -1,4 +1,7 @@
-"""RLOO through TRL: leave-one-out baselines over groups of answers to the same conditioned prompt (Ahmadian et al. 2024)."""
+"""RLOO through TRL: leave-one-out baselines over groups of answers to the same conditioned prompt (Ahmadian et al. 2024).
+
+What TRL has no part in: answers that count under other requests (relabelling.py) and tokens that count by themselves (credit.py).
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from typing import Any, cast
 import torch
 from trl import RLOOConfig, RLOOTrainer
 
-from moslim_core.policy.relabelling import Pairs, advantages, pair
+from moslim_core.policy import credit
+from moslim_core.policy.advantages import policy_loss
+from moslim_core.policy.relabelling import Pairs, advantages, alone, centred, pair
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.rollouts import SharedPrefixRollouts
 from moslim_core.policy.setup import Setup
 
 
 class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
-    """TRL's RLOO with what prompts share computed once, and with `relabel` each answer under its prompt's requests.
+    """TRL's RLOO with what prompts share computed once; ours are advantages with `relabel` or `per_token`.
 
     Where one update of one batch follows on its answers, the pass that says how probable they are is also the update's: the policy
     is the same, so TRL's second pass would give the same numbers.
@@ -23,18 +28,20 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
     wanted = False
     pairs: Pairs | None = None
 
-    def __init__(self, reward: PolicyReward, relabel: bool, **options: Any) -> None:
+    def __init__(self, reward: PolicyReward, relabel: bool, per_token: bool, **options: Any) -> None:
         super().__init__(reward_funcs=cast(Any, reward), **options)
-        self.reward, self.relabel = reward, relabel
+        self.reward, self.relabel, self.per_token = reward, relabel, per_token
         # Log-probabilities of the answers at hand: the policy's, then the reference's.
         self.passes: list[torch.Tensor] = []
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.wanted, self.at_hand = self._once(), None
-        self.pairs, self.passes = pair(inputs) if self.relabel else None, []
+        self.passes = []
+        if self.relabel or self.per_token:
+            self.pairs = (pair if self.relabel else alone)(inputs)
         scored = super()._generate_and_score_completions(inputs)
         if self.pairs is not None:
-            scored = self._relabelled(scored, self.pairs)
+            scored = self._ours(scored, self.pairs, [row["question"] for row in inputs])
             self.pairs = None
         if self.at_hand is not None:
             # With the other tensors of the batch, so that they are shuffled alike.
@@ -42,8 +49,8 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
             self.at_hand = None
         return scored
 
-    def _relabelled(self, scored: dict[str, Any], pairs: Pairs) -> dict[str, Any]:
-        """The batch with each answer under every request of its prompt. The KL term is that under its own request."""
+    def _ours(self, scored: dict[str, Any], pairs: Pairs, questions: list[str]) -> dict[str, Any]:
+        """The batch as pairs of answers and requests with our advantages. The KL term is that under an answer's own request."""
         policy, *reference = self.passes
         mask = scored["completion_mask"]
         batch = pairs.expand(scored)
@@ -58,17 +65,63 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
                     mask.shape[1],
                     cast(RLOOConfig, self.args).per_device_train_batch_size,
                 )
-        batch["old_logps"] = (log_probs * batch["completion_mask"]).sum(dim=1)
         weight = pairs.weights(log_probs, batch["completion_mask"])
-        rewards = self.reward.under(pairs).to(policy)
-        for frozen in reference:
-            rewards = rewards - self.beta * ((policy - frozen) * mask).sum(dim=1)[pairs.answers]
-        advantage = pairs.by_family(advantages, weight, rewards)
-        if self.normalize_advantages:
-            squares = self.accelerator.reduce((advantage**2 / weight.clamp(min=1e-6)).mean(), reduction="mean")
-            advantage = advantage / (cast(torch.Tensor, squares).sqrt() + 1e-4)
         self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
-        return {**batch, "advantages": advantage}
+        rewards = self.reward.under(pairs).to(policy)
+        divergence = sum(((policy - frozen) * mask for frozen in reference), torch.zeros_like(policy))
+        if self.per_token:
+            # What is left of the divergence at a token is what it can still change.
+            left = divergence.flip(1).cumsum(dim=1).flip(1)
+            returns = self._returns(scored, pairs, questions, rewards, weight) - self.beta * left[pairs.answers]
+            weight, kept = weight.unsqueeze(1).expand_as(returns), batch["completion_mask"]
+        else:
+            returns, kept = rewards - self.beta * divergence.sum(dim=1)[pairs.answers], torch.ones_like(rewards)
+        advantage = pairs.by_family(advantages, weight, returns) * kept
+        if self.normalize_advantages:
+            squares, count = self._total(torch.stack([(advantage**2 / weight.clamp(min=1e-6)).sum(), kept.sum()]))
+            advantage = advantage / ((squares / count).sqrt() + 1e-4)
+        old = log_probs if self.per_token else (log_probs * batch["completion_mask"]).sum(dim=1)
+        return {**batch, "old_logps": old, "advantages": advantage}
+
+    def _returns(
+        self, scored: dict[str, Any], pairs: Pairs, questions: list[str], rewards: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        """Returns (n * t, c) of each token."""
+        ids, width = scored["completion_ids"], cast(int, self.max_completion_length)
+        # As if all answers were as long as they may be: processes must agree on places.
+        decode = self.processing_class.batch_decode
+        columns = [decode(ids[:, :place], skip_special_tokens=True) for place in credit.places(width)]
+        foretold = self.reward.beginnings(pairs, questions, list(zip(*columns, strict=True))).to(rewards)
+        kept = torch.nn.functional.pad(scored["completion_mask"], (0, width - ids.shape[1]))[pairs.answers]
+        returns, noise = credit.credited(
+            rewards,
+            credit.spread(foretold, width),
+            weight.unsqueeze(1) * kept,
+            lambda *values: pairs.by_family(centred, *values),
+            self._total,
+        )
+        tokens = self._total(kept.sum(dim=0).to(noise))
+        self._metrics["train"]["credit_noise"].append(((noise * tokens).sum() / tokens.sum()).item())
+        return returns[:, : ids.shape[1]]
+
+    def _total(self, local: torch.Tensor) -> torch.Tensor:
+        """Over all processes."""
+        return cast(torch.Tensor, self.accelerator.reduce(local, reduction="sum"))
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if not self.per_token:
+            return super()._compute_loss(model, inputs)
+        width, mask = inputs["completion_ids"].shape[1], inputs["completion_mask"]
+        if "log_probs" in inputs:
+            log_probs, entropies = inputs["log_probs"], inputs["entropies"]
+        else:
+            ids, kept = (torch.cat([inputs[f"prompt_{k}"], inputs[f"completion_{k}"]], dim=1) for k in ("ids", "mask"))
+            log_probs, entropies, _ = self._get_per_token_logps_and_entropies(model, ids, kept, width, compute_entropy=True)
+        entropy, tokens = self._total(torch.stack([(entropies * mask).sum(), mask.sum().to(entropies)]))
+        self._metrics["train"]["entropy"].append((entropy / tokens.clamp(min=1)).item())
+        # As of whole answers: a sum over tokens, a mean over answers.
+        answers = torch.tensor(len(mask), device=mask.device)
+        return policy_loss(log_probs, inputs["old_logps"], inputs["advantages"], mask, self.epsilon_low, answers)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -106,6 +159,7 @@ def trainer(setup: Setup) -> Any:
     return SharedPrefixRLOOTrainer(
         reward=setup.reward,
         relabel=policy.relabel,
+        per_token=policy.credit == "token",
         args=RLOOConfig(
             **setup.group_arguments(),
             normalize_advantages=policy.normalise_advantages,

@@ -1,4 +1,4 @@
-"""`python recorded_run.py FOLDER BASE REWARD OUTPUT OPTIMISER plain|relabel`: a tiny run on recorded answers.
+"""`python recorded_run.py FOLDER BASE REWARD OUTPUT OPTIMISER WAY`: a tiny run on recorded answers.
 
 Alone or as one of several processes.
 
@@ -40,8 +40,10 @@ def main(folder: Path, base: Path, reward: Path, output: str, optimiser: str, wa
         module.generate_completions = lambda model, prompt_ids, config: recorded(prompt_ids)  # type: ignore[attr-defined]
     assert processes() == int(os.environ.get("WORLD_SIZE", "1"))
     more: dict[str, Any] = {"beta": 0.1} if optimiser == "online_dpo" else {}
-    if way == "relabel":
+    if "relabel" in way:
         more |= {"relabel": True, "prompts_per_step": 2}
+    if "token" in way:
+        more |= {"credit": "token"}
     train(
         folder, base, reward, output if is_first() else None, {"standardisation": "running"}, optimiser=optimiser, steps=3,
         processes=processes(), micro_batch=99, **more,

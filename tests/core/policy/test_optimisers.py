@@ -87,15 +87,17 @@ class Vowels:
         return {"warmth": np.stack([1 - share, 0 * share, share], axis=1)}
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_reward_rises(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("optimiser", "credit"), [*((o, "answer") for o in OPTIMISERS), ("rloo", "token")])
+def test_reward_rises(
+    optimiser: str, credit: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A toy task: only the top level may be asked for, so that what is good does not depend on the request."""
     monkeypatch.setattr(training.RewardScorer, "load", lambda *_: Vowels())
     settings = {"steps": 50, "prompts_per_step": 8, "micro_batch": 64, "beta": 0.01, "lora_rank": 8, "lora_layers": None}
     own = {"beta": 0.1} if optimiser == "online_dpo" else {}
     train(
         tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, Vowels.schema.model_dump(), optimiser=optimiser,
-        none_fraction=0.0, held_out_fraction=0.0, checkpoint_every=99, learning_rate=0.005, **(settings | own),
+        credit=credit, none_fraction=0.0, held_out_fraction=0.0, checkpoint_every=99, learning_rate=0.005, **(settings | own),
     )  # fmt: skip
     rewards = [values["reward"] for values in metrics(tmp_path, "output").values()]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.1
@@ -170,6 +172,8 @@ def test_truncated_answers_are_counted_and_can_cost(tiny_chat: Path, reward_fold
         ({"optimiser": "online_dpo", "group_size": 3}, "group_size=3, but online_dpo compares answers in pairs"),
         ({"optimiser": "online_dpo", "epochs": 2}, "epochs=2, but online_dpo updates once"),
         ({"optimiser": "online_dpo", "beta": 0}, "beta=0, but online_dpo's loss is flat there"),
+        ({"optimiser": "ppo", "credit": "token"}, "credit=token goes with optimiser=rloo, not with ppo"),
+        ({"credit": "token", "max_new_tokens": 1}, "with max_new_tokens=1 there is one token to credit"),
         ({"optimiser": "grpo", "relabel": True, "grpo": {"normalise": "per_preference"}}, "relabel=true goes with grpo.normalise=reward"),
     ],
 )

@@ -33,11 +33,12 @@ def run(folder: Path, count: int, *arguments: str) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("relabel", [False, True])
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_one_and_two_processes_agree(optimiser: str, relabel: bool, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("optimiser", "way"), [*((o, w) for o in OPTIMISERS for w in ("plain", "relabel")), ("rloo", "token"), ("rloo", "relabel,token")]
+)
+def test_one_and_two_processes_agree(optimiser: str, way: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
     for count in (1, 2):
-        run(tmp_path / str(count), count, str(tiny_chat), str(reward_folder), "output", optimiser, "relabel" if relabel else "plain")
+        run(tmp_path / str(count), count, str(tiny_chat), str(reward_folder), "output", optimiser, way)
     alone, together = (metrics(tmp_path / str(count), "output") for count in (1, 2))
     assert list(alone) == list(together) == [1, 2, 3]
     for step, values in alone.items():

@@ -123,8 +123,11 @@ def test_resumed_run_ends_with_the_same_adapter(trained: tuple[Path, Settings, i
         assert {k: v for k, v in values.items() if k not in timed} == {k: v for k, v in before[step].items() if k not in timed}
 
 
+@pytest.mark.parametrize("credit", ["answer", "token"])
 @pytest.mark.parametrize("relabel", [False, True])
-def test_one_pass_for_answers_and_update_changes_nothing(relabel: bool, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+def test_one_pass_for_answers_and_update_changes_nothing(
+    relabel: bool, credit: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path
+) -> None:
     """One micro batch takes the update's log-probabilities from the rollout; two of them compute anew."""
     rows = PROMPTS * GROUP * (PROMPTS if relabel else 1)
     passes = []
@@ -141,12 +144,15 @@ def test_one_pass_for_answers_and_update_changes_nothing(relabel: bool, tiny_cha
         passes.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rollouts, "completion_log_probs", counted)
-            train(folder, tiny_chat, reward_folder, "output", {"standardisation": "running"}, micro_batch=micro, relabel=relabel)
-        # Policy and reference; or those in two parts, those under all requests in four, and two parts of the update.
-        apart = [False] * (8 if relabel else 4) + [True] * 2
+            way = {"relabel": relabel, "credit": credit}
+            train(folder, tiny_chat, reward_folder, "output", {"standardisation": "running"}, micro_batch=micro, **way)
+        # Policy and reference; or those in two parts, those of our advantages in as many as pairs need, and two parts of the update.
+        apart = [False] * (8 if relabel else 6 if credit == "token" else 4) + [True] * 2
         assert passes == ([True, False] if micro == rows else apart) * STEPS
         found = metrics(folder, "output")
         assert found[1]["kl"] == pytest.approx(0, abs=1e-6)
+        if credit == "token":
+            assert all(0 < values["credit_noise"] <= 1 for values in found.values())
         if relabel:
             assert all(1 <= values["own_weight"] <= PROMPTS for values in found.values())
             # Answers count for what they are asked, not twice for the statistics.
