@@ -7,8 +7,9 @@ from typing import Literal, get_args
 from prefect import flow
 from pydantic import BaseModel
 
+from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.evaluate import evaluate
+from tasks.evaluate import evaluate, given_policy
 from tasks.label import label
 from tasks.latest import publish
 from tasks.pipeline import close_pipeline, open_pipeline
@@ -31,6 +32,10 @@ class Pipeline(BaseModel):
 def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[str, Outcome]) -> None:
     """Run the stages in order up to `until`; each finds what it needs of the earlier ones in `outcomes`."""
     wanted = STAGES[: STAGES.index(until) + 1]
+    given = None
+    if settings.evaluation.policy and until == "evaluate":
+        given, settings = given_policy(settings)
+        wanted = ("label", "evaluate")
     outcomes["label"] = label(settings, run_id)
     rows = outcomes["label"].ref
     if "train_reward" in wanted:
@@ -38,10 +43,10 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
     if "train_policy" in wanted:
         outcomes["train_policy"] = train_policy(settings, rows, outcomes["train_reward"].ref, run_id)
     if "evaluate" in wanted:
-        if settings.evaluation.judge == "reward_model":
+        if "reward_model" in settings.evaluation.judges:
             outcomes["train_judge"] = train_judge(settings, rows, run_id)
         judge = outcomes["train_judge"].ref if "train_judge" in outcomes else None
-        outcomes["evaluate"] = evaluate(settings, rows, outcomes["train_policy"].ref, judge, run_id)
+        outcomes["evaluate"] = evaluate(settings, rows, given or outcomes["train_policy"].ref, judge, run_id)
     if "report" in wanted:
         names = {"rows": "label", "reward_model": "train_reward", "judge": "train_judge", "policy": "train_policy"}
         inputs = {name: outcomes[stage].ref for name, stage in names.items() if stage in outcomes}
@@ -49,7 +54,12 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
 
 
 def run_pipeline(settings: Settings, until: StageName, parent: str | None = None) -> Pipeline:
-    """The stages up to `until`, within a flow; recorded as one run with a child run per stage, below `parent` if given."""
+    """The stages up to `until`, within a flow; recorded as one run with a child run per stage, below `parent` if given.
+
+    Raises UserError where the report would have no control to show.
+    """
+    if until == "report" and "controllability" not in settings.evaluation.suite:
+        raise UserError("evaluation.suite leaves out controllability, which the report is about.\nAdd it, or end before: moslim evaluate.")
     run_id = open_pipeline(settings, until, parent)
     outcomes: dict[str, Outcome] = {}
     try:

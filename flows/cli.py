@@ -109,7 +109,7 @@ def pairs(
     """How often each head gives the chosen answer the higher expected score."""
     from flows.scoring import score_pairs
 
-    score_pairs(_reference(reward_model, environment.prepare(work_dir)), input, preference, output)
+    score_pairs(_folder(reward_model, environment.prepare(work_dir)), input, preference, output)
 
 
 @app.command()
@@ -121,9 +121,20 @@ def policy(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
 
 @app.command()
 @user_errors
-def evaluate(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
-    """Measure controllability of the profile's policy beside the starting model (and run what comes before it)."""
-    _run(profile, set_, "evaluate")
+def evaluate(
+    profile: ProfileOption = "demo",
+    set_: SetOption = None,
+    policy: Annotated[
+        str | None, typer.Option(help="evaluate this one (a folder, runs:/... or models:/name@alias) in place of the profile's")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="A,B", help="controllability, mt_bench, halueval2, hackaprompt, xstest; default: the profile's")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="folder with the benchmarks' files")] = None,
+) -> None:
+    """Measure control and benchmarks of a policy beside the starting model (and run what comes before it)."""
+    given = {"policy": policy, "suite": suite, "data_dir": data_dir}
+    _run(profile, [*(set_ or []), *(f"evaluation.{key}={value}" for key, value in given.items() if value is not None)], "evaluate")
 
 
 @app.command()
@@ -158,7 +169,7 @@ def chat(
     from flows.chat import talk
 
     home = environment.prepare(work_dir)
-    talk(_reference(policy, home), prefer, message, temperature, max_new_tokens, seed, environment.model_cache(home))
+    talk(_folder(policy, home), prefer, message, temperature, max_new_tokens, seed, environment.model_cache(home))
 
 
 @app.command()
@@ -173,7 +184,7 @@ def score(
     """Class probabilities and expected levels per row; with --prefer also the reward for these targets."""
     from flows.scoring import score_rows
 
-    score_rows(_reference(reward_model, environment.prepare(work_dir)), input, output, prefer)
+    score_rows(_folder(reward_model, environment.prepare(work_dir)), input, output, prefer)
 
 
 @app.command()
@@ -208,19 +219,10 @@ def build_starter(
     build(_settings(profile, set_), output, limit)
 
 
-def _reference(reference: str, work_dir: Path) -> Path:
-    """A local folder for a path, runs:/ or models:/ reference."""
-    if not reference.startswith(("runs:/", "models:/")):
-        path = Path(reference).expanduser()
-        if not path.is_dir():
-            raise UserError(f"{path}: there is no such folder.\nGive a folder, runs:/RUN/output, or models:/NAME@ALIAS.")
-        return path.resolve()
-    from tasks.stage import ledger_of
+def _folder(reference: str, work_dir: Path) -> Path:
+    from tasks.stage import folder_of
 
-    try:
-        return ledger_of(work_dir).download(reference)
-    except Exception as error:
-        raise UserError(f"{reference}: not found ({str(error).splitlines()[0]}).\nSee the runs with: moslim ui") from error
+    return folder_of(reference, work_dir)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from flows.profile import override
 from moslim_core.errors import UserError
 from moslim_core.evaluation.comparison import Comparison, Measured
 from moslim_core.settings import Settings
-from tasks.evaluate import read as read_evaluation
 from tasks.ledger import Ledger
 from tasks.references import digest_of
 from tasks.stage import ledger_of
@@ -21,7 +20,7 @@ from tasks.stage import ledger_of
 # What is compared, by the last stage that was run: metric names that end in one of these.
 FIGURES = {
     "train_reward": ("/accuracy", "/macro_f1", "/kappa", "/mae", "/auc", "/ece"),
-    "evaluate": ("/spearman", "/mae", "/span", "/truncated"),
+    "evaluate": ("/spearman", "/mae", "/span", "/hypervolume", "/truncated"),
 }
 OF = {"train_reward": "head/", "evaluate": "after/"}
 # The starting model under the same instructions and no RL: the row that every policy is measured against.
@@ -109,6 +108,8 @@ def _measured(variant: str, seed: int, until: StageName, pipeline: Pipeline, of:
     work = sum(outcomes[stage].seconds for stage in trained)
     over_prompts = {}
     if until == "evaluate":
-        found = read_evaluation(ledger.download(outcomes[until].ref.uri), of.removesuffix("/"))
+        from moslim_core.evaluation.suite import read_control
+
+        found = read_control(ledger.download(outcomes[until].ref.uri), of.removesuffix("/"))
         over_prompts = {f"{name}{end}": getattr(c, end[1:]) for name, c in found.preferences.items() for end in FIGURES[until][:3]}
     return Measured(variant=variant, seed=seed, figures=figures, seconds=work, over_prompts=over_prompts)

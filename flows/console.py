@@ -155,16 +155,50 @@ def run_with_display(settings: Settings, until: StageName, profile: str) -> None
         figures = {"profile": profile, "wall_seconds": round(wall, 1), "peak_memory_gb": round(memory.bytes / 1e9, 2)}
         write_summary(settings.work_dir / "latest", {"run_id": pipeline.run_id, **figures})
         _print_summary(Console(), settings, pipeline, wall, memory.bytes)
+    elif until == "evaluate":
+        _print_evaluation(Console(), settings, pipeline)
     else:
         Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: moslim run --profile {profile}", highlight=False)
 
 
+def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> None:
+    from moslim_core.evaluation.suite import read_benchmarks, read_control
+    from tasks.evaluate import SYSTEMS
+    from tasks.stage import ledger_of
+
+    outcome = pipeline.outcomes["evaluate"]
+    folder = ledger_of(settings.work_dir).download(outcome.ref.uri)
+    table = Table(title="Evaluation (95 % intervals)", title_justify="left")
+    for heading in ("figure", *SYSTEMS.values(), "judged", "missing"):
+        table.add_column(heading)
+    if "controllability" in settings.evaluation.suite:
+        before, after = (read_control(folder, system) for system in SYSTEMS)
+        for name, control in after.preferences.items():
+            start = before.preferences[name]
+            figure = "mae" if control.guard else "spearman"
+            cells = [str(getattr(of, figure)) for of in (start, control)]
+            table.add_row(f"{name}: {figure}", *cells, str(control.answers), str(control.missing))
+    runs = [read_benchmarks(folder, system) for system in SYSTEMS]
+    for name, run in runs[1].items():
+        for measure, found in run.result.measures.items():
+            cells = [str(of[name].result.measures[measure].overall.mean) for of in runs]
+            table.add_row(f"{name}: {measure}", *cells, str(found.overall.judged), str(found.overall.missing))
+        for measure, reason in run.result.not_run.items():
+            table.add_row(f"{name}: {measure}", "not run", "not run", reason, "")
+    console.print(table)
+    for name, run in runs[1].items():
+        for reason, count in run.dropped.items():
+            console.print(f"{name}: {count} items left out ({reason})", highlight=False)
+    console.print(f"run      {outcome.ref.run_id}\nfiles    {folder}", highlight=False, soft_wrap=True)
+
+
 def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: float, peak: int) -> None:
-    from tasks.evaluate import SYSTEMS, read
+    from moslim_core.evaluation.suite import read_control
+    from tasks.evaluate import SYSTEMS
     from tasks.stage import ledger_of
 
     evaluation = ledger_of(settings.work_dir).download(pipeline.outcomes["evaluate"].ref.uri)
-    before, after = (read(evaluation, system) for system in SYSTEMS)
+    before, after = (read_control(evaluation, system) for system in SYSTEMS)
     latest = Path(settings.work_dir) / "latest"
     summary = json.loads((latest / "summary.json").read_text())
     verdicts = {finding["preference"]: finding["verdict"] for finding in summary["findings"]}

@@ -15,7 +15,7 @@ from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 
 # Paths in a profile file are relative to it; on the command line, to the current directory.
-PATHS = (("data", "path"), ("policy", "prompts"), ("annotation", "reward_model"))
+PATHS = (("data", "path"), ("policy", "prompts"), ("annotation", "reward_model"), ("evaluation", "data_dir"))
 
 
 def packaged() -> list[str]:
@@ -53,7 +53,7 @@ def _validated(values: dict[str, Any], name: str) -> Settings:
     except ValidationError as error:
         raise _explain(error, name) from error
     unruled = [p.name for p in settings.preferences.preferences if p.annotator is None]
-    if settings.evaluation.judge == "annotators" and unruled:
+    if "annotators" in settings.evaluation.judges and unruled:
         raise UserError(
             f"evaluation.judge=annotators, but {', '.join(unruled)} has no annotator (profile {name}).\n"
             "Give it one under preferences, or set evaluation.judge=reward_model."

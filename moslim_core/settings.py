@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from moslim_core.errors import UserError
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
 
@@ -257,21 +258,6 @@ class PolicySettings(Section):
         return self
 
 
-class EvaluationSettings(Section):
-    """Controllability on an independent judge, always beside the starting model under the same instructions."""
-
-    suite: tuple[Literal["controllability"], ...] = Field(default=("controllability",), description="what to evaluate")
-    judge: Literal["annotators", "reward_model"] = Field(
-        default="annotators",
-        description="annotators: the schema's rules; reward_model: a second one, on a disjoint half of the data with another seed",
-    )
-    judge_backbone: str | None = Field(default=None, description="backbone of the judge; default: reward.backbone")
-    limit: int = Field(default=64, ge=2, description="evaluation prompts, each under every request; intervals need at least 8")
-    temperature: float = Field(default=0.7, ge=0, description="sampling temperature; 0 is greedy")
-    batch_size: int = Field(default=32, ge=1, description="answers generated at once")
-    bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples by prompt for 95 % intervals")
-
-
 class JudgeSettings(Section):
     """A language model that says levels, behind an OpenAI-compatible endpoint (its key: MOSLIM_JUDGE_API_KEY or OPENAI_API_KEY)."""
 
@@ -293,6 +279,54 @@ class JudgeSettings(Section):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.username or parts.query:
             raise ValueError("write http://HOST:PORT/v1 or https://HOST/v1, without a key in it")
         return value
+
+
+class EvaluationSettings(Section):
+    """Controllability on an independent judge and public benchmarks, always beside the starting model under the same instructions."""
+
+    suite: tuple[Literal["controllability", "mt_bench", "halueval2", "hackaprompt", "xstest"], ...] = Field(
+        default=("controllability",), min_length=1, description="what to evaluate: control and fronts, and public benchmarks"
+    )
+    policy: str | None = Field(
+        default=None, description="`moslim evaluate` takes this policy (folder, runs:/..., models:/name@alias) in place of training one"
+    )
+    data_dir: Path | None = Field(
+        default=None, description="folder with the benchmarks' files, each in a folder of its name; default: downloaded where possible"
+    )
+    judge: Literal["annotators", "reward_model", "openai"] = Field(
+        default="annotators",
+        description="annotators: the schema's rules; reward_model: a second one, on a disjoint half of the data with another seed; "
+        "openai: the language model at evaluation.endpoint",
+    )
+    second_judge: Literal["annotators", "reward_model", "openai"] | None = Field(
+        default=None, description="also judges the answers to requests, to say how far judges agree"
+    )
+    judge_backbone: str | None = Field(default=None, description="backbone of the judge; default: reward.backbone")
+    endpoint: JudgeSettings = Field(
+        default_factory=JudgeSettings, description="the language model that judges; without endpoint.model what needs one is not run"
+    )
+    targets: dict[str, int] = Field(default_factory=dict, description="what benchmark prompts ask for; default: nothing")
+    operating_points: int = Field(
+        default=5, ge=0, description="points of the front, each a vector of weights, one more than preferences at least; 0: no front"
+    )
+    limit: int = Field(default=64, ge=2, description="evaluation prompts, each under every request, and items of each benchmark")
+    temperature: float = Field(default=0.7, ge=0, description="sampling temperature; 0 is greedy")
+    max_new_tokens: int | None = Field(default=None, ge=1, description="longest answer to a benchmark, in tokens; default: as trained")
+    batch_size: int = Field(default=32, ge=1, description="answers generated at once")
+    bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples by prompt for 95 % intervals, from 8 prompts on")
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Who judges, the first one's verdicts being those that count."""
+        return tuple(filter(None, (self.judge, self.second_judge)))
+
+    @model_validator(mode="after")
+    def _complete(self) -> EvaluationSettings:
+        if "openai" in self.judges and not self.endpoint.model:
+            raise ValueError("a language model judges: give evaluation.endpoint.model and evaluation.endpoint.base_url too")
+        if self.judge == self.second_judge:
+            raise ValueError(f"second_judge={self.second_judge} is the first one: name another, or none")
+        return self
 
 
 class AnnotationSettings(Section):
@@ -336,6 +370,10 @@ class Settings(Section):
         unknown = [name for name in self.mapping.weights if name not in self.preferences.names]
         if unknown:
             raise ValueError(f"mapping.weights names {', '.join(unknown)}; the preferences are {', '.join(self.preferences.names)}")
+        try:
+            self.preferences.targets(self.evaluation.targets)
+        except UserError as error:
+            raise ValueError(f"evaluation.targets: {error}") from error
         return self
 
     def dump(self) -> dict[str, Any]:

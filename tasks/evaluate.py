@@ -4,97 +4,120 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.references import ArtifactRef
-from tasks.stage import Job, Outcome, Stage, run_stage
+from tasks.references import ArtifactRef, intact_digest, path_digest
+from tasks.stage import Job, Outcome, Stage, folder_of, run_stage
 
-# `before` is the starting model under the same instructions and no RL, `after` the policy.
-SYSTEMS = ("before", "after")
+if TYPE_CHECKING:
+    from moslim_core.endpoint import Endpoint
+    from moslim_core.evaluation.judges import Judge
+    from moslim_core.preferences import PreferenceSchema
+
+# `before` is the starting model under the same instructions and no RL.
+SYSTEMS = {"before": "the starting model", "after": "the policy"}
 
 
 def _section(settings: Settings) -> dict[str, Any]:
     dumped = settings.dump()
+    # How fast and at what price a language model is asked changes no verdict; of policy and files the content counts, not the place.
+    evaluation = settings.evaluation.model_dump(
+        mode="json",
+        exclude={
+            "policy": True,
+            "data_dir": True,
+            "endpoint": {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"},
+        },
+    )
     return {
-        "evaluation": dumped["evaluation"],
+        "evaluation": evaluation,
+        "benchmark_digests": _digests(settings.evaluation.data_dir),
+        "near_duplicates": settings.data.near_duplicates,
         "model": dumped["model"],
         "preferences": dumped["preferences"],
         "seed": settings.seed,
     }
 
 
-STAGE = Stage("evaluate", version=2, kind="evaluation", section=_section)
+def _digests(data_dir: Path | None) -> dict[str, str | None]:
+    if data_dir is None:
+        return {}
+    from moslim_core.evaluation.benchmarks.sources import FILES
+
+    return {name: path_digest(data_dir / name) for name in FILES}
+
+
+STAGE = Stage("evaluate", version=3, kind="evaluation", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:
     from moslim_core import models
-    from moslim_core.data.rows import read_json_lines, write_json_lines
-    from moslim_core.evaluation.answers import answer, requests
-    from moslim_core.evaluation.controllability import controllability
+    from moslim_core.endpoint import Endpoint
+    from moslim_core.evaluation.suite import Benchmarks, Control, Part
+    from moslim_core.evaluation.system import System
     from moslim_core.policy.artifact import PolicyCard, load_policy
-    from moslim_core.policy.generation import Sampling
-    from moslim_core.preferences import Targets
     from moslim_core.progress import Progress
 
-    settings, progress = job.settings, Progress(job.events)
-    evaluation, schema = settings.evaluation, settings.preferences
-    card = PolicyCard.load(job.inputs["policy"])
-    held_out = [Targets(pair) for pair in card.held_out]
-    prompts = [value["prompt"] for _, value in read_json_lines(job.inputs["rows"] / "prompts.evaluation.jsonl")]
-    asked = requests(schema, held_out)
-    judge = _judge(job)
-    sampling = Sampling(card.max_new_tokens, evaluation.temperature, evaluation.batch_size)
+    settings, rows = job.settings, job.inputs["rows"]
+    chosen, card = settings.evaluation, PolicyCard.load(job.inputs["policy"])
+    endpoint = Endpoint(chosen.endpoint, job.cache / "judge.sqlite") if chosen.endpoint.model else None
     job.output.mkdir(parents=True)
+    parts: list[Part] = []
+    if "controllability" in chosen.suite:
+        judges = [_judge(name, job, card.preferences, endpoint) for name in chosen.judges]
+        (job.output / "judge.json").write_text(json.dumps({"describe": judges[0].describe}))
+        parts.append(Control(settings, card, rows, judges, job.output))
+    if set(chosen.suite) - {"controllability"}:
+        parts.append(Benchmarks(settings, card, rows, endpoint, job.cache, job.output))
     metrics: dict[str, float] = {}
-    for system in SYSTEMS:
-        if system == "before":
-            model, tokenizer = models.load_chat_model(
-                card.start(job.inputs["policy"]), job.cache, settings.model.dtype, settings.model.device
-            )
+    for name, label in SYSTEMS.items():
+        if name == "before":
+            start = card.start(job.inputs["policy"])
+            model, tokenizer = models.load_chat_model(start, job.cache, settings.model.dtype, settings.model.device)
         else:
             model, tokenizer, _ = load_policy(job.inputs["policy"], job.cache, settings.model.dtype, settings.model.device)
-        rows = answer(
-            model, tokenizer, prompts, asked, schema, card.placement, judge, sampling, settings.seed, progress,
-            phase=f"answers of the {'starting model' if system == 'before' else 'policy'}",
-        )  # fmt: skip
-        del model
-        write_json_lines(job.output / f"answers.{system}.jsonl", (r.model_dump() for r in rows))
-        result = controllability(rows, schema, held_out, evaluation.bootstrap, settings.seed)
-        (job.output / f"controllability.{system}.json").write_text(result.model_dump_json(indent=1))
-        metrics |= _metrics(system, result)
-    write_json_lines(job.output / "prompts.jsonl", ({"prompt": p} for p in prompts))
-    (job.output / "judge.json").write_text(json.dumps({"describe": judge.describe}))
+        system = System(
+            label, model, tokenizer, card.preferences, card.placement, settings.seed, job.checkpoints / name, Progress(job.events)
+        )
+        for part in parts:
+            metrics |= {f"{name}/{key}": float(value) for key, value in part.of(name, system).items() if value is not None}
+        del model, system
+    if endpoint is not None:
+        (job.output / "judge_usage.json").write_text(endpoint.usage.model_dump_json(indent=1))
     return metrics
 
 
-def _judge(job: Job) -> Any:
+def _judge(name: str, job: Job, schema: PreferenceSchema, endpoint: Endpoint | None) -> Judge:
     from moslim_core import models
-    from moslim_core.evaluation.judges import AnnotatorJudge, RewardModelJudge
+    from moslim_core.evaluation.judges import AnnotatorJudge, EndpointJudge, RewardModelJudge
     from moslim_core.reward.scorer import RewardScorer
 
-    if job.settings.evaluation.judge == "annotators":
-        return AnnotatorJudge(job.settings.preferences)
+    if name == "annotators":
+        return AnnotatorJudge(schema)
+    if name == "openai":
+        assert endpoint is not None, "the settings ask for the endpoint's model"
+        return EndpointJudge(schema, endpoint)
     return RewardModelJudge(RewardScorer.load(job.inputs["judge"], models.pick_device(job.settings.model.device)))
 
 
-def _metrics(system: str, result: Any) -> dict[str, float]:
-    """Key numbers for MLflow's compare view: <system>/<preference>/<figure>."""
-    found = {f"{system}/truncated": result.truncated, f"{system}/held_out/mae": result.held_out.value}
-    for name, control in result.preferences.items():
-        for figure in ("spearman", "mae", "exact", "within_one", "span"):
-            found[f"{system}/{name}/{figure}"] = getattr(control, figure).value
-    return {key: float(value) for key, value in found.items() if value is not None}
+def given_policy(settings: Settings) -> tuple[ArtifactRef, Settings]:
+    """(the policy that `evaluation.policy` names, the settings with the preferences that it was trained for). Raises UserError."""
+    from moslim_core.policy.artifact import PolicyCard
 
-
-def read(directory: Path, system: str) -> Any:
-    """The controllability of one system from an evaluation's output."""
-    from moslim_core.evaluation.controllability import Controllability
-
-    return Controllability.model_validate_json((directory / f"controllability.{system}.json").read_bytes())
+    folder = folder_of(str(settings.evaluation.policy), settings.work_dir)
+    schema = PolicyCard.load(folder).preferences
+    try:
+        schema.targets(settings.evaluation.targets)
+    except UserError as error:
+        raise UserError(f"evaluation.targets does not fit {folder}: {error}") from error
+    digest = intact_digest(folder) or str(path_digest(folder))
+    ref = ArtifactRef(kind="policy", uri=str(folder), digest=digest, run_id="")
+    return ref, settings.model_copy(update={"preferences": schema})
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)

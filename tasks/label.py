@@ -34,7 +34,7 @@ def _section(settings: Settings) -> dict[str, Any]:
         "prompts": policy["prompts"],
         "prompts_digest": path_digest(settings.policy.prompts),
         **{key: policy[key] for key in ("placement", "max_prompt_tokens", "max_new_tokens")},
-        **{key: evaluation[key] for key in ("judge", "limit")},
+        **{key: evaluation[key] for key in ("judge", "second_judge", "limit")},
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core.settings import Settings
-from tasks.evaluate import SYSTEMS, read
+from tasks.evaluate import SYSTEMS
 from tasks.report import FINDINGS, PAGE
 from tasks.stage import Outcome, ledger_of
 
@@ -51,7 +51,9 @@ def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
 
 
 def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any]:
-    control = {system: read(evaluation, system) for system in SYSTEMS}
+    from moslim_core.evaluation.suite import read_control
+
+    control = {system: read_control(evaluation, system) for system in SYSTEMS}
     return {
         "controllability": {s: c.model_dump(mode="json") for s, c in control.items()},
         "stages": {
@@ -82,7 +84,9 @@ def _link(path: Path, target: Path) -> None:
 def _prefect_artifacts(page: Path, outcomes: Mapping[str, Outcome], evaluation: Path) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    before, after = (read(evaluation, system) for system in SYSTEMS)
+    from moslim_core.evaluation.suite import read_control
+
+    before, after = (read_control(evaluation, system) for system in SYSTEMS)
     create_table_artifact(
         [
             {

@@ -51,9 +51,9 @@ def work(job: Job) -> dict[str, float]:
 
 def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
+    from moslim_core.evaluation.suite import read_control
     from moslim_core.report import ReportContent
     from moslim_core.reward.training import read_metrics
-    from tasks.evaluate import read
 
     evaluation = inputs["evaluation"]
     records = {name: read_record(path) for name, path in inputs.items()}
@@ -66,7 +66,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         notes.append(
             f"Training ended after {done} of {settings.policy.steps} steps, at policy.max_minutes={settings.policy.max_minutes:g}."
         )
-    before, after = (read(evaluation, system) for system in SYSTEMS)
+    before, after = (read_control(evaluation, system) for system in SYSTEMS)
     if after.truncated > 0.2:
         notes.append(
             f"{after.truncated:.0%} of the policy's and {before.truncated:.0%} of the starting model's answers were cut at "

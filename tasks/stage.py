@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import BaseModel
 
+from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import environment, reporting
 from tasks.launcher import run_worker
@@ -70,6 +71,19 @@ class Outcome(BaseModel):
 def ledger_of(work_dir: Path) -> Ledger:
     """The ledger of a work directory, opened once per process."""
     return Ledger(work_dir)
+
+
+def folder_of(reference: str, work_dir: Path) -> Path:
+    """A local folder for a path, runs:/ or models:/ reference. Raises UserError where there is none."""
+    if not reference.startswith(("runs:/", "models:/")):
+        path = Path(reference).expanduser()
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no such folder.\nGive a folder, runs:/RUN/output, or models:/NAME@ALIAS.")
+        return path.resolve()
+    try:
+        return ledger_of(work_dir).download(reference)
+    except Exception as error:
+        raise UserError(f"{reference}: not found ({str(error).splitlines()[0]}).\nSee the runs with: moslim ui") from error
 
 
 def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef]) -> str:

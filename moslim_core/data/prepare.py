@@ -39,7 +39,7 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
     """Make the folder `output` with {train,validation,test[,judge]}.jsonl, prompts.{train,evaluation}.jsonl and
     data_card.{json,md,html}. Returns the data card.
 
-    `judge` is half of the training prompts, kept for an independent judge when evaluation.judge=reward_model. Raises UserError on
+    `judge` is half of the training prompts, kept for an independent judge where a reward model judges. Raises UserError on
     bad input; `output` is there whole or not at all.
     """
     opened = sources.open_sources(settings.data, settings.preferences)
@@ -105,7 +105,7 @@ def _usable(opened: list[Source], dropped: Counter[str], fill: bool, progress: P
 
 
 def _split(settings: Settings, spool: Spool, opened: list[Source], progress: Progress) -> Splits:
-    splits = Splits(settings.data, judge=settings.evaluation.judge == "reward_model")
+    splits = Splits(settings.data, judge="reward_model" in settings.evaluation.judges)
     for done, (source, rated) in enumerate(spool, start=1):
         splits.add_rated(rated.row.prompt, rated.stated, opened[source].states)
         if done % PROGRESS_ROWS == 0:
@@ -197,7 +197,7 @@ def _write_rows(folder: Path, rows: Iterable[tuple[str, Row]], schema: Preferenc
 
 def _check_labels(tally: Tally, settings: Settings) -> None:
     where = settings.data.path or ", ".join(settings.data.source)
-    needed = [TRAIN, VALIDATION, TEST] + ([JUDGE] if settings.evaluation.judge == "reward_model" else [])
+    needed = [TRAIN, VALIDATION, TEST] + ([JUDGE] if "reward_model" in settings.evaluation.judges else [])
     for split in needed:
         for name in settings.preferences.names:
             if not tally.labelled(name, split):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from typing import Any
 
 from moslim_core.data.rows import plain_text
+from moslim_core.errors import UserError
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.evaluation.judges import Judge
-from moslim_core.policy.generation import Sampling, generate
-from moslim_core.preferences import Message, Placement, PreferenceSchema, Targets, condition, is_held_out
-from moslim_core.progress import Progress
+from moslim_core.evaluation.system import System
+from moslim_core.policy.generation import Sampling
+from moslim_core.preferences import Message, PreferenceSchema, Targets, is_held_out
 
 
 def requests(schema: PreferenceSchema, held_out: list[Targets]) -> list[Targets]:
@@ -36,24 +35,20 @@ def _seen_neighbour(pair: Targets, schema: PreferenceSchema, held_out: list[Targ
 
 
 def answer(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[Message]],
-    asked: Sequence[Targets],
-    schema: PreferenceSchema,
-    placement: Placement,
-    judge: Judge,
-    sampling: Sampling,
-    seed: int,
-    progress: Progress,
-    phase: str,
+    system: System, what: str, prompts: Sequence[Sequence[Message]], asked: Sequence[Targets], judge: Judge, sampling: Sampling
 ) -> list[Obtained]:
-    """One judged answer for every prompt under every request. The wording of an instruction depends on the prompt alone."""
+    """One judged answer for every prompt under every request, prompt by prompt. The wording of an instruction depends on these alone.
+
+    Raises UserError where a prompt leaves no room for an answer.
+    """
     pairs = [(p, t) for p in range(len(prompts)) for t in asked]
-    conversations = [condition(prompts[p], t, schema, placement, random.Random(f"{seed}/{p}/{sorted(t.items())}")) for p, t in pairs]
-    answers = generate(model, tokenizer, conversations, sampling, seed, on_batch=lambda done: progress.update(phase, done, len(pairs)))
-    levels = judge.levels([plain_text(prompts[p]) for p, _ in pairs], [a.text for a in answers])
+    answers = system.answers(what, [system.conditioned(prompts[p], t, p) for p, t in pairs], sampling)
+    given = [a for a in answers if a is not None]
+    if len(given) < len(answers):
+        number = pairs[answers.index(None)][0] + 1
+        raise UserError(f"evaluation prompt {number} leaves no room for an answer in the model's context.\nShorten or drop it.")
+    levels = judge.levels([plain_text(prompts[p]) for p, _ in pairs], [a.text for a in given])
     return [
         Obtained(prompt=p, targets=dict(t), text=a.text, tokens=a.tokens, truncated=a.truncated, levels=found)
-        for (p, t), a, found in zip(pairs, answers, levels, strict=True)
+        for (p, t), a, found in zip(pairs, given, levels, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Who says which level an answer has: rules, or an independent reward model. One protocol."""
+"""Who says which level an answer has: rules, an independent reward model, or a language model. One protocol."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from moslim_core.data.annotators import annotate_all
+from moslim_core.data.judging import JudgeAnnotator
+from moslim_core.data.rows import Row
+from moslim_core.endpoint import Endpoint
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import expected_level
 from moslim_core.reward.scorer import RewardScorer
@@ -44,3 +47,16 @@ class RewardModelJudge:
     def levels(self, questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
         expected = {n: expected_level(p) for n, p in self.scorer(questions, answers).items()}
         return [{n: float(v[i]) for n, v in expected.items()} for i in range(len(answers))]
+
+
+class EndpointJudge:
+    """A language model behind an OpenAI-compatible endpoint, asked as when it labels rows. What it can't tell is missing."""
+
+    def __init__(self, schema: PreferenceSchema, endpoint: Endpoint) -> None:
+        self.annotator = JudgeAnnotator(schema, endpoint)
+        self.describe = f"Obtained levels are said by the language model {endpoint.settings.model}."
+
+    def levels(self, questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
+        rows = [Row([{"role": "user", "content": q}], a, {}, "") for q, a in zip(questions, answers, strict=True)]
+        verdicts = self.annotator.verdicts(rows, [self.annotator.schema.names] * len(rows))
+        return [{name: float(level) for name, level in found.items() if level is not None} for found in verdicts]

@@ -1,9 +1,12 @@
-"""Answers from a chat model: batched by length and common beginnings, reproducible by seed."""
+"""Answers from a chat model: batched by length and common beginnings, reproducible by seed, kept batch by batch."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from moslim_core.errors import UserError
@@ -26,6 +29,17 @@ class Answer(NamedTuple):
     truncated: bool
 
 
+def prompt_tokens(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """Token ids of each conversation up to where the answer begins."""
+    texts = [chat_text(tokenizer, c) for c in conversations]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def room(model: Any, max_new_tokens: int) -> int:
+    """The longest prompt, in tokens, that the model's context has room for beside an answer."""
+    return (getattr(model.config, "max_position_embeddings", None) or 10**9) - max_new_tokens
+
+
 def generate(
     model: Any,
     tokenizer: Any,
@@ -33,11 +47,13 @@ def generate(
     sampling: Sampling,
     seed: int,
     on_batch: Callable[[int], None] = lambda done: None,
+    kept: Path | None = None,
 ) -> list[Answer]:
     """One answer per conversation, in the given order. `on_batch` gets the number answered so far.
 
     The seed is set per batch, and batches are cut from the conversations sorted by length and text, so that the same call gives the
-    same answers. Raises UserError naming the conversation whose prompt leaves no room for an answer.
+    same answers. With a file `kept` each batch is written there when it is done, and one that stands there is not done again: what is
+    killed loses a batch at most. Raises UserError naming the conversation whose prompt leaves no room for an answer.
     """
     import torch
     from transformers import GenerationConfig
@@ -45,13 +61,12 @@ def generate(
     from moslim_core.models import end_tokens
     from moslim_core.policy.shared_prefix import generate_completions
 
-    texts = [chat_text(tokenizer, c) for c in conversations]
-    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    room = (getattr(model.config, "max_position_embeddings", None) or 10**9) - sampling.max_new_tokens
+    prompts = prompt_tokens(tokenizer, conversations)
+    most = room(model, sampling.max_new_tokens)
     for index, prompt in enumerate(prompts):
-        if len(prompt) > room:
+        if len(prompt) > most:
             raise UserError(
-                f"prompt {index + 1} has {len(prompt)} tokens, but the model's context leaves room for {room}.\nShorten or drop it."
+                f"prompt {index + 1} has {len(prompt)} tokens, but the model's context leaves room for {most}.\nShorten or drop it."
             )
     # Of like length, and among these such as begin alike side by side.
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) // LENGTH_STEP, prompts[i], i))
@@ -60,15 +75,42 @@ def generate(
         settings |= {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
     stops = end_tokens(model, tokenizer)
     config = GenerationConfig(max_new_tokens=sampling.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=stops, **settings)
+    done = _read(kept)
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), sampling.batch_size):
         chosen = order[start : start + sampling.batch_size]
-        torch.manual_seed(random.Random(f"{seed}/{start}").getrandbits(63))
-        with torch.inference_mode():
-            completions = generate_completions(model, [prompts[i] for i in chosen], config)
-        for index, ids in zip(chosen, completions, strict=True):
-            ended = bool(ids) and ids[-1] in stops
-            kept = ids[:-1] if ended else ids
-            answers[index] = Answer(tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept), truncated=not ended)
+        batch_seed = random.Random(f"{seed}/{start}").getrandbits(63)
+        key = hashlib.sha256(json.dumps([sampling, batch_seed, [prompts[i] for i in chosen]]).encode()).hexdigest()
+        if key not in done:
+            torch.manual_seed(batch_seed)
+            with torch.inference_mode():
+                completions = generate_completions(model, [prompts[i] for i in chosen], config)
+            done[key] = [_answer(tokenizer, ids, stops) for ids in completions]
+            _write(kept, key, done[key])
+        answers |= dict(zip(chosen, done[key], strict=True))
         on_batch(len(answers))
-    return [answers[i] for i in range(len(texts))]
+    return [answers[i] for i in range(len(prompts))]
+
+
+def _answer(tokenizer: Any, ids: list[int], stops: Sequence[int]) -> Answer:
+    ended = bool(ids) and ids[-1] in stops
+    said = ids[:-1] if ended else ids
+    return Answer(tokenizer.decode(said, skip_special_tokens=True).strip(), len(said), truncated=not ended)
+
+
+def _read(kept: Path | None) -> dict[str, list[Answer]]:
+    """Batches by what was asked; a last line that a kill cut is taken out."""
+    if kept is None or not kept.is_file():
+        return {}
+    text = kept.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    kept.write_text(whole, encoding="utf-8")
+    return {key: [Answer(*answer) for answer in answers] for key, answers in map(json.loads, whole.splitlines())}
+
+
+def _write(kept: Path | None, key: str, answers: list[Answer]) -> None:
+    if kept is None:
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.open("a", encoding="utf-8") as file:
+        file.write(json.dumps([key, answers]) + "\n")

@@ -9,6 +9,7 @@ import pytest
 from moslim_core import models
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.judges import AnnotatorJudge, RewardModelJudge
+from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Sampling
 from moslim_core.preferences import PreferenceSchema, Targets, is_held_out
 from moslim_core.progress import Progress
@@ -37,15 +38,14 @@ def test_every_level_alone_then_held_out_pairs_beside_seen_ones() -> None:
         assert sum(pair[n] != other[n] for n in pair) == 1
 
 
-def test_answers_carry_prompt_request_and_verdict(tiny_chat: Path) -> None:
+def test_answers_carry_prompt_request_and_verdict(tiny_chat: Path, tmp_path: Path) -> None:
     model, tokenizer = models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")
     prompts = [[{"role": "user", "content": f"Rain {i}?"}] for i in range(3)]
     asked = requests(SCHEMA, [])
 
     def run(seed: int) -> list[dict[str, object]]:
-        judge, sampling = AnnotatorJudge(SCHEMA), Sampling(5, 1.0)
-        rows = answer(model, tokenizer, prompts, asked, SCHEMA, "user_suffix", judge, sampling, seed, Progress(), "asking")
-        return [r.model_dump() for r in rows]
+        system = System("the model", model, tokenizer, SCHEMA, "user_suffix", seed, tmp_path / str(seed), Progress())
+        return [r.model_dump() for r in answer(system, "asking", prompts, asked, AnnotatorJudge(SCHEMA), Sampling(5, 1.0))]
 
     rows = run(0)
     assert [(r["prompt"], r["targets"]) for r in rows] == [(p, dict(t)) for p in range(3) for t in asked]

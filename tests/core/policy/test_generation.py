@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,29 @@ def test_cut_answers_are_told_from_finished_ones(chat: tuple[Any, Any]) -> None:
     assert all((a.tokens == 6) == a.truncated for a in answers)
     assert done == [16, 30]
     assert not any("<|" in a.text or a.text != a.text.strip() for a in answers)
+
+
+def test_batches_that_were_kept_are_not_done_again(chat: tuple[Any, Any], tmp_path: Path) -> None:
+    kept, sampling, done = tmp_path / "kept" / "answers.jsonl", Sampling(8, batch_size=4), []
+    whole = generate(*chat, CONVERSATIONS, sampling, seed=1)
+
+    def stop(count: int) -> None:
+        done.append(count)
+        if count == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(*chat, CONVERSATIONS, sampling, seed=1, on_batch=stop, kept=kept)
+    first = kept.read_text()
+    with kept.open("a") as file:
+        file.write('["cut by a ki')
+    assert generate(*chat, CONVERSATIONS, sampling, seed=1, kept=kept) == whole
+    assert kept.read_text().startswith(first) and kept.read_text().count("\n") == 3
+    # What stands there is taken as it is; what was asked otherwise is asked anew.
+    first_key, first_answers = json.loads(first.splitlines()[0])
+    kept.write_text(json.dumps([first_key, [["kept as it is", 3, True], *first_answers[1:]]]) + "\n")
+    assert [a.text for a in generate(*chat, CONVERSATIONS, sampling, seed=1, kept=kept)].count("kept as it is") == 1
+    assert generate(*chat, CONVERSATIONS, sampling, seed=2, kept=kept) == generate(*chat, CONVERSATIONS, sampling, seed=2)
 
 
 def test_prompt_that_leaves_no_room_is_named(chat: tuple[Any, Any]) -> None:

@@ -1,0 +1,62 @@
+"""One benchmark from its files to its result: what is asked is settled once, then each system answers it. (ours)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from moslim_core.endpoint import Endpoint
+from moslim_core.evaluation.benchmarks import BENCHMARKS, sources
+from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Result, ask, evaluate, limited
+from moslim_core.evaluation.benchmarks.overlap import untrained
+from moslim_core.evaluation.system import System
+from moslim_core.policy.generation import Answer, Sampling
+from moslim_core.preferences import Message, Targets
+
+
+class Task(NamedTuple):
+    """A benchmark and what is asked. `dropped`: reason -> items that are left out because training saw them."""
+
+    benchmark: Benchmark[Any]
+    items: list[Any]
+    dropped: dict[str, int]
+
+
+class Run(BaseModel):
+    """A result and what it was got under. `targets`: what every prompt asked for, {} for nothing."""
+
+    targets: dict[str, int]
+    dropped: dict[str, int]
+    result: Result
+
+
+def task(
+    name: str, endpoint: Endpoint | None, data_dir: Path | None, cache: Path, trained: Sequence[list[Message]], near: float, limit: int
+) -> Task:
+    """What the benchmark `name` asks, at most `limit` items. Raises UserError on missing or broken files."""
+    benchmark = BENCHMARKS[name](endpoint)
+    items = benchmark.load(sources.folder(benchmark.files, data_dir, cache))
+    kept, dropped = untrained(items, trained, near) if items else ([], {})
+    return Task(benchmark, limited(kept, limit), dict(dropped))
+
+
+def run(task: Task, system: System, targets: Targets, sampling: Sampling, bootstrap: int) -> tuple[Run, list[dict[str, Any]]]:
+    """(result, one record per item with the answers). A judge that can't be reached raises UserError; what is answered is kept."""
+    turn = 0
+
+    def respond(conversations: list[list[Message]]) -> Sequence[Answer | None]:
+        nonlocal turn
+        turn += 1
+        conditioned = [system.conditioned(c, targets, f"{task.benchmark.name}/{n}") for n, c in enumerate(conversations)]
+        return system.answers(f"{task.benchmark.name}-{turn}", conditioned, sampling)
+
+    answers = ask(task.items, respond)
+    result = evaluate(task.benchmark, task.items, answers, bootstrap, system.seed)
+    records = [
+        {"id": item.id, "group": item.group, "answers": [answer._asdict() for answer in given]}
+        for item, given in zip(task.items, answers, strict=True)
+    ]
+    return Run(targets=dict(targets), dropped=task.dropped, result=result), records

@@ -1,0 +1,147 @@
+"""What an evaluation is made of: control over the preferences with fronts, and public benchmarks. Each measures a system and keeps all.
+
+Files of a system `before` or `after`: `controllability.<system>.json`, `answers.<system>.jsonl`; `front.<system>.json`,
+`answers.front.<system>.jsonl`; `agreement.<system>.json`; `benchmarks.<system>.json`, `answers.<benchmark>.<system>.jsonl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from pydantic import BaseModel, TypeAdapter
+
+from moslim_core.data.rows import load_rows, read_json_lines, write_json_lines
+from moslim_core.endpoint import Endpoint
+from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
+from moslim_core.evaluation.answers import answer, requests
+from moslim_core.evaluation.benchmarks import run as benchmarks
+from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
+from moslim_core.evaluation.fronts import Front
+from moslim_core.evaluation.judges import Judge
+from moslim_core.evaluation.operating_points import measure, steered
+from moslim_core.evaluation.system import System
+from moslim_core.policy.artifact import PolicyCard
+from moslim_core.policy.generation import Sampling
+from moslim_core.preferences import Targets
+from moslim_core.settings import Settings
+
+Metrics = dict[str, float | None]
+Agreement = TypeAdapter(dict[str, JudgeAgreement])
+Runs = TypeAdapter(dict[str, benchmarks.Run])
+
+
+class Part(Protocol):
+    def of(self, name: str, system: System) -> Metrics:
+        """Measure the system `name`, the starting model first; its key numbers, None where one is undefined."""
+
+
+class Control:
+    """Requested against obtained levels, and the front between preferences, by `judge`; how far the judges agree, if there are two."""
+
+    def __init__(self, settings: Settings, card: PolicyCard, rows: Path, judges: Sequence[Judge], output: Path) -> None:
+        self.settings, self.judges, self.output = settings.evaluation, judges, output
+        self.schema, self.held_out = card.preferences, [Targets(pair) for pair in card.held_out]
+        self.prompts = [value["prompt"] for _, value in read_json_lines(rows / "prompts.evaluation.jsonl")]
+        self.sampling = Sampling(card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
+        # The starting model's reference point serves every system.
+        self.reference: dict[str, float] | None = None
+        write_json_lines(output / "prompts.jsonl", ({"prompt": p} for p in self.prompts))
+
+    def of(self, name: str, system: System) -> Metrics:
+        rows = answer(system, "controllability", self.prompts, requests(self.schema, self.held_out), self.judges[0], self.sampling)
+        write_json_lines(self.output / f"answers.{name}.jsonl", (r.model_dump() for r in rows))
+        result = controllability(rows, self.schema, self.held_out, self.settings.bootstrap, system.seed)
+        _write(self.output / f"controllability.{name}.json", result)
+        found: Metrics = {"truncated": result.truncated, "held_out/mae": result.held_out.value}
+        for preference, control in result.preferences.items():
+            for figure in ("spearman", "mae", "exact", "within_one", "span"):
+                found[f"{preference}/{figure}"] = getattr(control, figure).value
+        return found | self._front(name, system) | self._agreement(name, rows, system.seed)
+
+    def _front(self, name: str, system: System) -> Metrics:
+        schema = steered(self.schema)
+        if schema is None or not self.settings.operating_points:
+            return {}
+        points, draws = self.settings.operating_points, self.settings.bootstrap
+        found, rows = measure(system, schema, points, self.prompts, self.judges[0], self.sampling, self.reference, draws)
+        self.reference = found.reference
+        _write(self.output / f"front.{name}.json", found)
+        write_json_lines(self.output / f"answers.front.{name}.jsonl", (r.model_dump() for r in rows))
+        return {f"front/{figure}": getattr(found, figure).value for figure in ("hypervolume", "inner_product", "sparsity", "spacing")}
+
+    def _agreement(self, name: str, rows: Sequence[Obtained], seed: int) -> Metrics:
+        if len(self.judges) == 1:
+            return {}
+        texts = [row["content"] for prompt in self.prompts for row in prompt[-1:]]
+        second = self.judges[1].levels([texts[row.prompt] for row in rows], [row.text for row in rows])
+        prompts = np.array([row.prompt for row in rows])
+        found = {
+            preference: judge_agreement(
+                _column([row.levels for row in rows], preference), _column(second, preference), prompts, self.settings.bootstrap, seed
+            )
+            for preference in self.schema.names
+        }
+        (self.output / f"agreement.{name}.json").write_bytes(Agreement.dump_json(found, indent=1))
+        return {f"agreement/{preference}/kappa": of.quadratic_kappa.value for preference, of in found.items()}
+
+
+class Benchmarks:
+    """Public benchmarks under stated targets, by rules or by the language model at `endpoint`; without one what needs it is not run."""
+
+    def __init__(self, settings: Settings, card: PolicyCard, rows: Path, endpoint: Endpoint | None, cache: Path, output: Path) -> None:
+        self.settings, self.output = settings.evaluation, output
+        self.targets = card.preferences.targets(self.settings.targets)
+        self.sampling = Sampling(self.settings.max_new_tokens or card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
+        trained = [value["prompt"] for _, value in read_json_lines(rows / "prompts.train.jsonl")]
+        trained += [row.prompt for row in load_rows(rows / "train.jsonl")]
+        self.tasks = {
+            name: benchmarks.task(
+                name, endpoint, self.settings.data_dir, cache / "benchmarks", trained, settings.data.near_duplicates, self.settings.limit
+            )
+            for name in self.settings.suite
+            if name in benchmarks.BENCHMARKS
+        }
+
+    def of(self, name: str, system: System) -> Metrics:
+        runs: dict[str, benchmarks.Run] = {}
+        metrics: Metrics = {}
+        for benchmark, task in self.tasks.items():
+            runs[benchmark], records = benchmarks.run(task, system, self.targets, self.sampling, self.settings.bootstrap)
+            write_json_lines(self.output / f"answers.{benchmark}.{name}.jsonl", records)
+            metrics |= {f"{benchmark}/{m}": found.overall.mean.value for m, found in runs[benchmark].result.measures.items()}
+        (self.output / f"benchmarks.{name}.json").write_bytes(Runs.dump_json(runs, indent=1))
+        return metrics
+
+
+def read_control(folder: Path, name: str) -> Controllability:
+    """Of the system `name` from an evaluation's output, whose suite has control."""
+    return Controllability.model_validate_json((folder / f"controllability.{name}.json").read_bytes())
+
+
+def read_front(folder: Path, name: str) -> Front | None:
+    """None where there was nothing to trade, or no front was wanted."""
+    file = folder / f"front.{name}.json"
+    return Front.model_validate_json(file.read_bytes()) if file.is_file() else None
+
+
+def read_agreement(folder: Path, name: str) -> dict[str, JudgeAgreement]:
+    """Preference -> how far two judges agree; empty where there was one."""
+    file = folder / f"agreement.{name}.json"
+    return Agreement.validate_json(file.read_bytes()) if file.is_file() else {}
+
+
+def read_benchmarks(folder: Path, name: str) -> dict[str, benchmarks.Run]:
+    """Benchmark -> its run; empty where none was in the suite."""
+    file = folder / f"benchmarks.{name}.json"
+    return Runs.validate_json(file.read_bytes()) if file.is_file() else {}
+
+
+def _write(file: Path, value: BaseModel) -> None:
+    file.write_text(value.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _column(levels: Sequence[Mapping[str, float]], preference: str) -> np.ndarray:
+    return np.array([of.get(preference, np.nan) for of in levels], dtype=float)
