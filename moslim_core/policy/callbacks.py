@@ -30,7 +30,7 @@ METRICS = {
     "explained_variance": "explained_variance",
     "kl_coefficient": "kl_coefficient",
 }
-OURS = ("utility/", "standardised/", "zero_variance/", "expected_level/")
+OURS = ("utility/", "judged/", "standardised/", "zero_variance/", "expected_level/")
 
 
 class TimeLimit(TrainerCallback):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from moslim_core.data.annotators import annotate
 from moslim_core.policy.conditioning import load_targets
 from moslim_core.policy.relabelling import Pairs
 from moslim_core.preferences import Targets
@@ -75,6 +76,10 @@ class PolicyReward:
                 log_metric(f"utility/{name}", float(utilities[active].mean()))
                 log_metric(f"standardised/{name}", float(mapped.standardised[name][active].mean()))
                 log_metric(f"zero_variance/{name}", zero_variance(utilities[active], np.array(group)[active]))
+                if preference.annotator is not None:
+                    # Nothing learns from it: where it parts from the utility, the reward model is being gamed.
+                    off = [abs(annotate(texts[i], preference.annotator) - wanted[i][name]) for i in np.flatnonzero(active)]
+                    log_metric(f"judged/{name}", 1 - float(np.mean(off)) / (preference.k - 1))
             expected = expected_level(probabilities[name])
             for level in preference.requestable:
                 rows = [i for i, t in enumerate(wanted) if t.get(name) == level]

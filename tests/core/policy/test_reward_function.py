@@ -97,6 +97,25 @@ def test_metrics_are_per_preference_and_level() -> None:
     }
 
 
+def test_rules_say_beside_the_reward_model_how_near_answers_are() -> None:
+    rule = {"measure": "word_count", "thresholds": [1]}
+    ruled = PreferenceSchema.model_validate([SCHEMA["warmth"].model_dump(), {**SCHEMA["length"].model_dump(), "annotator": rule}])
+
+    class Sure(RecordingScorer):
+        schema = ruled
+
+        def __call__(self, questions: list[str], answers: list[str]) -> dict[str, np.ndarray]:
+            return {"warmth": np.full((len(answers), 3), 1 / 3), "length": np.array([[0.0, 1.0]] * len(answers))}
+
+    call = PolicyReward(Sure(), RewardMapping(ruled, MappingSettings(standardisation="none")))  # type: ignore[arg-type]
+    logged: dict[str, float] = {}
+    columns = {"question": ["?"] * 4, "targets": [dump_targets({"length": 2})] * 3 + [dump_targets({"warmth": 1})], "group": [0, 0, 0, 1]}
+    call(["one", "one", "one two", "one"], **columns, log_metric=logged.__setitem__)
+    # The reward model takes all for long; the rule only one of the three that were asked to be.
+    assert logged["utility/length"] == 1 and logged["judged/length"] == pytest.approx(1 / 3)
+    assert "judged/warmth" not in logged
+
+
 def test_zero_variance() -> None:
     values, group = np.array([1, 2, 5, 5, 5, 7]), np.array([0, 0, 1, 1, 2, 2])
     assert zero_variance(values, group) == pytest.approx(1 / 3)
