@@ -97,13 +97,10 @@ class Benchmarks:
         self.sampling = Sampling(self.settings.max_new_tokens or card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
         trained = [value["prompt"] for _, value in read_json_lines(rows / "prompts.train.jsonl")]
         trained += [row.prompt for row in load_rows(rows / "train.jsonl")]
-        self.tasks = {
-            name: benchmarks.task(
-                name, endpoint, self.settings.data_dir, cache / "benchmarks", trained, settings.data.near_duplicates, self.settings.limit
-            )
-            for name in self.settings.suite
-            if name in benchmarks.BENCHMARKS
-        }
+        names = [name for name in self.settings.suite if name in benchmarks.BENCHMARKS]
+        self.tasks = benchmarks.tasks(
+            names, endpoint, self.settings.data_dir, cache / "benchmarks", trained, settings.data.near_duplicates, self.settings.limit
+        )
 
     def of(self, name: str, system: System) -> Metrics:
         runs: dict[str, benchmarks.Run] = {}

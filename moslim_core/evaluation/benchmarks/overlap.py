@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from moslim_core.data.groups import PromptGroups
-from moslim_core.evaluation.benchmarks.benchmark import AnyItem
+from moslim_core.evaluation.benchmarks.benchmark import Item
 from moslim_core.preferences import Message
 
+SAME, NEARLY = "prompt that also occurs in training", "prompt nearly the same as one in training"
 
-def untrained(items: Sequence[AnyItem], trained: Iterable[list[Message]], near: float) -> tuple[list[AnyItem], Counter[str]]:
-    """The items that are left, and how many were dropped for which reason.
+
+def overlaps(items: Sequence[Item], trained: Iterable[list[Message]], near: float) -> list[str | None]:
+    """Why each item is to be left out; None: it is not.
 
     Prompts are compared as the splits compare them (data/groups.py): the same but for case and white space, or word triples with a
     Jaccard similarity of at least `near`, and what hangs together through such pairs. 1: the same ones only.
@@ -21,13 +22,4 @@ def untrained(items: Sequence[AnyItem], trained: Iterable[list[Message]], near: 
     numbers = [prompts.add(item.conversation([]) or []) for item in items]
     group = prompts.groups()
     groups = {int(group[number]) for number in seen}
-    kept: list[AnyItem] = []
-    dropped: Counter[str] = Counter()
-    for item, number in zip(items, numbers, strict=True):
-        if number in seen:
-            dropped["prompt that also occurs in training"] += 1
-        elif int(group[number]) in groups:
-            dropped["prompt nearly the same as one in training"] += 1
-        else:
-            kept.append(item)
-    return kept, dropped
+    return [SAME if number in seen else NEARLY if int(group[number]) in groups else None for number in numbers]

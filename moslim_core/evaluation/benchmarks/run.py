@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from moslim_core.endpoint import Endpoint
 from moslim_core.evaluation.benchmarks import BENCHMARKS, sources
 from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Result, ask, evaluate, limited
-from moslim_core.evaluation.benchmarks.overlap import untrained
+from moslim_core.evaluation.benchmarks.overlap import overlaps
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, Targets
@@ -33,14 +34,26 @@ class Run(BaseModel):
     result: Result
 
 
-def task(
-    name: str, endpoint: Endpoint | None, data_dir: Path | None, cache: Path, trained: Sequence[list[Message]], near: float, limit: int
-) -> Task:
-    """What the benchmark `name` asks, at most `limit` items. Raises UserError on missing or broken files."""
-    benchmark = BENCHMARKS[name](endpoint)
-    items = benchmark.load(sources.folder(benchmark.files, data_dir, cache))
-    kept, dropped = untrained(items, trained, near) if items else ([], {})
-    return Task(benchmark, limited(kept, limit), dict(dropped))
+def tasks(
+    names: Sequence[str],
+    endpoint: Endpoint | None,
+    data_dir: Path | None,
+    cache: Path,
+    trained: Sequence[list[Message]],
+    near: float,
+    limit: int,
+) -> dict[str, Task]:
+    """What each of the benchmarks asks, at most `limit` items. Raises UserError on missing or broken files."""
+    made = {name: BENCHMARKS[name](endpoint) for name in names}
+    loaded = {name: benchmark.load(sources.folder(benchmark.files, data_dir, cache)) for name, benchmark in made.items()}
+    # Training prompts are many: they are read once for all.
+    reasons = iter(overlaps([item for items in loaded.values() for item in items], trained, near))
+    found = {}
+    for name, items in loaded.items():
+        told = list(zip(items, reasons, strict=False))
+        dropped = Counter(reason for _, reason in told if reason)
+        found[name] = Task(made[name], limited([item for item, reason in told if not reason], limit), dict(dropped))
+    return found
 
 
 def run(task: Task, system: System, targets: Targets, sampling: Sampling, bootstrap: int) -> tuple[Run, list[dict[str, Any]]]:
