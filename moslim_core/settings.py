@@ -16,6 +16,11 @@ from moslim_core.preferences import Placement, PreferenceSchema
 SourceName = Literal["starter", "jsonl", "parquet", "csv", "ultrafeedback", "ultrasafety", "helpsteer2", "pku-saferlhf"]
 
 
+def _names(value: Any) -> Any:
+    """Names as the command line has them, with commas between, as a list."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
 class Section(BaseModel):
     """A part of the settings: unknown keys are errors, values do not change."""
 
@@ -82,10 +87,7 @@ class DataSettings(Section):
     validation_fraction: float = Field(default=0.08, gt=0, lt=0.5, description="share of prompts held out for calibration")
     test_fraction: float = Field(default=0.10, gt=0, lt=0.5, description="share of prompts held out for reward metrics and evaluation")
 
-    @field_validator("source", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    _split = field_validator("source", mode="before")(_names)
 
 
 class ModelSettings(Section):
@@ -315,6 +317,8 @@ class EvaluationSettings(Section):
     batch_size: int = Field(default=32, ge=1, description="answers generated at once")
     bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples by prompt for 95 % intervals, from 8 prompts on")
 
+    _split = field_validator("suite", mode="before")(_names)
+
     @property
     def judges(self) -> tuple[str, ...]:
         """Who judges, the first one's verdicts being those that count."""
@@ -339,6 +343,8 @@ class AnnotationSettings(Section):
     min_probability: float = Field(default=0.0, ge=0, le=1, description="the reward model says no level that is less probable than this")
     judge: JudgeSettings = Field(default_factory=JudgeSettings, description="the language model that fills in labels")
     agreement_sample: int = Field(default=200, ge=0, description="rows on which those who say levels are compared; 0: none")
+
+    _split = field_validator("fill", mode="before")(_names)
 
     @model_validator(mode="after")
     def _complete(self) -> AnnotationSettings:
