@@ -11,6 +11,7 @@ from moslim_core.settings import Settings
 from tasks.evaluate import evaluate
 from tasks.label import label
 from tasks.latest import publish
+from tasks.machine import launch
 from tasks.pipeline import close_pipeline, open_pipeline
 from tasks.report import report
 from tasks.stage import Outcome
@@ -31,6 +32,9 @@ class Pipeline(BaseModel):
 def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[str, Outcome]) -> None:
     """Run the stages in order up to `until`; each finds what it needs of the earlier ones in `outcomes`."""
     wanted = STAGES[: STAGES.index(until) + 1]
+    if "train_policy" in wanted:
+        # What training will lack is said before other stages have taken their time.
+        launch(settings)
     outcomes["label"] = label(settings, run_id)
     rows = outcomes["label"].ref
     if "train_reward" in wanted:
