@@ -41,6 +41,7 @@ def refuse_sharded(policy: PolicySettings, shared_base: bool) -> None:
         "policy.relabel=false": not policy.relabel,
         "policy.warm_start=none": policy.warm_start == "none",
         "policy.save_merged=false": not policy.save_merged,
+        "policy.vllm=false": not policy.vllm,
         "policy.processes=2 or more": policy.processes > 1,
         "a reward model with weights of its own (another reward.backbone, or reward.tuning=full)": not shared_base,
     }

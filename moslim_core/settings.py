@@ -215,6 +215,7 @@ class PolicySettings(Section):
         description="how the processes are started: one-gpu, ddp, fsdp, zero3, or an accelerate configuration file; "
         "default: plainly where there is one, by torchrun where there are several",
     )
+    vllm: bool = Field(default=False, description="draw the answers with vLLM, in the training process (rloo, grpo, ppo; a GPU)")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time per update")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
@@ -253,6 +254,8 @@ class PolicySettings(Section):
             raise ValueError(f"a step's {rollouts} answers can't be shared out evenly among processes={self.processes}")
         if self.accelerate == "one-gpu" and self.processes > 1:
             raise ValueError(f"accelerate=one-gpu starts one process, but processes={self.processes}: set accelerate=ddp")
+        if self.vllm and (self.relabel or self.optimiser == "online_dpo"):
+            raise ValueError("vllm=true goes with rloo, grpo and ppo without relabel only")
         if self.optimiser == "online_dpo":
             if self.group_size % 2:
                 raise ValueError(f"group_size={self.group_size}, but online_dpo compares answers in pairs: give an even number")

@@ -15,7 +15,10 @@ from moslim_core.settings import AccelerateProfile, PolicySettings, Settings
 from tasks.launcher import Launch
 
 PACKAGED = Path(__file__).with_name("accelerate")
-INSTALL = {"deepspeed": "Run: pip install deepspeed"}
+INSTALL = {
+    "deepspeed": "Run: pip install deepspeed",
+    "vllm": "It pins another torch than this project: give it an environment of its own, with pip install 'trl[vllm]' and this project.",
+}
 
 
 def configuration(policy: PolicySettings) -> tuple[Path | None, dict[str, Any]]:
@@ -45,10 +48,12 @@ def launch(settings: Settings) -> Launch:
     way = said.get("distributed_type")
     if way in ("FSDP", "DEEPSPEED"):
         refuse_sharded(policy, settings.reward.adapter_of == settings.model.base)
-    asked = {f"policy.accelerate={policy.accelerate}": isinstance(policy.accelerate, str)}
+    asked = {f"policy.accelerate={policy.accelerate}": isinstance(policy.accelerate, str), "policy.vllm=true": policy.vllm}
     _require_gpus(settings, [setting for setting, given in asked.items() if given])
     if way == "DEEPSPEED":
         _require("deepspeed", f"policy.accelerate={policy.accelerate}")
+    if policy.vllm:
+        _require("vllm", "policy.vllm=true")
     return Launch(policy.processes, file)
 
 

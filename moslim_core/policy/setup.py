@@ -86,6 +86,8 @@ class Setup(NamedTuple):
             "max_completion_length": self.policy.max_new_tokens,
             # Examples come in the order of their stratified targets, each once: a resumed run meets the same ones.
             "shuffle_dataset": False,
+            "use_vllm": self.policy.vllm,
+            "vllm_mode": "colocate",
         }
 
     def trainer_options(self, repeats: int = 1) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def test_launch_has_the_file_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     ("policy", "message"),
     [
         ({"accelerate": "ddp", "processes": 2}, "policy.accelerate=ddp needs a GPU, but this run is on cpu"),
+        ({"accelerate": "one-gpu", "vllm": True}, "policy.accelerate=one-gpu and policy.vllm=true needs a GPU, but this run is on cpu"),
         ({"accelerate": "fsdp", "processes": 2, "optimiser": "ppo"}, "This needs policy.optimiser=rloo or grpo"),
         ({"accelerate": "ddpp"}, "policy.accelerate=ddpp: no such profile, and no file that can be read.\nGive one-gpu, ddp, fsdp, zero3"),
     ],
@@ -78,6 +79,7 @@ def test_what_is_not_installed_or_too_few(monkeypatch: pytest.MonkeyPatch, tmp_p
             "policy.accelerate=zero3 needs deepspeed, which is not installed here.\nRun: pip install",
         ),
         ({"accelerate": str(file), "processes": 2}, f"policy.accelerate={file} needs deepspeed, which is not installed"),
+        ({"vllm": True}, "policy.vllm=true needs vllm, which is not installed here.\nIt pins another torch"),
         ({"accelerate": "ddp", "processes": 3, "group_size": 3}, "policy.processes=3 needs as many GPUs, but torch sees 2"),
     ):
         with pytest.raises(UserError) as caught:

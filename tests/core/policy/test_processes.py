@@ -84,6 +84,7 @@ WHOLE: dict[str, Any] = {"accelerate": "fsdp", "processes": 2}
         ({"relabel": True}, False, "policy.relabel=false"),
         ({"warm_start": "conditioned_sft"}, False, "policy.warm_start=none"),
         ({"save_merged": True}, False, "policy.save_merged=false"),
+        ({"vllm": True}, False, "policy.vllm=false"),
         ({"processes": 1}, False, "policy.processes=2 or more"),
         ({}, True, "a reward model with weights of its own"),
     ],
