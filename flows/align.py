@@ -12,6 +12,7 @@ from moslim_core.settings import Settings
 from tasks.evaluate import evaluate, given_policy
 from tasks.label import label
 from tasks.latest import publish
+from tasks.machine import launch
 from tasks.pipeline import close_pipeline, open_pipeline
 from tasks.report import report
 from tasks.stage import Outcome
@@ -36,6 +37,9 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
     if settings.evaluation.policy and until == "evaluate":
         given, settings = given_policy(settings)
         wanted = ("label", "evaluate")
+    if "train_policy" in wanted:
+        # What training will lack is said before other stages have taken their time.
+        launch(settings)
     outcomes["label"] = label(settings, run_id)
     rows = outcomes["label"].ref
     if "train_reward" in wanted:

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from moslim_core.errors import UserError
-from moslim_core.settings import Settings
+from moslim_core.settings import AccelerateProfile, Settings
 
 # Paths in a profile file are relative to it; on the command line, to the current directory.
-PATHS = (("data", "path"), ("policy", "prompts"), ("annotation", "reward_model"), ("evaluation", "data_dir"))
+PATHS = {"data": ("path",), "policy": ("prompts", "accelerate"), "annotation": ("reward_model",), "evaluation": ("data_dir",)}
 
 
 def packaged() -> list[str]:
@@ -58,14 +58,13 @@ def _validated(values: dict[str, Any], name: str) -> Settings:
             f"evaluation.judge=annotators, but {', '.join(unruled)} has no annotator (profile {name}).\n"
             "Give it one under preferences, or set evaluation.judge=reward_model."
         )
-    sections = {name: (getattr(settings, name), key) for name, key in PATHS}
-    return settings.model_copy(
-        update={name: section.model_copy(update={key: _absolute(getattr(section, key))}) for name, (section, key) in sections.items()}
-    )
+    return settings.model_copy(update={name: _absolute(getattr(settings, name), keys) for name, keys in PATHS.items()})
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return path.expanduser().absolute() if path else None
+def _absolute(section: BaseModel, keys: tuple[str, ...]) -> BaseModel:
+    """A section with whole paths under `keys`; what is no path there (nothing, a packaged name) stays."""
+    given = {key: getattr(section, key) for key in keys}
+    return section.model_copy(update={key: path.expanduser().absolute() for key, path in given.items() if isinstance(path, Path)})
 
 
 def _read(profile: str) -> tuple[dict[str, Any], str]:
@@ -80,10 +79,12 @@ def _read(profile: str) -> tuple[dict[str, Any], str]:
         raise UserError(f"--profile {path}: not YAML ({str(error).splitlines()[0]}).\nMend the file.") from error
     if not isinstance(values, dict):
         raise UserError(f"--profile {path}: a mapping of settings is needed.\nCopy a packaged one: {', '.join(packaged())}.")
-    for section, key in PATHS:
-        given = values.get(section, {}).get(key) if isinstance(values.get(section), dict) else None
-        if given is not None:
-            values[section][key] = str(path.absolute().parent / Path(given).expanduser())
+    for name, keys in PATHS.items():
+        section: Any = values.get(name)
+        for key in keys if isinstance(section, dict) else ():
+            given = section.get(key)
+            if given is not None and given not in get_args(AccelerateProfile):
+                section[key] = str(path.absolute().parent / Path(given).expanduser())
     return values, str(path)
 
 

@@ -1,4 +1,4 @@
-"""Several processes that train one model: who this one is, and what all of them have found."""
+"""Several processes that train one model: who this one is, what each holds of it, and what all of them have found."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from typing import Any
 
 import numpy as np
+
+from moslim_core.errors import UserError
+from moslim_core.settings import PolicySettings
 
 
 def processes() -> int:
@@ -16,6 +19,39 @@ def processes() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def sharded() -> bool:
+    """Whether each process holds a part of the weights only (FSDP, DeepSpeed), as accelerate's launcher says."""
+    return any(os.environ.get(f"ACCELERATE_USE_{way}", "false").lower() == "true" for way in ("FSDP", "DEEPSPEED"))
+
+
+def mixed_precision() -> str:
+    """The precision that accelerate's launcher asks for: "no" (that of the weights; so without a launcher), "bf16" or "fp16"."""
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+
+
+def refuse_sharded(policy: PolicySettings, shared_base: bool) -> None:
+    """Raises UserError, naming what to set, where a policy can't be trained with sharded weights.
+
+    `shared_base`: the reward model is an adapter of the policy's base.
+    """
+    needed = {
+        "policy.optimiser=rloo or grpo": policy.optimiser in ("rloo", "grpo"),
+        "policy.relabel=false": not policy.relabel,
+        "policy.credit=answer": policy.credit == "answer",
+        "policy.warm_start=none": policy.warm_start == "none",
+        "policy.save_merged=false": not policy.save_merged,
+        "policy.vllm=false": not policy.vllm,
+        "policy.processes=2 or more": policy.processes > 1,
+        "a reward model with weights of its own (another reward.backbone, or reward.tuning=full)": not shared_base,
+    }
+    missing = [setting for setting, met in needed.items() if not met]
+    if missing:
+        raise UserError(
+            f"policy.accelerate={policy.accelerate} shares the policy's weights out among processes (FSDP, DeepSpeed).\n"
+            f"This needs {'; '.join(missing)}. Or take policy.accelerate=ddp."
+        )
 
 
 def take_own_device() -> None:

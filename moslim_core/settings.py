@@ -13,6 +13,8 @@ from moslim_core.errors import UserError
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
 
+# Packaged files in tasks/accelerate.
+AccelerateProfile = Literal["one-gpu", "ddp", "fsdp", "zero3"]
 SourceName = Literal["starter", "jsonl", "parquet", "csv", "ultrafeedback", "ultrasafety", "helpsteer2", "pku-saferlhf"]
 
 
@@ -129,6 +131,11 @@ class RewardSettings(Section):
     lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear maps of the backbone's layers")
     seed: int | None = Field(default=None, description="seed of this stage; default: the run's seed")
 
+    @property
+    def adapter_of(self) -> str | None:
+        """The model that the reward model is an adapter of; None where it has weights of its own."""
+        return self.backbone if self.tuning == "lora" and self.shared and self.layers is None else None
+
     @model_validator(mode="after")
     def _applicability_needs_all_rows(self) -> RewardSettings:
         if self.applicability and not self.shared:
@@ -210,6 +217,12 @@ class PolicySettings(Section):
     clip: float = Field(default=0.2, gt=0, lt=1, description="furthest that a probability ratio counts from 1 (rloo, grpo, ppo)")
     micro_batch: int = Field(default=16, ge=1, description="answers (with relabel: answers under targets) per pass")
     processes: int = Field(default=1, ge=1, description="processes of this machine that train together: one per GPU; on a CPU, to try it")
+    accelerate: AccelerateProfile | Path | None = Field(
+        default=None,
+        description="how the processes are started: one-gpu, ddp, fsdp, zero3, or an accelerate configuration file; "
+        "default: plainly where there is one, by torchrun where there are several",
+    )
+    vllm: bool = Field(default=False, description="draw the answers with vLLM, in the training process (rloo, grpo, ppo; a GPU)")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time per update")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
@@ -250,6 +263,10 @@ class PolicySettings(Section):
         rollouts = self.prompts_per_step * self.targets_per_prompt * self.group_size
         if rollouts % self.processes:
             raise ValueError(f"a step's {rollouts} answers can't be shared out evenly among processes={self.processes}")
+        if self.accelerate == "one-gpu" and self.processes > 1:
+            raise ValueError(f"accelerate=one-gpu starts one process, but processes={self.processes}: set accelerate=ddp")
+        if self.vllm and (self.relabel or self.optimiser == "online_dpo"):
+            raise ValueError("vllm=true goes with rloo, grpo and ppo without relabel only")
         if self.optimiser == "online_dpo":
             if self.group_size % 2:
                 raise ValueError(f"group_size={self.group_size}, but online_dpo compares answers in pairs: give an even number")

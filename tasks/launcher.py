@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,25 @@ from moslim_core.errors import UserError
 POLL = 0.2
 GRACE = 5.0
 LAST_LINES = 15
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a stage's worker is started: in one process or several that work together, by accelerate if its configuration file is given."""
+
+    processes: int = 1
+    accelerate: Path | None = None
+
+    def command(self, job: Path) -> list[str]:
+        """The command that runs `tasks.worker` on a job file; what a launcher writes goes beside it."""
+        worker, logs = ["-m", "tasks.worker", str(job)], str(job.parent / "launcher")
+        if self.accelerate is not None:
+            options = ["--config_file", str(self.accelerate), "--num_processes", str(self.processes), "--log_dir", logs]
+            return [sys.executable, "-m", "accelerate.commands.launch", *options, *worker]
+        if self.processes > 1:
+            options = ["--standalone", "--log-dir", logs, "--nproc_per_node", str(self.processes)]
+            return [sys.executable, "-m", "torch.distributed.run", *options, *worker]
+        return [sys.executable, *worker]
 
 
 def guarded(command: list[str]) -> list[str]:
@@ -43,8 +63,8 @@ def memory_of(process: psutil.Process) -> int:
     return total
 
 
-def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str, Any]], None], processes: int = 1) -> int:
-    """Run `tasks.worker` on a job file, in one process or several that train together; returns their peak resident bytes.
+def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str, Any]], None], launch: Launch) -> int:
+    """Run `tasks.worker` on a job file; returns the peak resident bytes of all its processes.
 
     All lines of `events`, those of an interrupted attempt first, go to `on_event` as they come. Raises UserError if the worker
     met one, RuntimeError with its last lines if it died. Any exception here (a cancellation too) kills the worker and what it
@@ -52,12 +72,8 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     """
     # From the start: what an interrupted attempt wrote, but could not hand over any more, is not lost.
     seen = 0
-    worker = ["-m", "tasks.worker", str(job)]
-    if processes > 1:
-        logs = ["--log-dir", str(job.parent / "torchrun")]
-        worker = ["-m", "torch.distributed.run", "--standalone", *logs, "--nproc_per_node", str(processes), *worker]
     Path(f"{job}.error").unlink(missing_ok=True)
-    command = guarded([sys.executable, *worker])
+    command = guarded(launch.command(job))
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     tail: deque[str] = deque(maxlen=LAST_LINES)
     reader = threading.Thread(target=_drain, args=(child, log, tail), daemon=True)
@@ -73,7 +89,7 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     finally:
         _stop(child)
     reader.join(timeout=GRACE)
-    # torchrun has an exit code of its own.
+    # Launchers have exit codes of their own.
     if child.returncode != 0 and Path(f"{job}.error").is_file():
         raise UserError(Path(f"{job}.error").read_text(encoding="utf-8"))
     if child.returncode != 0:

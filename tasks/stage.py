@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import environment, reporting
-from tasks.launcher import run_worker
+from tasks.launcher import Launch, run_worker
 from tasks.ledger import Ledger
 from tasks.references import STAGE_FILE, ArtifactRef, digest_of, write_manifest
 
@@ -40,8 +40,7 @@ class Stage:
     version: int
     kind: str
     section: Callable[[Settings], dict[str, Any]]
-    # How many processes do the work together.
-    processes: Callable[[Settings], int] = lambda settings: 1
+    launch: Callable[[Settings], Launch] = lambda settings: Launch()
 
 
 class Job(BaseModel):
@@ -158,7 +157,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     resumed = "resuming" if job.checkpoints.exists() else "running"
     reporting.announce(stage.name, resumed, f"{stage.name}: {resumed}, run {run_id}, fingerprint {key[:12]}")
     try:
-        peak = run_worker(file, events, home / "worker.log", recorder, stage.processes(settings))
+        peak = run_worker(file, events, home / "worker.log", recorder, stage.launch(settings))
         recorder.flush()
     except BaseException as error:
         recorder.flush()

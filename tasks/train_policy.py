@@ -8,18 +8,25 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from moslim_core.errors import UserError
 from moslim_core.settings import Settings
+from tasks import machine
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
 
 TRAINING_LOG = "training.jsonl"
+# Profiles that only start processes, which then compute what they would without.
+ONLY_START = ("one-gpu", "ddp")
 
 
 def _section(settings: Settings) -> dict[str, Any]:
     dumped = settings.dump()
-    policy = {k: v for k, v in dumped["policy"].items() if k != "prompts"}
+    policy = {k: v for k, v in dumped["policy"].items() if k not in ("prompts", "accelerate")}
+    # Another accelerate file may change the precision and the order of sums: what it says counts, not where it is.
+    said = {} if settings.policy.accelerate in ONLY_START else machine.configuration(settings.policy)[1]
     return {
         "policy": policy,
+        "accelerate": said,
         "mapping": dumped["mapping"],
         "model": dumped["model"],
         "preferences": dumped["preferences"],
@@ -27,7 +34,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=5, kind="policy", section=_section, processes=lambda settings: settings.policy.processes)
+STAGE = Stage("train_policy", version=5, kind="policy", section=_section, launch=machine.launch)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -35,8 +42,13 @@ def work(job: Job) -> dict[str, float]:
     from moslim_core.policy import training
     from moslim_core.progress import Progress
 
-    if processes() != job.settings.policy.processes:
-        raise RuntimeError(f"policy.processes={job.settings.policy.processes}, but {processes()} were started")
+    asked = job.settings.policy
+    if processes() != asked.processes:
+        # accelerate starts one process without a word where it knows of no several devices.
+        raise UserError(
+            f"policy.processes={asked.processes}, but policy.accelerate={asked.accelerate} started {processes()}.\n"
+            "Give a file whose distributed_type starts several, such as MULTI_GPU, or set policy.processes=1."
+        )
     training.train(
         job.settings,
         data=job.inputs["rows"],

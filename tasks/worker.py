@@ -22,12 +22,11 @@ MODULES = {
 
 
 def main(path: Path) -> int:
-    from moslim_core.distributed import is_first, processes
+    from moslim_core.distributed import is_first
     from tasks.stage import Job
 
-    if processes() > 1:
-        # torchrun starts sessions of their own: what kills it must reach them.
-        die_with(os.getppid())
+    # A launcher (torchrun, accelerate) may stand in between, and starts sessions of their own: what kills it must reach this one.
+    die_with(os.getppid())
     job = Job.model_validate_json(path.read_bytes())
     try:
         metrics = importlib.import_module(MODULES[job.stage]).work(job)

@@ -75,6 +75,16 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         self.scores = gathered[first : first + len(prompts), 0]
         return gathered
 
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        # vLLM is sent all parameters of the model by name, and knows no critic.
+        model = self.accelerator.unwrap_model(self.model)
+        critic = model.critic
+        del model.critic
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        finally:
+            model.critic = critic
+
     def _read(self, model: Any, batch: dict[str, Any], rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(log-probabilities, entropies, values), each (n, t), of a batch's answers under the policy as it is."""
         ids, kept = (torch.cat([batch[f"prompt_{k}"], batch[f"completion_{k}"]], dim=1)[rows] for k in ("ids", "mask"))
@@ -118,6 +128,9 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
             weight = pairs.weights(log_probs, mask)
             advantages = advantages * weight.unsqueeze(1)
             self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
+        if "importance_sampling_ratio" in scored:
+            # vLLM's probabilities are not quite the policy's: TRL's weight of an answer, 0 where they are too far apart.
+            advantages = advantages * scored.pop("importance_sampling_ratio")
         scored |= {"advantages": advantages, "returns": returns, "old_values": values, "old_per_token_logps": log_probs}
         own = slice(None) if pairs is None else pairs.own
         self._record((log_probs - reference)[own], values[own], returns[own], mask[own])

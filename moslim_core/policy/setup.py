@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from moslim_core.adapters import adapter_config
-from moslim_core.distributed import processes
+from moslim_core.distributed import mixed_precision, processes
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.settings import PolicySettings
 
@@ -64,7 +64,9 @@ class Setup(NamedTuple):
             "seed": self.seed,
             "report_to": [],
             "disable_tqdm": True,
-            "bf16": False,
+            # TRL would choose by itself, and DeepSpeed refuses another word than accelerate's.
+            "bf16": mixed_precision() == "bf16",
+            "fp16": mixed_precision() == "fp16",
             "use_cpu": device == "cpu",
             # All that learns has a gradient in every update; PPO's critic, called outside the wrapped model, would count as unused.
             "ddp_find_unused_parameters": False,
@@ -84,6 +86,8 @@ class Setup(NamedTuple):
             "max_completion_length": self.policy.max_new_tokens,
             # Examples come in the order of their stratified targets, each once: a resumed run meets the same ones.
             "shuffle_dataset": False,
+            "use_vllm": self.policy.vllm,
+            "vllm_mode": "colocate",
         }
 
     def trainer_options(self, repeats: int = 1) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from moslim_core import models
 from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import read_json_lines
-from moslim_core.distributed import gather, is_first, take_own_device, wait
+from moslim_core.distributed import gather, is_first, refuse_sharded, sharded, take_own_device, wait
 from moslim_core.policy.artifact import BASE, MERGED, PolicyCard
 from moslim_core.policy.callbacks import Report, TimeLimit
 from moslim_core.policy.card import model_card
@@ -40,12 +41,14 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
     """Train on the prompts of a folder of the label stage with the reward model of another; save the policy in `output`.
 
     Resumes from the last checkpoint in `checkpoints`, where adapter, optimiser, RNG and mapping statistics are. A warm start's new
-    base is saved with the policy.
+    base is saved with the policy. Raises UserError where sharded weights can't be trained so.
     """
     policy, schema = settings.policy, settings.preferences
     optimiser = importlib.import_module(OPTIMISERS[policy.optimiser])
-    take_own_device()
     base = settings.model.base
+    if sharded():
+        refuse_sharded(policy, base_of(reward_model) == base)
+    take_own_device()
     if policy.warm_start == "conditioned_sft":
         output.mkdir(parents=True, exist_ok=True)
         conditioned_sft(settings, data / "train.jsonl", cache, checkpoints / WARM_START, output / BASE, progress)
@@ -74,11 +77,14 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
     elif settings.mapping.standardisation == "reference":
         _fit_reference(mapping, scorer, model, tokenizer, examples, settings)
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    if sharded():
+        _save_sharded(trainer, output)
     if not is_first():
         wait()
         return
     output.mkdir(parents=True, exist_ok=True)
-    adapted.save_pretrained(output, selected_adapters=[POLICY])
+    if not sharded():
+        adapted.save_pretrained(output, selected_adapters=[POLICY])
     tokenizer.save_pretrained(output)
     card = PolicyCard(
         base=BASE if policy.warm_start != "none" else base,
@@ -97,6 +103,16 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
         adapted.merge_and_unload(adapter_names=[POLICY]).save_pretrained(output / MERGED)
         tokenizer.save_pretrained(output / MERGED)
     wait()
+
+
+def _save_sharded(trainer: Any, output: Path) -> None:
+    """Save the adapter of which each process holds a part; all of them have to call this."""
+    if trainer.is_fsdp_enabled:
+        # Otherwise the trainer leaves parts unsaved without a word.
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(output))
+    # The trainer's own settings, pickled: no part of a policy.
+    (output / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
 def _fit_reference(

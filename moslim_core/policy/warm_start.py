@@ -19,7 +19,7 @@ from moslim_core import models
 from moslim_core.adapters import adapter_config
 from moslim_core.checkpoints import MarkComplete, last_complete
 from moslim_core.data.rows import Row, load_rows
-from moslim_core.distributed import is_first, processes, wait
+from moslim_core.distributed import is_first, mixed_precision, processes, wait
 from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.preferences import PreferenceSchema, condition, is_held_out
@@ -90,7 +90,8 @@ def conditioned_sft(settings: Settings, rows: Path, cache: Path, checkpoints: Pa
             seed=settings.seed,
             report_to=[],
             disable_tqdm=True,
-            bf16=False,
+            bf16=mixed_precision() == "bf16",
+            fp16=mixed_precision() == "fp16",
             use_cpu=str(model.device) == "cpu",
             ddp_backend="gloo" if str(model.device) == "cpu" and processes() > 1 else None,
         ),

@@ -121,8 +121,7 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     if settings.tuning == "lora":
         _merge(model, output / ADAPTER)
-        if settings.shared and settings.layers is None:
-            model.config.adapter_of = settings.backbone
+        model.config.adapter_of = settings.adapter_of
     scorer = RewardScorer(model, tokenizer)
     _calibrate(scorer, load_rows(data / "validation.jsonl"))
     majority = {name: Counter(row.labels[name] for row in rows if name in row.labels).most_common(1)[0][0] for name in schema.names}

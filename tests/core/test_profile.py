@@ -74,6 +74,17 @@ def test_profile_file(tmp_path: Path) -> None:
     assert settings.data.path == tmp_path / "rows.jsonl"  # relative to the profile
 
 
+def test_accelerate_is_a_packaged_name_or_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    common = "preferences: [{name: tone, levels: [dry, wry]}]\nevaluation: {judge: reward_model}\n"
+    for given, expected in (("ddp", "ddp"), ("two.yaml", tmp_path / "two.yaml"), ("./ddp", tmp_path / "ddp")):
+        path.write_text(f"{common}policy: {{accelerate: {given}, prompts: p.jsonl}}\n")
+        settings = profiles.load(str(path))
+        assert settings.policy.accelerate == expected and settings.policy.prompts == tmp_path / "p.jsonl"
+        assert Settings.model_validate_json(settings.model_dump_json()) == settings
+    assert profiles.load("demo", ["policy.accelerate=two.yaml"]).policy.accelerate == Path.cwd() / "two.yaml"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

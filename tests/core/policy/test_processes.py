@@ -7,29 +7,36 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from moslim_core.distributed import refuse_sharded
+from moslim_core.errors import UserError
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.training import OPTIMISERS
 from moslim_core.settings import PolicySettings
+from tasks.machine import PACKAGED
 from tests.core.policy.runs import metrics
 
 RUN = Path(__file__).with_name("recorded_run.py")
 ROOT = RUN.parents[3]
+ACCELERATE = ["-m", "accelerate.commands.launch"]
+
+
+def start(command: list[str], folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRL_EXPERIMENTAL_SILENCE": "1"}
+    folder.mkdir()
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def run(folder: Path, count: int, *arguments: str) -> None:
     launcher = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRL_EXPERIMENTAL_SILENCE": "1"}
-    folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, *launcher, str(RUN), str(folder), *arguments], env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    start([*launcher, str(RUN), str(folder), *arguments], folder)
 
 
 @pytest.mark.integration
@@ -54,13 +61,54 @@ def test_one_and_two_processes_agree(optimiser: str, way: str, tiny_chat: Path, 
     assert any(v.abs().max() > 1e-3 for k, v in weights[0].items() if "lora_B" in k)
 
 
+@pytest.mark.integration
+def test_sharded_weights_learn_what_whole_ones_do(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    given = (str(tiny_chat), str(reward_folder), "output", "rloo", "plain")
+    run(tmp_path / "whole", 1, *given)
+    options = ["--config_file", str(PACKAGED / "fsdp.yaml"), "--num_processes", "2"]
+    start([*ACCELERATE, *options, str(RUN.with_name("sharded_run.py")), str(tmp_path / "parts"), *given], tmp_path / "parts")
+    weights = [load_file(tmp_path / name / "output" / "adapter_model.safetensors") for name in ("whole", "parts")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-5) for k in weights[0])
+    assert any(v.abs().max() > 1e-3 for k, v in weights[0].items() if "lora_B" in k)
+    files = [sorted(f.name for f in (tmp_path / name / "output").iterdir()) for name in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+WHOLE: dict[str, Any] = {"accelerate": "fsdp", "processes": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared", "named"),
+    [
+        ({"optimiser": "ppo"}, False, "policy.optimiser=rloo or grpo"),
+        ({"relabel": True}, False, "policy.relabel=false"),
+        ({"warm_start": "conditioned_sft"}, False, "policy.warm_start=none"),
+        ({"save_merged": True}, False, "policy.save_merged=false"),
+        ({"vllm": True}, False, "policy.vllm=false"),
+        ({"processes": 1}, False, "policy.processes=2 or more"),
+        ({}, True, "a reward model with weights of its own"),
+    ],
+)
+def test_what_sharded_weights_need_is_named(settings: dict[str, Any], shared: bool, named: str) -> None:
+    with pytest.raises(UserError) as caught:
+        refuse_sharded(PolicySettings(**{**WHOLE, **settings}), shared)
+    assert f"This needs {named}" in str(caught.value) and ";" not in str(caught.value)
+
+
+def test_sharded_weights_that_can_be_trained() -> None:
+    refuse_sharded(PolicySettings(**WHOLE), False)
+    refuse_sharded(PolicySettings(**WHOLE, optimiser="grpo"), False)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"accelerate": "one-gpu", "processes": 2}, "accelerate=one-gpu starts one process, but processes=2: set accelerate=ddp"),
         ({"relabel": True, "prompts_per_step": 3, "processes": 2}, "prompts_per_step=3 can't be shared out evenly among processes=2"),
         ({"processes": 3, "prompts_per_step": 2, "targets_per_prompt": 2}, "16 answers can't be shared out evenly among processes=3"),
     ],
 )
-def test_settings_that_can_not_be_shared_out(settings: dict[str, int], message: str) -> None:
+def test_settings_that_can_not_be_shared_out(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        PolicySettings(**settings)  # type: ignore[arg-type]
+        PolicySettings(**settings)

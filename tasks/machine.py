@@ -1,0 +1,76 @@
+"""What training asks of this machine, a graphics card or a library that not everyone has: refused before anything starts."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from moslim_core import models
+from moslim_core.distributed import refuse_sharded
+from moslim_core.errors import UserError
+from moslim_core.settings import AccelerateProfile, PolicySettings, Settings
+from tasks.launcher import Launch
+
+PACKAGED = Path(__file__).with_name("accelerate")
+INSTALL = {
+    "deepspeed": "Run: pip install deepspeed",
+    "vllm": "It pins another torch than this project: give it an environment of its own, with pip install 'trl[vllm]' and this project.",
+}
+
+
+def configuration(policy: PolicySettings) -> tuple[Path | None, dict[str, Any]]:
+    """(accelerate configuration file that training is started with, what it says); (None, {}) without one.
+
+    Raises UserError where there is no such file, or it is not one of accelerate's.
+    """
+    if policy.accelerate is None:
+        return None, {}
+    file = policy.accelerate if isinstance(policy.accelerate, Path) else PACKAGED / f"{policy.accelerate}.yaml"
+    try:
+        said = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"policy.accelerate={policy.accelerate}: no such profile, and no file that can be read.\n"
+            f"Give {', '.join(get_args(AccelerateProfile))}, or a file that `accelerate config` wrote."
+        ) from error
+    if not isinstance(said, dict) or "distributed_type" not in said:
+        raise UserError(f"{file} has no distributed_type.\nGive a file that `accelerate config` wrote.")
+    return file, said
+
+
+def launch(settings: Settings) -> Launch:
+    """How training is started. Raises UserError where this machine lacks what that needs."""
+    policy = settings.policy
+    file, said = configuration(policy)
+    way = said.get("distributed_type")
+    if way in ("FSDP", "DEEPSPEED"):
+        refuse_sharded(policy, settings.reward.adapter_of == settings.model.base)
+    asked = {f"policy.accelerate={policy.accelerate}": isinstance(policy.accelerate, str), "policy.vllm=true": policy.vllm}
+    _require_gpus(settings, [setting for setting, given in asked.items() if given])
+    if way == "DEEPSPEED":
+        _require("deepspeed", f"policy.accelerate={policy.accelerate}")
+    if policy.vllm:
+        _require("vllm", "policy.vllm=true")
+    return Launch(policy.processes, file)
+
+
+def _require_gpus(settings: Settings, asking: list[str]) -> None:
+    """`asking`: the settings that work on a GPU only."""
+    import torch
+
+    device, processes, gpus = models.pick_device(settings.model.device), settings.policy.processes, torch.cuda.device_count()
+    if asking and device != "cuda":
+        raise UserError(
+            f"{' and '.join(asking)} needs a GPU, but this run is on {device}.\n"
+            "Leave it out, or run where torch sees a GPU (moslim doctor says so) and with model.device=auto."
+        )
+    if device == "cuda" and processes > gpus:
+        raise UserError(f"policy.processes={processes} needs as many GPUs, but torch sees {gpus}.\nSet policy.processes={gpus} at most.")
+
+
+def _require(library: str, setting: str) -> None:
+    if importlib.util.find_spec(library) is None:
+        raise UserError(f"{setting} needs {library}, which is not installed here.\n{INSTALL[library]}")

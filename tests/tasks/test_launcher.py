@@ -1,0 +1,77 @@
+"""The worker runs as a child: plainly, through torchrun or through accelerate; its events and its errors reach the parent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from moslim_core.errors import UserError
+from moslim_core.settings import Settings
+from tasks.launcher import Launch, run_worker
+from tasks.stage import Job
+
+ACCELERATE = "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nuse_cpu: true\n"
+
+
+def job(folder: Path, stage: str, **policy: Any) -> Path:
+    """A job file whose stage reads twenty rated rows."""
+    rows = [{"prompt": f"Question {i}?", "response": "Bread and snow.", "tone": 1 + i % 2} for i in range(20)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "accelerate.yaml").write_text(ACCELERATE)
+    settings = Settings.model_validate(
+        {
+            "preferences": [{"name": "tone", "levels": ["dry", "wry"]}],
+            "data": {"source": "jsonl", "path": str(folder / "rows.jsonl"), "validation_fraction": 0.3, "test_fraction": 0.3},
+            "policy": {"accelerate": str(folder / "accelerate.yaml"), **policy},
+        }
+    )
+    given = Job(
+        stage=stage,
+        settings=settings,
+        inputs={},
+        output=folder / "output",
+        checkpoints=folder / "checkpoints",
+        events=folder / "events.jsonl",
+        cache=folder / "cache",
+    )
+    file = folder / "job.json"
+    file.write_text(given.model_dump_json())
+    return file
+
+
+def test_commands(tmp_path: Path) -> None:
+    file, logs, worker = tmp_path / "job.json", str(tmp_path / "launcher"), ["-m", "tasks.worker", str(tmp_path / "job.json")]
+    assert Launch().command(file) == [sys.executable, *worker]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--log-dir", logs, "--nproc_per_node", "2"]
+    assert Launch(2).command(file) == [sys.executable, *torchrun, *worker]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "own.yaml", "--num_processes", "2", "--log_dir", logs]
+    assert Launch(2, Path("own.yaml")).command(file) == [sys.executable, *launch, *worker]
+
+
+@pytest.mark.integration
+def test_a_worker_that_accelerate_starts(tmp_path: Path) -> None:
+    seen: list[str] = []
+    events: list[dict[str, Any]] = []
+
+    def on_event(event: dict[str, Any]) -> None:
+        events.append(event)
+        seen.extend(" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True))
+
+    peak = run_worker(
+        job(tmp_path, "label"), tmp_path / "events.jsonl", tmp_path / "log", on_event, Launch(1, tmp_path / "accelerate.yaml")
+    )
+    assert peak > 0 and events
+    assert any("accelerate.commands.launch" in line for line in seen)
+    assert (tmp_path / "output" / "train.jsonl").is_file() and (tmp_path / "metrics.json").is_file()
+
+
+@pytest.mark.integration
+def test_processes_that_accelerate_does_not_start_are_missed(tmp_path: Path) -> None:
+    file = job(tmp_path, "train_policy", processes=2)
+    with pytest.raises(UserError, match=r"policy.processes=2, but policy.accelerate=.*accelerate.yaml started 1"):
+        run_worker(file, tmp_path / "events.jsonl", tmp_path / "log", lambda event: None, Launch(2, tmp_path / "accelerate.yaml"))

@@ -1,0 +1,105 @@
+"""How training is started: packaged and own accelerate files, and what this machine lacks for them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+
+from moslim_core.errors import UserError
+from moslim_core.settings import AccelerateProfile, Settings
+from tasks.launcher import Launch
+from tasks.machine import PACKAGED, launch
+from tasks.train_policy import STAGE
+
+TYPES = {"one-gpu": "NO", "ddp": "MULTI_GPU", "fsdp": "FSDP", "zero3": "DEEPSPEED"}
+
+
+def settings(device: str = "cpu", **policy: Any) -> Settings:
+    return Settings.model_validate(
+        {"preferences": [{"name": "tone", "levels": ["dry", "wry"]}], "model": {"device": device}, "policy": policy}
+    )
+
+
+def own(folder: Path, way: str, **more: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    file = folder / "own.yaml"
+    lines = {"compute_environment": "LOCAL_MACHINE", "distributed_type": f"'{way}'", **more}
+    file.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    return file
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_packaged_files_are_accelerates_and_of_the_type_that_the_name_says() -> None:
+    assert set(TYPES) == set(get_args(AccelerateProfile)) == {f.stem for f in PACKAGED.iterdir()}
+    for name, expected in TYPES.items():
+        loaded = load_config_from_file(str(PACKAGED / f"{name}.yaml"))
+        assert loaded.distributed_type.value == expected
+        assert not loaded.use_cpu
+
+
+def test_launch_has_the_file_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = own(tmp_path, "NO", use_cpu="true")
+    assert launch(settings()) == Launch()
+    assert launch(settings(accelerate=str(file))) == Launch(1, file)
+    gpus(monkeypatch, 2)
+    assert launch(settings("cuda", accelerate="fsdp", processes=2)) == Launch(2, PACKAGED / "fsdp.yaml")
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({"accelerate": "ddp", "processes": 2}, "policy.accelerate=ddp needs a GPU, but this run is on cpu"),
+        ({"accelerate": "one-gpu", "vllm": True}, "policy.accelerate=one-gpu and policy.vllm=true needs a GPU, but this run is on cpu"),
+        ({"accelerate": "fsdp", "processes": 2, "optimiser": "ppo"}, "This needs policy.optimiser=rloo or grpo"),
+        ({"accelerate": "ddpp"}, "policy.accelerate=ddpp: no such profile, and no file that can be read.\nGive one-gpu, ddp, fsdp, zero3"),
+    ],
+)
+def test_what_can_not_be_started_here(policy: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        launch(settings(**policy))
+    assert message in str(caught.value)
+
+
+def test_what_is_not_installed_or_too_few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpus(monkeypatch, 2)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    file = own(tmp_path, "DEEPSPEED")
+    for policy, message in (
+        (
+            {"accelerate": "zero3", "processes": 2},
+            "policy.accelerate=zero3 needs deepspeed, which is not installed here.\nRun: pip install",
+        ),
+        ({"accelerate": str(file), "processes": 2}, f"policy.accelerate={file} needs deepspeed, which is not installed"),
+        ({"vllm": True}, "policy.vllm=true needs vllm, which is not installed here.\nIt pins another torch"),
+        ({"accelerate": "ddp", "processes": 3, "group_size": 3}, "policy.processes=3 needs as many GPUs, but torch sees 2"),
+    ):
+        with pytest.raises(UserError) as caught:
+            launch(settings("cuda", **policy))
+        assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_accelerates(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("steps: 3\n")
+    with pytest.raises(UserError, match=r"has no distributed_type.\nGive a file that `accelerate config` wrote"):
+        launch(settings(accelerate=str(file)))
+
+
+def test_what_only_starts_processes_is_no_part_of_the_result(tmp_path: Path) -> None:
+    section = STAGE.section
+    assert section(settings()) == section(settings(accelerate="one-gpu"))
+    assert section(settings(processes=2)) == section(settings(processes=2, accelerate="ddp"))
+    assert section(settings(processes=2)) != section(settings(processes=2, accelerate="fsdp"))
+    here, there = (own(tmp_path / name, "MULTI_GPU") for name in ("here", "there"))
+    assert section(settings(accelerate=str(here))) == section(settings(accelerate=str(there)))
+    own(tmp_path / "there", "MULTI_GPU", mixed_precision="bf16")
+    assert section(settings(accelerate=str(here))) != section(settings(accelerate=str(there)))
