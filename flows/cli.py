@@ -187,6 +187,33 @@ def score(
     score_rows(_folder(reward_model, environment.prepare(work_dir)), input, output, prefer)
 
 
+NameOption = Annotated[str, typer.Option("--name", help="the policy's name in MLflow's registry")]
+WhyOption = Annotated[str, typer.Option("--why", help="the reason, which stays on record")]
+
+
+@app.command()
+@user_errors
+def promote(
+    policy: Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")],
+    name: NameOption = "policy",
+    why: WhyOption = "by hand",
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """Make a trained policy the champion: models:/NAME@champion."""
+    from flows.releases import promote_policy
+
+    promote_policy(environment.prepare(work_dir), policy, name, why)
+
+
+@app.command()
+@user_errors
+def rollback(name: NameOption = "policy", why: WhyOption = "by hand", work_dir: WorkDirOption = Path(".moslim")) -> None:
+    """Make the champion before this one the champion again."""
+    from flows.releases import roll_back
+
+    roll_back(environment.prepare(work_dir), name, why)
+
+
 @app.command()
 @user_errors
 def ui(work_dir: WorkDirOption = Path(".moslim")) -> None:

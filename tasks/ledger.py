@@ -107,7 +107,14 @@ class Ledger:
 
     def finished(self, stage: str, fingerprint: str) -> ArtifactRef | None:
         """The output of a finished run of this stage and fingerprint, if it is still there and intact."""
-        where = f"tags.`{STAGE}` = '{stage}' and tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
+        return self._intact(stage, FINGERPRINT, fingerprint)
+
+    def made(self, stage: str, digest: str) -> ArtifactRef | None:
+        """The output with this digest of a finished run of this stage, if it is still there and intact."""
+        return self._intact(stage, DIGEST, digest)
+
+    def _intact(self, stage: str, tag: str, value: str) -> ArtifactRef | None:
+        where = f"tags.`{STAGE}` = '{stage}' and tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
         for run in self._search(where):
             tags = run.data.tags
             ref = ArtifactRef(
