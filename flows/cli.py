@@ -55,8 +55,7 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _settings(profile: str, overrides: list[str] | None) -> Any:
-    settings = profiles.load(profile, overrides or [])
-    return settings.model_copy(update={"work_dir": environment.prepare(settings.work_dir)})
+    return environment.prepared(profiles.load(profile, overrides or []))
 
 
 def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:

@@ -84,6 +84,10 @@ class Ledger:
         """The run id of a comparison, above its pipelines' runs: an interrupted one of the same fingerprint is taken up again."""
         return self._open("comparison", fingerprint, name, params, None)
 
+    def open_retraining(self, fingerprint: str, name: str, params: Mapping[str, Any]) -> str:
+        """The run id of a retraining, above its pipelines' runs: an interrupted one of the same fingerprint is taken up again."""
+        return self._open("retraining", fingerprint, name, params, None)
+
     def open_stage(self, stage: str, fingerprint: str, parent: str | None, params: Mapping[str, Any]) -> str:
         """The run id of this stage below `parent`; an interrupted run of the same fingerprint is taken up again."""
         return self._open(stage, fingerprint, stage, params, parent)
@@ -150,6 +154,11 @@ class Ledger:
 
         entity = Dataset(name=name, digest=digest[:36], source_type="moslim", source=source)
         self.client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", name)])])
+
+    def input_of(self, run_id: str, name: str) -> str | None:
+        """Where an input of a run is, as `log_dataset` recorded it."""
+        inputs = self.client.get_run(run_id).inputs
+        return next((str(i.dataset.source) for i in inputs.dataset_inputs if i.dataset.name == name), None) if inputs else None
 
     def finish(self, run_id: str, kind: str, output: Path, digest: str) -> ArtifactRef:
         """Upload `output` and close the run as FINISHED; the tags that make it findable come last."""
