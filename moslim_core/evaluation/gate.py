@@ -60,27 +60,28 @@ class Finding(BaseModel):
 
 
 class Decision(BaseModel):
-    """The gate holds if everything that was looked at does."""
+    """The gate holds if everything that was looked at does. `empty`: there is a champion, and no figure to set beside its own."""
 
     findings: list[Finding]
+    empty: bool
 
     @property
     def holds(self) -> bool:
-        return all(finding.holds for finding in self.findings)
+        return not self.empty and all(finding.holds for finding in self.findings)
 
     @property
     def why(self) -> str:
         """In one line: what is worse, or of how much nothing is."""
+        if self.empty:
+            return "the evaluation has no figure of the champion to compare with"
         worse = "; ".join(str(finding) for finding in self.findings if not finding.holds)
         return f"worse: {worse}" if worse else f"no figure of {len(self.findings)} is worse than its bound"
 
 
 def gate(challenger: Measured, champion: Measured | None, bounds: Bounds) -> Decision:
     """Every preference's control, every benchmark with a better side, and `bounds`. Without a champion, `bounds` alone."""
-    findings = list(_given(challenger, bounds.benchmarks))
-    if champion is not None:
-        findings += [*_control(challenger, champion), *_benchmarks(challenger, champion, bounds)]
-    return Decision(findings=findings)
+    beside = [*_control(challenger, champion), *_benchmarks(challenger, champion, bounds)] if champion else []
+    return Decision(findings=[*_given(challenger, bounds.benchmarks), *beside], empty=champion is not None and not beside)
 
 
 def _control(challenger: Measured, champion: Measured) -> Iterator[Finding]:

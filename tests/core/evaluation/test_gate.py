@@ -53,7 +53,8 @@ def measured(controls: dict[str, Control] | None = None, benchmarks: dict[str, t
     ],
 )
 def test_control_may_be_worse_within_the_champions_interval(champion: Interval, challenger: Interval, holds: bool) -> None:
-    decision = gate(measured({"warmth": control(challenger)}), measured({"warmth": control(champion)}), Bounds())
+    same = {"verbosity": control(around(0.5))}
+    decision = gate(measured({"warmth": control(challenger), **same}), measured({"warmth": control(champion), **same}), Bounds())
     assert decision.holds == holds
     assert ("warmth/spearman" in decision.why) == (not holds)
 
@@ -82,8 +83,9 @@ def test_of_a_guard_the_error_counts() -> None:
     ],
 )
 def test_benchmarks_have_a_better_side(better: str, challenger: float, holds: bool) -> None:
-    champion = measured(benchmarks={"bench/figure": (0.5, better)})
-    assert gate(measured(benchmarks={"bench/figure": (challenger, better)}), champion, Bounds()).holds == holds
+    same = {"other/figure": (0.5, "more is better")}
+    champion = measured(benchmarks={"bench/figure": (0.5, better), **same})
+    assert gate(measured(benchmarks={"bench/figure": (challenger, better), **same}), champion, Bounds()).holds == holds
 
 
 def test_over_refusal_has_a_bound_of_its_own() -> None:
@@ -102,3 +104,8 @@ def test_given_bounds_hold_without_a_champion_and_need_a_figure() -> None:
     assert not gate(bad, bad, bounds).holds
     assert "mt_bench/grade n/a" in gate(measured({}), None, bounds).why
     assert gate(measured({}), None, Bounds()).holds
+
+
+def test_a_champion_of_which_nothing_was_measured_is_not_replaced() -> None:
+    decision = gate(measured({}), measured({"warmth": control(NONE)}), Bounds())
+    assert not decision.holds and "no figure of the champion" in decision.why
