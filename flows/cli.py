@@ -224,6 +224,24 @@ def ui(work_dir: WorkDirOption = Path(".moslim")) -> None:
 
 @app.command()
 @user_errors
+def up(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+    """Start MLflow, Prefect and a worker per pool on loopback, with a deployment per flow; the profile fills in the forms."""
+    from flows.up import bring_up
+
+    bring_up(_settings(profile, set_))
+
+
+@app.command()
+@user_errors
+def down(work_dir: WorkDirOption = Path(".moslim")) -> None:
+    """Stop all that `moslim up` started."""
+    from flows.up import bring_down
+
+    bring_down(environment.prepare(work_dir))
+
+
+@app.command()
+@user_errors
 def doctor(work_dir: WorkDirOption = Path(".moslim")) -> None:
     """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing."""
     from flows.doctor import check
