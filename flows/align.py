@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
+from tasks import environment
 from tasks.evaluate import evaluate, given_policy
 from tasks.label import label
 from tasks.latest import publish
@@ -78,6 +79,7 @@ def run_pipeline(settings: Settings, until: StageName, parent: str | None = None
 @flow(name="align")
 def align(settings: Settings, until: StageName = "report") -> Pipeline:
     """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report."""
+    settings = environment.prepared(settings)
     pipeline = run_pipeline(settings, until)
     publish(settings, pipeline.run_id, pipeline.outcomes)
     return pipeline

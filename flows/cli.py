@@ -55,8 +55,7 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _settings(profile: str, overrides: list[str] | None) -> Any:
-    settings = profiles.load(profile, overrides or [])
-    return settings.model_copy(update={"work_dir": environment.prepare(settings.work_dir)})
+    return environment.prepared(profiles.load(profile, overrides or []))
 
 
 def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
@@ -187,6 +186,33 @@ def score(
     score_rows(_folder(reward_model, environment.prepare(work_dir)), input, output, prefer)
 
 
+NameOption = Annotated[str, typer.Option("--name", help="the policy's name in MLflow's registry")]
+WhyOption = Annotated[str, typer.Option("--why", help="the reason, which stays on record")]
+
+
+@app.command()
+@user_errors
+def promote(
+    policy: Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")],
+    name: NameOption = "policy",
+    why: WhyOption = "by hand",
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """Make a trained policy the champion: models:/NAME@champion."""
+    from flows.releases import promote_policy
+
+    promote_policy(environment.prepare(work_dir), policy, name, why)
+
+
+@app.command()
+@user_errors
+def rollback(name: NameOption = "policy", why: WhyOption = "by hand", work_dir: WorkDirOption = Path(".moslim")) -> None:
+    """Make the champion before this one the champion again."""
+    from flows.releases import roll_back
+
+    roll_back(environment.prepare(work_dir), name, why)
+
+
 @app.command()
 @user_errors
 def ui(work_dir: WorkDirOption = Path(".moslim")) -> None:
@@ -194,6 +220,24 @@ def ui(work_dir: WorkDirOption = Path(".moslim")) -> None:
     from flows.ui import serve
 
     serve(environment.prepare(work_dir))
+
+
+@app.command()
+@user_errors
+def up(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+    """Start MLflow, Prefect and a worker per pool on loopback, with a deployment per flow; the profile fills in the forms."""
+    from flows.up import bring_up
+
+    bring_up(_settings(profile, set_))
+
+
+@app.command()
+@user_errors
+def down(work_dir: WorkDirOption = Path(".moslim")) -> None:
+    """Stop all that `moslim up` started."""
+    from flows.up import bring_down
+
+    bring_down(environment.prepare(work_dir))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from flows.profile import override
 from moslim_core.errors import UserError
 from moslim_core.evaluation.comparison import Comparison, Measured
 from moslim_core.settings import Settings
+from tasks import environment
 from tasks.ledger import Ledger
 from tasks.references import digest_of
 from tasks.stage import ledger_of
@@ -67,6 +68,7 @@ def compare(settings: Settings, over: str, seeds: list[int], until: StageName = 
     from moslim_core.evaluation import comparison as comparing
     from moslim_core.report.comparison import render_comparison
 
+    settings = environment.prepared(settings)
     key, values = parse_over(over)
     # All variants are checked before the first is run.
     variants = {(value, seed): override(settings, [f"{key}={value}", f"seed={seed}"]) for seed in seeds for value in values}

@@ -1,4 +1,4 @@
-"""One Prefect server per work directory: started on a free loopback port when none is configured, gone with its owner."""
+"""The servers of a work directory, on free loopback ports and gone with their owner: MLflow's page, and one Prefect server for all."""
 
 from __future__ import annotations
 
@@ -50,6 +50,28 @@ def prefect_server(work_dir: Path) -> Iterator[str]:
             record.unlink(missing_ok=True)
             stop(started)
         del os.environ["PREFECT_API_URL"]
+
+
+@contextlib.contextmanager
+def mlflow_server(work_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server of this work directory's ledger, started here: (its process, the address of its page)."""
+    from tasks.stage import ledger_of
+
+    ledger = ledger_of(work_dir)
+    port = free_port()
+    log = work_dir / "mlflow" / "server.log"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", ledger.uri, "--default-artifact-root", (work_dir / "mlflow" / "artifacts").as_uri(),
+    ]  # fmt: skip
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with log.open("ab") as file:
+        process = subprocess.Popen(guarded(command), stdout=file, stderr=subprocess.STDOUT, env=environment)
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log, "the MLflow server")
+        yield process, f"http://127.0.0.1:{port}/#/experiments/{ledger.experiment_id}/runs"
+    finally:
+        stop(process)
 
 
 def _drain() -> None:

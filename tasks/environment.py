@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from moslim_core.errors import UserError
+from moslim_core.settings import Settings
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -54,6 +55,11 @@ def prepare(work_dir: Path) -> Path:
         os.environ.setdefault(name, value)
     Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
     return work_dir
+
+
+def prepared(settings: Settings) -> Settings:
+    """`settings` with their work directory made ready, as an absolute path: wherever a worker runs, it is one place."""
+    return settings.model_copy(update={"work_dir": prepare(settings.work_dir)})
 
 
 def model_cache(work_dir: Path) -> Path:

@@ -84,6 +84,10 @@ class Ledger:
         """The run id of a comparison, above its pipelines' runs: an interrupted one of the same fingerprint is taken up again."""
         return self._open("comparison", fingerprint, name, params, None)
 
+    def open_retraining(self, fingerprint: str, name: str, params: Mapping[str, Any]) -> str:
+        """The run id of a retraining, above its pipelines' runs: an interrupted one of the same fingerprint is taken up again."""
+        return self._open("retraining", fingerprint, name, params, None)
+
     def open_stage(self, stage: str, fingerprint: str, parent: str | None, params: Mapping[str, Any]) -> str:
         """The run id of this stage below `parent`; an interrupted run of the same fingerprint is taken up again."""
         return self._open(stage, fingerprint, stage, params, parent)
@@ -107,7 +111,14 @@ class Ledger:
 
     def finished(self, stage: str, fingerprint: str) -> ArtifactRef | None:
         """The output of a finished run of this stage and fingerprint, if it is still there and intact."""
-        where = f"tags.`{STAGE}` = '{stage}' and tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
+        return self._intact(stage, FINGERPRINT, fingerprint)
+
+    def made(self, stage: str, digest: str) -> ArtifactRef | None:
+        """The output with this digest of a finished run of this stage, if it is still there and intact."""
+        return self._intact(stage, DIGEST, digest)
+
+    def _intact(self, stage: str, tag: str, value: str) -> ArtifactRef | None:
+        where = f"tags.`{STAGE}` = '{stage}' and tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
         for run in self._search(where):
             tags = run.data.tags
             ref = ArtifactRef(
@@ -143,6 +154,11 @@ class Ledger:
 
         entity = Dataset(name=name, digest=digest[:36], source_type="moslim", source=source)
         self.client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", name)])])
+
+    def input_of(self, run_id: str, name: str) -> str | None:
+        """Where an input of a run is, as `log_dataset` recorded it."""
+        inputs = self.client.get_run(run_id).inputs
+        return next((str(i.dataset.source) for i in inputs.dataset_inputs if i.dataset.name == name), None) if inputs else None
 
     def finish(self, run_id: str, kind: str, output: Path, digest: str) -> ArtifactRef:
         """Upload `output` and close the run as FINISHED; the tags that make it findable come last."""

@@ -1,0 +1,92 @@
+"""`python -m flows.supervisor WORK_DIR DEPLOYMENTS`: MLflow, Prefect, two pools with a worker each, until SIGTERM or until one dies.
+
+Work ends first, while there is still a server that it can report to; then the workers, then the servers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from flows.server import mlflow_server, prefect_server, stop
+from flows.up import STATE
+from tasks.launcher import guarded
+from tasks.ledger import owner
+
+POOLS = ("cpu", "gpu")
+REPORT_SECONDS = 20.0
+# Two seconds in place of ten: a run that is asked for starts at once.
+POLL = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
+
+
+def main(work_dir: Path, deployments: Path) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with mlflow_server(work_dir) as (mlflow, page), prefect_server(work_dir) as api:
+        _make_pools()
+        _run("deploy", "--all", "--prefect-file", str(deployments))
+        with contextlib.ExitStack() as stack:
+            workers = {pool: stack.enter_context(_worker(pool)) for pool in POOLS}
+            server = json.loads((work_dir / "prefect" / "server.json").read_text())["pid"]
+            pids = {"mlflow": mlflow.pid, "prefect": server, **{f"worker {pool}": p.pid for pool, p in workers.items()}}
+            state = {"owner": owner(), "mlflow": page, "prefect": api, "workers": list(POOLS), "pids": pids}
+            partial = work_dir / f".{STATE}"
+            partial.write_text(json.dumps(state, indent=1))
+            os.replace(partial, work_dir / STATE)
+            while all(map(_lives, pids.values())):
+                time.sleep(0.5)
+            dead = [name for name, pid in pids.items() if not _lives(pid)]
+            print(f"{', '.join(dead)} ended: so does the rest", flush=True)
+
+
+def _make_pools() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.workers.process import ProcessWorker
+
+    with get_client(sync_client=True) as client:
+        for pool in POOLS:
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template), overwrite=True)
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", *arguments], check=True, stdin=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def _worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that runs one flow at a time. At the end its flow is asked to report first that it was stopped."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"]
+    process = subprocess.Popen(guarded(command), stdin=subprocess.DEVNULL, env={**os.environ, **POLL})
+    try:
+        yield process
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True) if _lives(process.pid) else []
+        for flow in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                flow.terminate()
+        _, left = psutil.wait_procs(family, timeout=REPORT_SECONDS)
+        stop(process)
+        for flow in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                flow.kill()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

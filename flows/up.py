@@ -1,0 +1,113 @@
+"""`moslim up` and `moslim down`: the whole service on one machine, without containers, on loopback.
+
+`up` starts one supervisor (flows/supervisor.py) that starts the rest, and leaves it running; the rest dies with it. All processes
+carry the work directory in their environment: that is how `down` finds what a killed supervisor left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import typer
+import yaml
+from filelock import FileLock
+
+from moslim_core.settings import Settings
+from tasks.launcher import LAST_LINES
+from tasks.ledger import is_alive
+
+STATE, LOG, MARK = "up.json", "up.log", "MOSLIM_UP"
+DEPLOYMENTS = Path(__file__).parents[1] / "deployments" / "prefect.yaml"
+START_SECONDS, STOP_SECONDS = 300.0, 60.0
+
+
+def bring_up(settings: Settings) -> None:
+    """Start all that is not up, and say where it is. Ends with code 1 if something does not start."""
+    work_dir = settings.work_dir
+    with FileLock(str(work_dir / "up.lock")):
+        state = running(work_dir)
+        if state is None:
+            _end(work_dir)
+            file = write_deployments(settings)
+            state = _start(work_dir, file)
+    typer.echo(f"MLflow   {state['mlflow']}\nPrefect  {state['prefect'].removesuffix('/api')}")
+    typer.echo(f"workers of {', '.join(state['workers'])}, log {work_dir / LOG}\nend with: moslim down --work-dir {work_dir}")
+
+
+def bring_down(work_dir: Path) -> None:
+    """Stop all that `up` started in this work directory; nothing is left running."""
+    with FileLock(str(work_dir / "up.lock")):
+        count = _end(work_dir)
+    typer.echo(f"stopped {count} processes" if count else "nothing was running")
+
+
+def running(work_dir: Path) -> dict[str, Any] | None:
+    """What stands in the state file, if its supervisor lives."""
+    try:
+        state: dict[str, Any] = json.loads((work_dir / STATE).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return state if is_alive(state["owner"]) else None
+
+
+def write_deployments(settings: Settings) -> Path:
+    """deployments/prefect.yaml with these settings in every form; returns the file, which is below the work directory."""
+    content = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))
+    for deployment in content["deployments"]:
+        deployment["parameters"] = {**deployment.get("parameters", {}), "settings": settings.dump()}
+    file = settings.work_dir / "prefect" / "prefect.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def _start(work_dir: Path, deployments: Path) -> dict[str, Any]:
+    log = work_dir / LOG
+    # No standing server of another owner: all of it lives and dies together.
+    environment = {**{k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}, MARK: str(work_dir)}
+    with log.open("ab") as file:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "flows.supervisor", str(work_dir), str(deployments)],
+            stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
+        )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while supervisor.poll() is None and time.monotonic() < deadline:
+        if state := running(work_dir):
+            return state
+        time.sleep(0.2)
+    _end(work_dir)
+    typer.echo(f"error: not everything started (log: {log}):\n" + "\n".join(log.read_text().splitlines()[-LAST_LINES:]), err=True)
+    raise typer.Exit(1)
+
+
+def _end(work_dir: Path) -> int:
+    """Ask the supervisor to stop everything, then end what is left. Returns how many processes there were."""
+    found = _family(work_dir)
+    state = running(work_dir)
+    if state is not None:
+        supervisor = psutil.Process(int(state["owner"].rsplit(":", 2)[1]))
+        supervisor.terminate()
+        psutil.wait_procs([supervisor], timeout=STOP_SECONDS)
+    for process in _family(work_dir):
+        process.kill()
+    psutil.wait_procs(found, timeout=STOP_SECONDS)
+    (work_dir / STATE).unlink(missing_ok=True)
+    return len(found)
+
+
+def _family(work_dir: Path) -> list[psutil.Process]:
+    family = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(work_dir):
+                family.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return family

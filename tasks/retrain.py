@@ -1,0 +1,59 @@
+"""What a retraining reads of both policies, and where it leaves why it decided as it did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from moslim_core.data.drift import Drift, drifts
+from moslim_core.evaluation.gate import Decision, Measured
+from tasks.references import ArtifactRef
+from tasks.stage import ledger_of
+
+DATA_CARD = "data_card.json"
+
+
+def measured(evaluation: ArtifactRef, work_dir: Path) -> Measured:
+    """What an evaluation found of its policy."""
+    from moslim_core.evaluation.suite import read_benchmarks, read_control
+
+    folder = ledger_of(work_dir).download(evaluation.uri)
+    controlled = (folder / "controllability.after.json").is_file()
+    return Measured(control=read_control(folder, "after") if controlled else None, benchmarks=read_benchmarks(folder, "after"))
+
+
+def drifts_from(champion: ArtifactRef, rows: ArtifactRef, work_dir: Path) -> list[Drift]:
+    """Between the rows that the champion was trained on and new ones; empty where the champion's are gone."""
+    from mlflow.exceptions import MlflowException
+
+    ledger = ledger_of(work_dir)
+    trained_on = ledger.input_of(champion.run_id, "rows")
+    try:
+        old = _card(ledger.download(trained_on)) if trained_on else None
+    except (MlflowException, OSError):
+        old = None
+    return drifts(old, _card(ledger.download(rows.uri))) if old else []
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((folder / DATA_CARD).read_text(encoding="utf-8"))
+    return card
+
+
+def told(found: Sequence[Drift]) -> str:
+    """The drifts in one line."""
+    moved = "; ".join(str(drift) for drift in found if drift.drifted)
+    return moved or (f"none in {len(found)} figures" if found else "not compared")
+
+
+def show(decision: Decision, found: Sequence[Drift], title: str) -> None:
+    """Everything that was looked at, as a table in Prefect."""
+    from prefect.artifacts import create_table_artifact
+
+    rows: list[dict[str, Any]] = [
+        {"what": f.what, "champion": f.champion, "challenger": f.challenger, "bound": f.bound, "holds": f.holds} for f in decision.findings
+    ]
+    rows += [{"what": d.what, "champion": None, "challenger": d.value, "bound": f"{d.low:g} to {d.high:g}", "holds": None} for d in found]
+    create_table_artifact(rows, key="retrain-gate", description=title)

@@ -1,0 +1,87 @@
+"""`moslim up` and `down`: the whole service starts, runs a flow that is asked for, and leaves no process, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows.up import MARK, STATE
+from tests.flow.conftest import Moslim
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+def family(work_dir: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(work_dir):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{api}{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+@pytest.fixture
+def work_dir(tmp_path: Path, moslim: Moslim) -> Iterator[Path]:
+    yield tmp_path
+    for process in family(tmp_path):
+        process.kill()
+
+
+def test_up_serves_every_flow_and_down_leaves_nothing(work_dir: Path, profile: Path, moslim: Moslim) -> None:
+    up = ("up", "--profile", str(profile), "--set", f"work_dir={work_dir}")
+    result = moslim(*up)
+    assert result.returncode == 0, result.stdout + result.stderr
+    state = json.loads((work_dir / STATE).read_text())
+    api = state["prefect"]
+
+    deployments = {of["name"]: of for of in ask(api, "/deployments/filter", {})}
+    assert set(deployments) == {"label", "train_reward", "train_policy", "evaluate", "align", "compare", "retrain"}
+    assert {name for name, of in deployments.items() if of["work_pool_name"] == "cpu"} == {"label"}
+    (schedule,) = deployments["retrain"]["schedules"]
+    assert schedule["schedule"]["cron"] and not schedule["active"]
+    for name, of in deployments.items():
+        assert of["description"] and "moslim" in of["tags"] and of["enforce_parameter_schema"]
+        assert "Settings" in of["parameter_openapi_schema"]["definitions"]
+        assert of["parameters"]["settings"]["work_dir"] == str(work_dir)
+        assert name == "label" or of["global_concurrency_limit"]["limit"] == 1
+
+    assert moslim(*up).returncode == 0
+    assert json.loads((work_dir / STATE).read_text()) == state, "what is up stays as it is"
+
+    run = ask(api, f"/deployments/{deployments['label']['id']}/create_flow_run", {})
+    deadline = time.monotonic() + 240
+    while (run := ask(api, f"/flow_runs/{run['id']}"))["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"):
+        assert time.monotonic() < deadline, run
+        time.sleep(1)
+    assert run["state_type"] == "COMPLETED", run["state"]
+    assert (work_dir / "latest" / "data_card.html").is_file()
+
+    result = moslim("down", "--work-dir", str(work_dir))
+    assert result.returncode == 0 and "stopped" in result.stdout, result.stderr
+    assert family(work_dir) == [] and not any(psutil.pid_exists(pid) for pid in state["pids"].values())
+    assert not (work_dir / STATE).exists()
+    assert "nothing was running" in moslim("down", "--work-dir", str(work_dir)).stdout
+
+    assert moslim(*up).returncode == 0
+    state = json.loads((work_dir / STATE).read_text())
+    os.kill(int(state["owner"].rsplit(":", 2)[1]), signal.SIGKILL)
+    assert moslim("down", "--work-dir", str(work_dir)).returncode == 0
+    assert family(work_dir) == []
