@@ -34,4 +34,4 @@ if __name__ == "__main__":
     }.items():
         setattr(PartialState, name, method)
     RLOOTrainer._generate_single_turn = draw  # type: ignore[method-assign]
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:7])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
