@@ -28,6 +28,7 @@ from tasks.launcher import guarded, memory_of
 
 if TYPE_CHECKING:
     from flows.align import StageName
+    from flows.compare import Compared
 
 MEMORY_SECONDS = 0.5
 
@@ -231,7 +232,7 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
 
 def compare_with_display(settings: Settings, over: str, seeds: str, until: str | None) -> None:
     """Run the flow `compare` with bars, print its table, and say where the page is. Raises UserError on a bad setting."""
-    from flows.compare import PAGE, RESULT, compare, last_stage, parse_over, parse_seeds
+    from flows.compare import compare, last_stage, parse_over, parse_seeds
 
     key, values = parse_over(over)
     for value in values:
@@ -239,6 +240,23 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
     numbers, stage = parse_seeds(seeds), last_stage(key, until)
     with display(settings):
         found = compare(settings, over, numbers, stage)
+    _print_comparison(found)
+
+
+def compare_systems_with_display(settings: Settings, baselines: str, seeds: str) -> None:
+    """Run the flow `compare_systems` with bars, print its table, and say where the page is. Raises UserError on a bad name."""
+    from flows.compare import parse_seeds
+    from flows.compare_systems import compare_systems, parse_baselines
+
+    names, numbers = parse_baselines(baselines), parse_seeds(seeds)
+    with display(settings):
+        found = compare_systems(settings, names, numbers)
+    _print_comparison(found)
+
+
+def _print_comparison(found: Compared) -> None:
+    from flows.compare import PAGE, RESULT
+
     comparison = found.comparison
     table = Table(
         title=f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval over {comparison.intervals})",
@@ -249,6 +267,8 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
         table.add_column(heading)
     for name, of in comparison.figures.items():
         table.add_row(name, *(str(of[variant].mean) for variant in comparison.variants))
+    for name, counts in comparison.costs.items():
+        table.add_row(name, *(f"{counts[variant]:.0f}" for variant in comparison.variants))
     table.add_row("seconds of work", *(f"{comparison.seconds[variant]:.0f}" for variant in comparison.variants))
     Console().print(table)
     Console().print(f"page     {found.folder / PAGE}\nfigures  {found.folder / RESULT}", highlight=False, soft_wrap=True)

@@ -57,7 +57,6 @@ STAGE = Stage("evaluate", version=3, kind="evaluation", section=_section)
 
 def work(job: Job) -> dict[str, float]:
     from moslim_core import models
-    from moslim_core.endpoint import Endpoint
     from moslim_core.evaluation.suite import Benchmarks, Control, Part
     from moslim_core.evaluation.system import System
     from moslim_core.policy.artifact import PolicyCard, load_policy
@@ -65,7 +64,7 @@ def work(job: Job) -> dict[str, float]:
 
     settings, rows = job.settings, job.inputs["rows"]
     chosen, card = settings.evaluation, PolicyCard.load(job.inputs["policy"])
-    endpoint = Endpoint(chosen.endpoint, job.cache / "judge.sqlite") if chosen.endpoint.model else None
+    endpoint = _endpoint(job)
     job.output.mkdir(parents=True)
     parts: list[Part] = []
     if "controllability" in chosen.suite:
@@ -90,6 +89,18 @@ def work(job: Job) -> dict[str, float]:
     if endpoint is not None:
         (job.output / "judge_usage.json").write_text(endpoint.usage.model_dump_json(indent=1))
     return metrics
+
+
+def _endpoint(job: Job) -> Endpoint | None:
+    from moslim_core.endpoint import Endpoint
+
+    chosen = job.settings.evaluation.endpoint
+    return Endpoint(chosen, job.cache / "judge.sqlite") if chosen.model else None
+
+
+def judge_of(job: Job) -> Judge:
+    """The judge whose verdicts count, for a stage that has `judge` among its inputs where that is a reward model."""
+    return _judge(job.settings.evaluation.judge, job, job.settings.preferences, _endpoint(job))
 
 
 def _judge(name: str, job: Job, schema: PreferenceSchema, endpoint: Endpoint | None) -> Judge:

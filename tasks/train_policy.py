@@ -8,11 +8,10 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import Settings
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
-
-TRAINING_LOG = "training.jsonl"
 
 
 def _section(settings: Settings) -> dict[str, Any]:
