@@ -10,6 +10,7 @@ METHODS = {
         "best_of_n",
         "morlhf",
         "rewarded_soups",
+        "ric",
         "moslim",
     )
 }

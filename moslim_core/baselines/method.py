@@ -29,7 +29,7 @@ from moslim_core.progress import Progress
 from moslim_core.settings import PolicySettings, Settings
 
 Array = np.ndarray
-# Seconds of a step that the policies' training logs.
+# Seconds of a step that reinforcement learning logs.
 PHASES = ("rollout", "reward", "update")
 
 

@@ -66,12 +66,22 @@ def conditioned_sft(settings: Settings, rows: Path, cache: Path, checkpoints: Pa
     """
     if output.is_dir():
         return
-    policy = settings.policy
-    set_seed(settings.seed)
-    model, tokenizer = models.load_chat_model(settings.model.base, cache, settings.model.dtype, settings.model.device)
-    data = conditioned_rows(load_rows(rows), settings.preferences, policy, settings.seed)
+    data = conditioned_rows(load_rows(rows), settings.preferences, settings.policy, settings.seed)
     if not data:
         raise UserError("policy.warm_start=conditioned_sft, but no rated row has levels that may be asked for.\nSet warm_start=none.")
+    fine_tune(settings.model.base, data, settings, cache, checkpoints, output, progress)
+
+
+def fine_tune(
+    base: str, data: list[dict[str, Any]], settings: Settings, cache: Path, checkpoints: Path, output: Path, progress: Progress
+) -> None:
+    """Train an adapter of `base` on `prompt` and `completion` conversations, by the settings of the warm start, and save it merged.
+
+    Resumes from the last checkpoint in `checkpoints`; `output` is there only when all of it is.
+    """
+    policy = settings.policy
+    set_seed(settings.seed)
+    model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
     trainer: Any = SFTTrainer(
         model=model,
         processing_class=tokenizer,
