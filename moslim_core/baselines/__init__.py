@@ -11,6 +11,7 @@ METHODS = {
         "morlhf",
         "rewarded_soups",
         "ric",
+        "cpo",
         "moslim",
     )
 }

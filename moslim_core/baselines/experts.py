@@ -94,6 +94,7 @@ class ExpertProgress(Progress):
 
     def __init__(self, name: str, log: Path, stage: Progress) -> None:
         super().__init__(log)
+        log.parent.mkdir(parents=True, exist_ok=True)
         self.name, self.stage = name, stage
 
     def metrics(self, values: dict[str, float], step: int) -> None:
@@ -120,7 +121,6 @@ class Expert:
         context = self.context
         partial = self.folder.with_name(f"{self.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         training.train(
             self.settings,
             data=context.rows,

@@ -7,8 +7,9 @@ k-th part of the steps (rounded up), and one that trains none may spend it on an
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +147,20 @@ class LevelBased(Method):
 def rollouts(policy: PolicySettings, steps: int) -> int:
     """Answers that so many steps draw."""
     return steps * policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
+
+
+def once(folder: Path, make: Callable[[], None]) -> None:
+    """Make `folder` unless it is there; the seconds that it took, those of an interrupted attempt left out, stand beside it."""
+    if not folder.is_dir():
+        started = time.monotonic()
+        make()
+        folder.with_suffix(".seconds").write_text(str(time.monotonic() - started))
+
+
+def seconds_of(*folders: Path) -> float:
+    """What `once` took for them; a kill right after one was made may have cost its record."""
+    files = [folder.with_suffix(".seconds") for folder in folders]
+    return sum(float(file.read_text()) for file in files if file.is_file())
 
 
 def phase_seconds(logs: Sequence[Path]) -> dict[str, float]:

@@ -9,8 +9,7 @@ name, and what the round draws is the rollout budget.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from moslim_core import models
-from moslim_core.baselines.method import Array, Cost, Method, rollouts
+from moslim_core.baselines.experts import ExpertProgress
+from moslim_core.baselines.method import Array, Cost, Method, once, rollouts, seconds_of
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling, generate
@@ -128,14 +128,14 @@ class Compared(Method):
     def train(self) -> None:
         prompts, answers = self.rated
         offline, online = self.context.work / "offline", self.context.work / "online"
-        self._timed("offline", lambda: self._learn(self.context.settings.model.base, prompts, answers, self.rewards.rated, offline))
+        once(offline, lambda: self._learn(self.context.settings.model.base, prompts, answers, self.rewards.rated, offline))
         if not online.is_dir():
             asked, drawn = self._round(offline)
             obtained = self.rewards([plain_text(p) for p in asked], drawn)
             every = [*prompts, *asked], [*answers, *drawn], np.concatenate([self.rewards.rated, obtained])
             kept = np.flatnonzero(np.concatenate([best(self.rewards.rated), best(obtained)])).tolist()
             chosen = [every[0][i] for i in kept], [every[1][i] for i in kept], every[2][kept]
-            self._timed("online", lambda: self._learn(str(offline), *chosen, online))
+            once(online, lambda: self._learn(str(offline), *chosen, online))
 
     def _learn(self, base: str, prompts: Sequence[list[Message]], answers: Sequence[str], rewards: Array, output: Path) -> None:
         names, context = self.context.schema.names, self.context
@@ -144,7 +144,8 @@ class Compared(Method):
             for p, a, r in zip(prompts, answers, rewards, strict=True)
         ]
         checkpoints = context.work / "checkpoints" / output.name
-        fine_tune(base, data, context.settings, context.cache, checkpoints, output, context.progress)
+        progress = ExpertProgress(output.name, context.work / "logs" / f"{output.name}.jsonl", context.progress)
+        fine_tune(base, data, context.settings, context.cache, checkpoints, output, progress)
 
     def _round(self, base: Path) -> tuple[list[list[Message]], list[str]]:
         """(prompts, answers): as many as the budget has, for rewards along the front."""
@@ -159,13 +160,6 @@ class Compared(Method):
         drawn = generate(model, tokenizer, conversations, sampling, settings.seed, kept=context.work / "round.jsonl")
         return asked, [answer.text for answer in drawn]
 
-    def _timed(self, name: str, learn: Callable[[], None]) -> None:
-        """Once; its seconds, those of an interrupted attempt left out, stand beside it."""
-        if not (self.context.work / name).is_dir():
-            started = time.monotonic()
-            learn()
-            (self.context.work / f"{name}.seconds").write_text(str(time.monotonic() - started))
-
     def at(self, row: str, weights: Array) -> Stating:
         settings = self.context.settings.model
         model, tokenizer = models.load_chat_model(str(self.context.work / "online"), self.context.cache, settings.dtype, settings.device)
@@ -173,6 +167,5 @@ class Compared(Method):
         return Stating(self.context.system(name, model, tokenizer), wanted(weights, *self.range), self.context.schema.names)
 
     def cost(self, row: str) -> Cost:
-        files = [self.context.work / f"{name}.seconds" for name in ("offline", "online")]
-        update = sum(float(file.read_text()) for file in files if file.is_file())
+        update = seconds_of(self.context.work / "offline", self.context.work / "online")
         return Cost(policies=1, rollouts=self.budget, resident=1, seconds={"update": update})
