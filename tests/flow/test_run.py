@@ -255,7 +255,6 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path, 
     soups = ["personalised_soups", "rewarded_soups", "rewarded_soups_exact"]
     assert found["variants"] == ["prompt_only", "best_of_n", *soups, "moslim"]
     assert set(found["figures"]["front/hypervolume"]) == set(found["variants"])
-    assert found["figures"]["length/spearman"]["moslim"]["mean"]["value"] is not None
     assert found["costs"]["training answers"] == {"prompt_only": 0, "best_of_n": 0, **dict.fromkeys(soups, 96), "moslim": 96}
     assert "rewarded_soups_exact" in (folder / "compare.html").read_text()
     after = stage_runs(again.work_dir)
