@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from moslim_core.baselines import METHODS
 from moslim_core.settings import Settings
-from tasks.evaluate import judge_of
+from tasks.evaluate import UNCOUNTED, judge_of
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
 
@@ -18,11 +18,11 @@ PREFIX = "compared_"
 
 def _section(settings: Settings) -> dict[str, Any]:
     dumped = settings.dump()
-    chosen = ("judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap")
+    chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap"}
     return {
         "policy": {k: v for k, v in dumped["policy"].items() if k != "prompts"},
         "mapping": dumped["mapping"],
-        "evaluation": {key: dumped["evaluation"][key] for key in chosen},
+        "evaluation": settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED}),
         "model": dumped["model"],
         "preferences": dumped["preferences"],
         "seed": settings.seed,

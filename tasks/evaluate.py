@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 # `before` is the starting model under the same instructions and no RL.
 SYSTEMS = {"before": "the starting model", "after": "the policy"}
+# How fast and at what price a language model is asked changes no verdict.
+UNCOUNTED = {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"}
 
 
 def _section(settings: Settings) -> dict[str, Any]:
     dumped = settings.dump()
-    # How fast and at what price a language model is asked changes no verdict; of policy and files the content counts, not the place.
+    # Of policy and files the content counts, not the place.
     evaluation = settings.evaluation.model_dump(
         mode="json",
         exclude={
             "policy": True,
             "data_dir": True,
-            "endpoint": {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"},
+            "endpoint": UNCOUNTED,
         },
     )
     return {
