@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows import profile as profiles
+from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 from moslim_core.settings import described
 from tasks import environment
@@ -139,7 +140,12 @@ def evaluate(
 @app.command()
 @user_errors
 def compare(
-    over: Annotated[str, typer.Option(metavar="KEY=A,B,C", help="one setting and its values, e.g. reward.head=classification,ordinal")],
+    over: Annotated[
+        str | None, typer.Option(metavar="KEY=A,B,C", help="one setting and its values, e.g. reward.head=classification,ordinal")
+    ] = None,
+    baselines: Annotated[
+        str | None, typer.Option(metavar="A,B", help="this project's method beside other systems: all, or some of " + ", ".join(METHODS))
+    ] = None,
     seeds: Annotated[str, typer.Option(metavar="N,N,N", help="seeds, each used with every value; intervals need three")] = "0,1,2",
     until: Annotated[
         str | None, typer.Option(help="last stage of each run; default: train_reward for data and reward settings, else evaluate")
@@ -147,10 +153,17 @@ def compare(
     profile: ProfileOption = "demo",
     set_: SetOption = None,
 ) -> None:
-    """One setting at several values under the same seeds: a table with intervals over seeds. What was run before is reused."""
-    from flows.console import compare_with_display
+    """One setting at several values, or several systems, under the same seeds: a table with intervals. What was run before is reused."""
+    from flows import console
 
-    compare_with_display(_settings(profile, set_), over, seeds, until)
+    if (over is None) == (baselines is None):
+        raise UserError("give either --over KEY=A,B, to compare values of a setting, or --baselines all, to compare systems.")
+    if over is not None:
+        console.compare_with_display(_settings(profile, set_), over, seeds, until)
+    elif until is not None:
+        raise UserError(f"--until {until}: systems are always compared to the end; --until goes with --over.")
+    else:
+        console.compare_systems_with_display(_settings(profile, set_), str(baselines), seeds)
 
 
 @app.command()

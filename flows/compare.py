@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -66,7 +68,6 @@ def last_stage(key: str, until: str | None) -> StageName:
 def compare(settings: Settings, over: str, seeds: list[int], until: StageName = "train_reward") -> Compared:
     """Run every value of `over` (KEY=a,b,c) with every seed up to a stage, and compare their figures."""
     from moslim_core.evaluation import comparison as comparing
-    from moslim_core.report.comparison import render_comparison
 
     settings = environment.prepared(settings)
     key, values = parse_over(over)
@@ -76,17 +77,29 @@ def compare(settings: Settings, over: str, seeds: list[int], until: StageName = 
     ledger.reconcile()
     fingerprint = digest_of({"settings": settings.content(), "over": over, "seeds": seeds, "until": until})
     run_id = ledger.open_comparison(fingerprint, f"compare {over}", {"over": over, "seeds": seeds, "until": until, **settings.content()})
-    try:
+    with closing_on_error(ledger, run_id):
         # Seed by seed, so that a comparison that is cut short has whole seeds.
         pipelines = {which: run_pipeline(variant, until, run_id) for which, variant in variants.items()}
-    except BaseException as error:
-        ledger.close(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
     runs = [_measured(value, seed, until, pipelines[value, seed], OF[until], ledger) for value in values for seed in seeds]
     if until == "evaluate":
         runs = [_measured(PROMPT_ONLY, seed, until, pipelines[values[0], seed], BEFORE, ledger) for seed in seeds] + runs
-    result = comparing.compare(key, runs)
-    folder = settings.work_dir / "comparisons" / f"{key}-{fingerprint[:8]}"
+    return publish(comparing.compare(key, runs), settings.work_dir / "comparisons" / f"{key}-{fingerprint[:8]}", run_id, ledger)
+
+
+@contextlib.contextmanager
+def closing_on_error(ledger: Ledger, run_id: str) -> Iterator[None]:
+    """A failure or a cancellation inside is on record at once."""
+    try:
+        yield
+    except BaseException as error:
+        ledger.close(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
+def publish(result: Comparison, folder: Path, run_id: str, ledger: Ledger) -> Compared:
+    """JSON and page in `folder` and with the comparison's run, its means as that run's metrics; the run is finished then."""
+    from moslim_core.report.comparison import render_comparison
+
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in ((RESULT, result.model_dump_json(indent=1)), (PAGE, render_comparison(result))):
         partial = folder / f".{name}"

@@ -28,8 +28,14 @@ from tasks.launcher import guarded, memory_of
 
 if TYPE_CHECKING:
     from flows.align import StageName
+    from flows.compare import Compared
+    from moslim_core.evaluation.comparison import Comparison
 
 MEMORY_SECONDS = 0.5
+
+# What a terminal has room for of compared systems; the page has the rest.
+SYSTEM_FIGURES = {"front/hypervolume": "hypervolume", "front/inner_product": "inner product"}
+SYSTEM_COSTS = ("policies trained", "training answers", "answers drawn for one given")
 
 # The report's verdicts, as a terminal's column has room for them.
 VERDICTS = {
@@ -231,7 +237,7 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
 
 def compare_with_display(settings: Settings, over: str, seeds: str, until: str | None) -> None:
     """Run the flow `compare` with bars, print its table, and say where the page is. Raises UserError on a bad setting."""
-    from flows.compare import PAGE, RESULT, compare, last_stage, parse_over, parse_seeds
+    from flows.compare import compare, last_stage, parse_over, parse_seeds
 
     key, values = parse_over(over)
     for value in values:
@@ -240,15 +246,42 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
     with display(settings):
         found = compare(settings, over, numbers, stage)
     comparison = found.comparison
-    table = Table(
-        title=f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval over {comparison.intervals})",
-        title_justify="left",
-    )
+    table = Table(title=_title(comparison), title_justify="left")
     table.add_column("figure", no_wrap=True)
     for heading in comparison.variants:
         table.add_column(heading)
     for name, of in comparison.figures.items():
         table.add_row(name, *(str(of[variant].mean) for variant in comparison.variants))
     table.add_row("seconds of work", *(f"{comparison.seconds[variant]:.0f}" for variant in comparison.variants))
+    _print_comparison(found, table)
+
+
+def compare_systems_with_display(settings: Settings, baselines: str, seeds: str) -> None:
+    """Run the flow `compare_systems` with bars, print its table, and say where the page is. Raises UserError on a bad name."""
+    from flows.compare import parse_seeds
+    from flows.compare_systems import compare_systems, parse_baselines
+
+    names, numbers = parse_baselines(baselines), parse_seeds(seeds)
+    with display(settings):
+        found = compare_systems(settings, names, numbers)
+    comparison = found.comparison
+    # One row per system: there are too many of them for columns.
+    table = Table(title=_title(comparison), title_justify="left")
+    for heading in ("system", *SYSTEM_FIGURES.values(), *SYSTEM_COSTS, "seconds of work"):
+        table.add_column(heading)
+    for variant in comparison.variants:
+        figures = [str(comparison.figures[name][variant].mean) if name in comparison.figures else "n/a" for name in SYSTEM_FIGURES]
+        costs = [f"{comparison.costs[name][variant]:.0f}" for name in SYSTEM_COSTS]
+        table.add_row(variant, *figures, *costs, f"{comparison.seconds[variant]:.0f}")
+    _print_comparison(found, table)
+
+
+def _title(comparison: Comparison) -> str:
+    return f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval over {comparison.intervals})"
+
+
+def _print_comparison(found: Compared, table: Table) -> None:
+    from flows.compare import PAGE, RESULT
+
     Console().print(table)
     Console().print(f"page     {found.folder / PAGE}\nfigures  {found.folder / RESULT}", highlight=False, soft_wrap=True)

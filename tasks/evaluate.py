@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 # `before` is the starting model under the same instructions and no RL.
 SYSTEMS = {"before": "the starting model", "after": "the policy"}
+# How fast and at what price a language model is asked changes no verdict.
+UNCOUNTED = {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"}
 
 
 def _section(settings: Settings) -> dict[str, Any]:
     dumped = settings.dump()
-    # How fast and at what price a language model is asked changes no verdict; of policy and files the content counts, not the place.
+    # Of policy and files the content counts, not the place.
     evaluation = settings.evaluation.model_dump(
         mode="json",
         exclude={
             "policy": True,
             "data_dir": True,
-            "endpoint": {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"},
+            "endpoint": UNCOUNTED,
         },
     )
     return {
@@ -57,7 +59,6 @@ STAGE = Stage("evaluate", version=3, kind="evaluation", section=_section)
 
 def work(job: Job) -> dict[str, float]:
     from moslim_core import models
-    from moslim_core.endpoint import Endpoint
     from moslim_core.evaluation.suite import Benchmarks, Control, Part
     from moslim_core.evaluation.system import System
     from moslim_core.policy.artifact import PolicyCard, load_policy
@@ -65,7 +66,7 @@ def work(job: Job) -> dict[str, float]:
 
     settings, rows = job.settings, job.inputs["rows"]
     chosen, card = settings.evaluation, PolicyCard.load(job.inputs["policy"])
-    endpoint = Endpoint(chosen.endpoint, job.cache / "judge.sqlite") if chosen.endpoint.model else None
+    endpoint = _endpoint(job)
     job.output.mkdir(parents=True)
     parts: list[Part] = []
     if "controllability" in chosen.suite:
@@ -90,6 +91,18 @@ def work(job: Job) -> dict[str, float]:
     if endpoint is not None:
         (job.output / "judge_usage.json").write_text(endpoint.usage.model_dump_json(indent=1))
     return metrics
+
+
+def _endpoint(job: Job) -> Endpoint | None:
+    from moslim_core.endpoint import Endpoint
+
+    chosen = job.settings.evaluation.endpoint
+    return Endpoint(chosen, job.cache / "judge.sqlite") if chosen.model else None
+
+
+def judge_of(job: Job) -> Judge:
+    """The judge whose verdicts count, for a stage that has `judge` among its inputs where that is a reward model."""
+    return _judge(job.settings.evaluation.judge, job, job.settings.preferences, _endpoint(job))
 
 
 def _judge(name: str, job: Job, schema: PreferenceSchema, endpoint: Endpoint | None) -> Judge:

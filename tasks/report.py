@@ -10,11 +10,11 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, read_record, run_stage
-from tasks.train_policy import TRAINING_LOG
 
 PAGE = "report.html"
 FINDINGS = "findings.json"

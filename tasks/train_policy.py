@@ -9,12 +9,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from moslim_core.errors import UserError
+from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import Settings
 from tasks import machine
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
 
-TRAINING_LOG = "training.jsonl"
 # Profiles that only start processes, which then compute what they would without.
 ONLY_START = ("one-gpu", "ddp")
 

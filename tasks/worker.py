@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 from tasks.guard import die_with
 
@@ -18,6 +19,7 @@ MODULES = {
     "train_policy": "tasks.train_policy",
     "evaluate": "tasks.evaluate",
     "report": "tasks.report",
+    **{f"compared_{name}": "tasks.compare_systems" for name in METHODS},
 }
 
 

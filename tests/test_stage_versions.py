@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from moslim_core.baselines import METHODS
+from tasks import compare_systems
+
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("stage_versions.json")
 STAGES = {
@@ -23,6 +26,8 @@ STAGES = {
     "evaluate": ("tasks.evaluate", "STAGE"),
     "report": ("tasks.report", "STAGE"),
 }
+# Each compared system is a stage; its method's module is imported by name, so that it has to be named here too.
+COMPARED = {f"compared_{name}": ("tasks.compare_systems", module) for name, module in METHODS.items()}
 
 
 def file_of(module: str) -> Path | None:
@@ -48,10 +53,10 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def closure_digest(module: str) -> str:
-    """Of the code, without comments and docstrings, of a stage's module and of all that it imports from the library."""
+def closure_digest(*modules: str) -> str:
+    """Of the code, without comments and docstrings, of a stage's modules and of all that they import from the library."""
     digests: dict[str, str] = {}
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
         path = file_of(name)
@@ -67,13 +72,16 @@ def current() -> dict[str, dict[str, str | int]]:
     return {
         stage: {"version": getattr(importlib.import_module(module), name).version, "code": closure_digest(module)}
         for stage, (module, name) in STAGES.items()
+    } | {
+        stage: {"version": compare_systems.STAGES[stage.removeprefix("compared_")].version, "code": closure_digest(*modules)}
+        for stage, modules in COMPARED.items()
     }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, *COMPARED])
 def test_changed_code_has_a_new_version_or_a_word_that_results_are_the_same(stage: str) -> None:
     assert current()[stage] == json.loads(RECORD.read_text())[stage], (
-        f"the code behind stage {stage} changed: raise its version in {STAGES[stage][0]} if results change, "
+        f"the code behind stage {stage} changed: raise its version in {(STAGES | COMPARED)[stage][0]} if results change, "
         "then run python tests/test_stage_versions.py"
     )
 

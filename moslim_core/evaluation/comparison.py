@@ -1,4 +1,4 @@
-"""One setting at several values, each under the same seeds: means with intervals over seeds, and paired differences. (ours)"""
+"""One setting at several values, or several systems, under the same seeds: means over seeds, and paired differences. (ours)"""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ MIN_SEEDS = 3
 
 
 class Measured(BaseModel):
-    """The figures of one run, and the intervals over its prompts of those that have one."""
+    """The figures of one run, and the intervals over its prompts of those that have one. `costs`: counts and seconds, by name."""
 
     variant: str
     seed: int
     figures: dict[str, float]
     seconds: float
     over_prompts: dict[str, Interval] = {}
+    costs: dict[str, float] = {}
 
 
 class Figure(BaseModel):
@@ -36,13 +37,18 @@ class Figure(BaseModel):
 
 
 class Comparison(BaseModel):
-    """`figures[name][variant]`, in the order of the variants; `seconds` of work per run, its mean."""
+    """`figures[name][variant]`, in the order of the variants; means per run: `seconds` of work and `costs[name][variant]`.
+
+    `notes`: sentences that say how the variants were compared.
+    """
 
     key: str
     variants: list[str]
     seeds: list[int]
     figures: dict[str, dict[str, Figure]]
     seconds: dict[str, float]
+    costs: dict[str, dict[str, float]] = {}
+    notes: list[str] = []
 
     @property
     def intervals(self) -> str:
@@ -60,7 +66,7 @@ def t_interval(values: Sequence[float]) -> Interval:
     return Interval(value=mean, low=mean - half, high=mean + half)
 
 
-def compare(key: str, runs: Sequence[Measured]) -> Comparison:
+def compare(key: str, runs: Sequence[Measured], notes: Sequence[str] = ()) -> Comparison:
     """Of runs in the order of their variants. A figure that a run lacks is left out of that variant's mean."""
     variants = list(dict.fromkeys(run.variant for run in runs))
     names = list(dict.fromkeys(name for run in runs for name in run.figures))
@@ -83,6 +89,11 @@ def compare(key: str, runs: Sequence[Measured]) -> Comparison:
             for name, of in values.items()
         },
         seconds={v: float(np.mean([run.seconds for run in runs if run.variant == v])) for v in variants},
+        costs={
+            name: {v: float(np.mean([run.costs[name] for run in runs if run.variant == v])) for v in variants}
+            for name in dict.fromkeys(name for run in runs for name in run.costs)
+        },
+        notes=list(notes),
     )
 
 

@@ -14,6 +14,8 @@ from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.settings import MappingSettings
 
 POLICY_FILE = "moslim_policy.json"
+# Beside it, where the policy stage trained it: the metrics of its training.
+TRAINING_LOG = "training.jsonl"
 # Folder in the policy's with a base of its own, where a warm start made one.
 BASE = "base"
 # Folder in the policy's with adapter and base in one, for tools that know no adapters.

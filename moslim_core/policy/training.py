@@ -6,6 +6,7 @@ The reference is the policy at step 0: the base, after a warm start if there is 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.setup import Setup
 from moslim_core.policy.shared_base import POLICY, attach, base_of, load_heads
 from moslim_core.policy.warm_start import conditioned_sft
+from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
-from moslim_core.settings import Settings
+from moslim_core.settings import PolicySettings, Settings
 
 REFERENCE_ROLLOUTS = 128
 WARM_START = "warm_start"
@@ -37,11 +39,25 @@ WARM_START = "warm_start"
 OPTIMISERS = {name: f"moslim_core.policy.{name}" for name in ("rloo", "grpo", "online_dpo", "ppo")}
 
 
-def train(settings: Settings, data: Path, reward_model: Path, cache: Path, checkpoints: Path, output: Path, progress: Progress) -> None:
+# Prompts, preferences, policy settings, seed -> rows for the optimiser.
+Examples = Callable[[Sequence[Sequence[Message]], PreferenceSchema, PolicySettings, int], list[dict[str, Any]]]
+
+
+def train(
+    settings: Settings,
+    data: Path,
+    reward_model: Path,
+    cache: Path,
+    checkpoints: Path,
+    output: Path,
+    progress: Progress,
+    examples_of: Examples = training_examples,
+) -> None:
     """Train on the prompts of a folder of the label stage with the reward model of another; save the policy in `output`.
 
     Resumes from the last checkpoint in `checkpoints`, where adapter, optimiser, RNG and mapping statistics are. A warm start's new
-    base is saved with the policy. Raises UserError where sharded weights can't be trained so.
+    base is saved with the policy. `examples_of` says what prompts ask for; compared systems ask in their own ways. Raises UserError
+    where sharded weights can't be trained so.
     """
     policy, schema = settings.policy, settings.preferences
     optimiser = importlib.import_module(OPTIMISERS[policy.optimiser])
@@ -62,7 +78,7 @@ def train(settings: Settings, data: Path, reward_model: Path, cache: Path, check
         scorer = RewardScorer.load(reward_model, str(model.device))
     mapping = RewardMapping(schema, settings.mapping, gather)
     reward = PolicyReward(scorer, mapping, policy.truncation_penalty, models.end_tokens(model, tokenizer))
-    examples = training_examples([v["prompt"] for _, v in read_json_lines(data / "prompts.train.jsonl")], schema, policy, settings.seed)
+    examples = examples_of([v["prompt"] for _, v in read_json_lines(data / "prompts.train.jsonl")], schema, policy, settings.seed)
     last = last_complete(checkpoints)
     clock = TimeLimit(policy.max_minutes, policy.epochs, last[1]["seconds"] if last else 0.0)
     setup = Setup(policy, model, tokenizer, reward, examples, checkpoints, settings.seed, callbacks=[clock])

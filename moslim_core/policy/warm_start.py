@@ -66,18 +66,36 @@ def conditioned_sft(settings: Settings, rows: Path, cache: Path, checkpoints: Pa
     """
     if output.is_dir():
         return
-    policy = settings.policy
-    set_seed(settings.seed)
-    model, tokenizer = models.load_chat_model(settings.model.base, cache, settings.model.dtype, settings.model.device)
-    data = conditioned_rows(load_rows(rows), settings.preferences, policy, settings.seed)
+    data = conditioned_rows(load_rows(rows), settings.preferences, settings.policy, settings.seed)
     if not data:
         raise UserError("policy.warm_start=conditioned_sft, but no rated row has levels that may be asked for.\nSet warm_start=none.")
-    trainer: Any = SFTTrainer(
+    fine_tune(settings.model.base, data, settings, cache, checkpoints, output, progress)
+
+
+def fine_tune(
+    base: str,
+    data: list[dict[str, Any]],
+    settings: Settings,
+    cache: Path,
+    checkpoints: Path,
+    output: Path,
+    progress: Progress,
+    learner: tuple[Any, Any] = (SFTTrainer, SFTConfig),
+) -> None:
+    """Train an adapter of `base` on conversations in the form that TRL's `learner` takes, by the warm start's settings; save it merged.
+
+    Resumes from the last checkpoint in `checkpoints`; `output` is there only when all of it is.
+    """
+    policy = settings.policy
+    set_seed(settings.seed)
+    model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
+    trainer_class, config_class = learner
+    trainer: Any = trainer_class(
         model=model,
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(data),
         peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM"),
-        args=SFTConfig(
+        args=config_class(
             output_dir=str(checkpoints),
             max_steps=max(1, round(policy.sft.epochs * len(data) / policy.sft.batch_size / processes())),
             learning_rate=policy.sft.learning_rate,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flows.compare import last_stage, parse_over, parse_seeds
+from flows.compare_systems import parse_baselines
+from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 
 
@@ -30,3 +32,11 @@ def test_last_stage() -> None:
     assert last_stage("mapping.utility", None) == last_stage("reward.head", "evaluate") == "evaluate"
     with pytest.raises(UserError, match="after train_reward or evaluate"):
         last_stage("reward.head", "label")
+
+
+def test_baselines_are_known_names_and_the_starting_model_is_always_there() -> None:
+    assert parse_baselines("all") == list(METHODS)
+    assert parse_baselines("moslim, morlhf") == ["prompt_only", "morlhf", "moslim"]
+    for text in ("", "magic", "morlhf,magic"):
+        with pytest.raises(UserError, match="write all, or some of prompt_only"):
+            parse_baselines(text)

@@ -1,0 +1,107 @@
+"""Flow `compare_systems`: this project's method beside others, with the same data, models, judge, prompts, seeds and rollout budget."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.align import run_pipeline
+from flows.compare import Compared, closing_on_error, publish
+from moslim_core.baselines import METHODS
+from moslim_core.errors import UserError
+from moslim_core.evaluation.comparison import Measured
+from moslim_core.settings import Settings
+from tasks.compare_systems import compared
+from tasks.ledger import Ledger
+from tasks.references import ArtifactRef, digest_of
+from tasks.stage import Outcome, ledger_of
+from tasks.train_reward import train_judge
+
+KEY = "compared systems"
+START, OURS = "prompt_only", "moslim"
+# What a row's cost is called on the page.
+COSTS = {
+    "reward_models": "reward models trained",
+    "policies": "policies trained",
+    "rollouts": "training answers",
+    "resident": "models and adapters to serve all points",
+    "point_rollouts": "training answers for one more point",
+    "drawn": "answers drawn for one given",
+}
+NOTES = (
+    "Every row is measured at the same operating points, on the same prompts, by the same judge.",
+    "Rollouts: a method has the answers that policy.steps draw, in total; one that trains several policies shares its steps among them.",
+    "Work leaves out the labels and the reward model, which all rows share; rows of one training have that training's work each.",
+)
+
+
+def parse_baselines(text: str) -> list[str]:
+    """Names of 'all' or 'a,b,c', in the registry's order, with the starting model, which gives the reference point. Raises UserError."""
+    names = list(METHODS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        raise UserError(f"--baselines {text}: write all, or some of {', '.join(METHODS)}.")
+    return [name for name in METHODS if name in names or name == START]
+
+
+@flow(name="compare_systems")
+def compare_systems(settings: Settings, baselines: list[str], seeds: list[int]) -> Compared:
+    """Run every method under every seed, one stage each, and compare their fronts and costs."""
+    from moslim_core.evaluation import comparison as comparing
+
+    ledger = ledger_of(settings.work_dir)
+    ledger.reconcile()
+    fingerprint = digest_of({"settings": settings.content(), "baselines": baselines, "seeds": seeds})
+    run_id = ledger.open_comparison(
+        fingerprint, f"compare {', '.join(baselines)}", {"baselines": baselines, "seeds": seeds, **settings.content()}
+    )
+    runs: list[Measured] = []
+    with closing_on_error(ledger, run_id):
+        for seed in seeds:
+            runs += _under(settings.model_copy(update={"seed": seed}), baselines, run_id, ledger)
+    order = list(dict.fromkeys(run.variant for run in runs))
+    runs.sort(key=lambda run: (order.index(run.variant), run.seed))
+    folder = settings.work_dir / "comparisons" / f"systems-{fingerprint[:8]}"
+    return publish(comparing.compare(KEY, runs, NOTES), folder, run_id, ledger)
+
+
+def _under(settings: Settings, baselines: list[str], run_id: str, ledger: Ledger) -> list[Measured]:
+    """All rows under the settings' seed."""
+    outcomes = run_pipeline(settings, "train_policy" if OURS in baselines else "train_reward", run_id).outcomes
+    rows = outcomes["label"].ref
+    shared = {"rows": rows, "reward_model": outcomes["train_reward"].ref}
+    if settings.evaluation.judge == "reward_model":
+        shared["judge"] = train_judge(settings, rows, run_id).ref
+    start = compared(START, settings, shared, run_id)
+    runs = _measured(settings.seed, start, 0.0, ledger)
+    for name in baselines:
+        if name == START:
+            continue
+        own: dict[str, ArtifactRef] = {"policy": outcomes["train_policy"].ref} if name == OURS else {}
+        outcome = compared(name, settings, {**shared, "start": start.ref, **own}, run_id)
+        runs += _measured(settings.seed, outcome, outcomes["train_policy"].seconds if own else 0.0, ledger)
+    return runs
+
+
+def _measured(seed: int, outcome: Outcome, before: float, ledger: Ledger) -> list[Measured]:
+    """The rows of a method. `before`: seconds of work in an earlier stage of its own."""
+    from moslim_core.baselines.measure import FIGURES, read_rows
+    from moslim_core.baselines.method import PHASES
+
+    runs = []
+    for row in read_rows(ledger.download(outcome.ref.uri)):
+        over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
+        if row.control is not None:
+            over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
+        costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
+        costs |= {f"seconds of training: {phase}": row.cost.seconds.get(phase, 0.0) for phase in PHASES}
+        runs.append(
+            Measured(
+                variant=row.name,
+                seed=seed,
+                figures={name: of.value for name, of in over_prompts.items() if of.value is not None},
+                seconds=before + outcome.seconds,
+                over_prompts=over_prompts,
+                costs=costs,
+            )
+        )
+    return runs

@@ -1,0 +1,78 @@
+"""Best of n: the starting model answers n times under the instructions, and the mapping picks (after Stiennon et al. 2020).
+
+n is the rollout budget over the answers that the front needs, rounded up: what others draw to train is drawn to choose from. (ours)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from moslim_core import models
+from moslim_core.baselines import prompt_only
+from moslim_core.baselines.method import Answering, Asked, Cost, LevelBased, rollouts
+from moslim_core.data.rows import plain_text
+from moslim_core.policy.generation import Answer, Sampling
+from moslim_core.preferences import Message, Targets
+from moslim_core.reward.mapping import RewardMapping
+from moslim_core.reward.scorer import RewardScorer
+from moslim_core.settings import MappingSettings
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Of `n` answers of `asked` to each prompt the one with the highest mapped reward, the first of equals."""
+
+    asked: Asked
+    n: int
+    scorer: RewardScorer
+    mapping: MappingSettings
+
+    def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]:
+        system, targets = self.asked.system, self.asked.targets
+        asked = [system.conditioned(c, targets, place) for place, c in enumerate(conversations)]
+        drawn = system.answers(what, [c for c in asked for _ in range(self.n)], sampling)
+        # A prompt that has no room for an answer has none for any of its answers.
+        rows = [(place, found) for place in range(len(asked)) for found in drawn[place * self.n : (place + 1) * self.n] if found]
+        rewards = self.rewards([plain_text(conversations[place]) for place, _ in rows], [found.text for _, found in rows])
+        best: list[Answer | None] = [None] * len(asked)
+        highest = np.full(len(asked), -np.inf)
+        for (place, found), reward in zip(rows, rewards, strict=True):
+            if reward > highest[place]:
+                best[place], highest[place] = found, reward
+        return best
+
+    def rewards(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """(n,) mapped rewards of plain questions and answers; statistics, where the mapping wants some, are those of these answers."""
+        mapping = RewardMapping(self.scorer.schema, self.mapping)
+        probabilities, wanted = self.scorer(questions, answers), [self.asked.targets] * len(answers)
+        if self.mapping.standardisation == "reference":
+            mapping.fit_reference(probabilities, wanted)
+        return mapping(probabilities, wanted).rewards
+
+
+class Compared(LevelBased):
+    rows = ("best_of_n",)
+
+    @property
+    def n(self) -> int:
+        policy = self.context.settings.policy
+        return max(2, math.ceil(rollouts(policy, policy.steps) / (len(self.context.prompts) * len(self.context.weights))))
+
+    @cached_property
+    def start(self) -> prompt_only.Compared:
+        return prompt_only.Compared(self.context)
+
+    @cached_property
+    def scorer(self) -> RewardScorer:
+        return RewardScorer.load(self.context.reward_model, models.pick_device(self.context.settings.model.device))
+
+    def under(self, targets: Targets) -> Answering:
+        return BestOf(self.start.under(targets), self.n, self.scorer, self.context.settings.mapping)
+
+    def cost(self, row: str) -> Cost:
+        return Cost(policies=0, rollouts=0, resident=2, drawn=self.n)

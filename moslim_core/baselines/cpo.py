@@ -1,0 +1,119 @@
+"""Controllable Preference Optimization: supervised learning under levels, then DPO on pairs of answers to them (Guo et al. 2024).
+
+CPSFT learns the rated answers under the levels that they were rated with. CDPO draws answers under requests, and prefers the one with
+the higher R = sum w_i g_i, where g_i = -lambda |level_i - target_i| for a preference that is asked for, and its level otherwise. Ours:
+levels are the reward model's expected ones, in units of the preference's range, so that preferences with many levels weigh no more;
+"its level" is the score, which knows which end is the better one; lambda = 1; requests stand in this project's instruction, which is
+read back as it was written; what CDPO draws is the rollout budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from trl import DPOConfig, DPOTrainer
+
+from moslim_core import models
+from moslim_core.baselines.experts import ExpertProgress
+from moslim_core.baselines.method import Array, Asked, Cost, LevelBased, once, seconds_of
+from moslim_core.data.rows import read_json_lines
+from moslim_core.errors import UserError
+from moslim_core.evaluation.system import System
+from moslim_core.policy.conditioning import load_targets, training_examples
+from moslim_core.policy.generation import Sampling, generate
+from moslim_core.policy.warm_start import conditioned_sft, fine_tune
+from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.scorer import RewardScorer
+
+
+def rewards(
+    probabilities: Mapping[str, Array], targets: Sequence[Targets], schema: PreferenceSchema, weights: Mapping[str, float]
+) -> Array:
+    """R (n,) of class probabilities {preference: (n, K)} under n requests; a weight that is not given is 1."""
+    total = np.zeros(len(targets))
+    for preference in schema.preferences:
+        levels = expected_level(probabilities[preference.name])
+        for row, (level, asked) in enumerate(zip(levels, targets, strict=True)):
+            goal = -abs(level - asked[preference.name]) / (preference.k - 1) if preference.name in asked else preference.score(level)
+            total[row] += weights.get(preference.name, 1.0) * goal
+    return total
+
+
+def pairs(examples: Sequence[Mapping[str, Any]], answers: Sequence[str], found: Array) -> list[dict[str, Any]]:
+    """Of the equally many answers to each example, in their order, the best and the worst by rewards (n,); none where all are equal."""
+    size = len(answers) // len(examples)
+    made = []
+    for number, example in enumerate(examples):
+        own = found[number * size : (number + 1) * size]
+        best, worst = int(own.argmax()), int(own.argmin())
+        if own[best] > own[worst]:
+            chosen, rejected = ([{"role": "assistant", "content": answers[number * size + i]}] for i in (best, worst))
+            made.append({"prompt": example["prompt"], "chosen": chosen, "rejected": rejected})
+    return made
+
+
+class Compared(LevelBased):
+    rows = ("cpo",)
+
+    @cached_property
+    def examples(self) -> list[dict[str, Any]]:
+        """The requests that this project's policy would be trained on."""
+        context = self.context
+        settings = context.settings
+        prompts = [value["prompt"] for _, value in read_json_lines(context.rows / "prompts.train.jsonl")]
+        return training_examples(prompts, settings.preferences, settings.policy, settings.seed)
+
+    def _folder(self, name: str) -> Path:
+        return self.context.work / name
+
+    def _progress(self, name: str) -> ExpertProgress:
+        return ExpertProgress(name, self.context.work / "logs" / f"{name}.jsonl", self.context.progress)
+
+    def train(self) -> None:
+        context, checkpoints = self.context, self.context.work / "checkpoints"
+        settings, rated = context.settings, context.rows / "train.jsonl"
+        start, final = self._folder("cpsft"), self._folder("cdpo")
+        once(start, lambda: conditioned_sft(settings, rated, context.cache, checkpoints / "cpsft", start, self._progress("cpsft")))
+        if not final.is_dir():
+            data, learner = self._pairs(start), (DPOTrainer, DPOConfig)
+            progress = self._progress("cdpo")
+            once(final, lambda: fine_tune(str(start), data, settings, context.cache, checkpoints / "cdpo", final, progress, learner))
+
+    def _pairs(self, base: Path) -> list[dict[str, Any]]:
+        """Raises UserError where no two answers to a request differ."""
+        context = self.context
+        settings, size = context.settings, context.settings.policy.group_size
+        model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
+        each = [example for example in self.examples for _ in range(size)]
+        sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature)
+        drawn = generate(model, tokenizer, [e["prompt"] for e in each], sampling, settings.seed, kept=context.work / "drawn.jsonl")
+        scorer = RewardScorer.load(context.reward_model, str(model.device))
+        probabilities = scorer([e["question"] for e in each], [answer.text for answer in drawn])
+        asked = [load_targets(e["targets"], scorer.schema) for e in each]
+        found = rewards(probabilities, asked, scorer.schema, settings.mapping.weights)
+        made = pairs(self.examples, [answer.text for answer in drawn], found)
+        if not made:
+            raise UserError("cpo: no two answers to a request differ in their reward.\nRaise policy.steps or policy.temperature.")
+        return made
+
+    @cached_property
+    def system(self) -> System:
+        settings = self.context.settings.model
+        model, tokenizer = models.load_chat_model(str(self._folder("cdpo")), self.context.cache, settings.dtype, settings.device)
+        return self.context.system(self.rows[0], model, tokenizer)
+
+    def under(self, targets: Targets) -> Asked:
+        return Asked(self.system, targets)
+
+    def cost(self, row: str) -> Cost:
+        return Cost(
+            policies=1,
+            rollouts=len(self.examples) * self.context.settings.policy.group_size,
+            resident=1,
+            seconds={"update": seconds_of(self._folder("cpsft"), self._folder("cdpo"))},
+        )

@@ -1,0 +1,139 @@
+"""RL without instructions on r = sum w_i r_i, one policy per weight vector: what MORLHF is, and what Rewarded Soups starts from.
+
+r_i is the expected score of head i. It needs no reward of its own: asked for the best level of every preference, the mapping's
+`ordinal` utility is that score, and its weights are w. Data, optimiser and answers per prompt are those of the settings. (ours)
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from moslim_core.baselines.method import Array, Context, rollouts
+from moslim_core.data.rows import plain_text
+from moslim_core.policy import training
+from moslim_core.policy.artifact import PolicyCard
+from moslim_core.policy.conditioning import dump_targets
+from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
+from moslim_core.progress import Progress
+from moslim_core.settings import MappingSettings, PolicySettings, Settings
+
+Standardisation = Literal["none", "running"]
+
+
+def best_levels(schema: PreferenceSchema) -> Targets:
+    """Of each preference the level with the highest score that may be asked for."""
+    return schema.targets({p.name: max(p.requestable, key=p.score) for p in schema.preferences})
+
+
+def expert_settings(
+    settings: Settings, schema: PreferenceSchema, weights: Array, policies: int, standardisation: Standardisation
+) -> Settings:
+    """The settings of one of `policies` trainings that share the budget, under (m,) weights of the preferences `schema`.
+
+    The answers that a prompt gets under several targets it gets without targets; there are no requests to relabel.
+    """
+    policy = settings.policy
+    minutes = policy.max_minutes
+    own = policy.model_copy(
+        update={
+            "steps": math.ceil(policy.steps / policies),
+            "max_minutes": minutes / policies if minutes is not None else None,
+            "group_size": policy.group_size * policy.targets_per_prompt,
+            "targets_per_prompt": 1,
+            "relabel": False,
+            "held_out_fraction": 0.0,
+            "warm_start": "none",
+            "save_merged": False,
+        }
+    )
+    mapping = MappingSettings(
+        utility="ordinal",
+        standardisation=standardisation,
+        aggregation="active_mean",
+        weights=dict(zip(schema.names, weights.tolist(), strict=True)),
+    )
+    return settings.model_copy(update={"policy": own, "mapping": mapping})
+
+
+class PlainExamples:
+    """Training examples without an instruction, all rewarded for `targets`: every prompt equally often, one group each."""
+
+    def __init__(self, targets: Targets) -> None:
+        self.targets = targets
+
+    def __call__(
+        self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int
+    ) -> list[dict[str, Any]]:
+        """steps x prompts_per_step examples with the columns of `policy.conditioning.training_examples`."""
+        rng = random.Random(seed)
+        order: list[int] = []
+        examples = []
+        for number in range(policy.steps * policy.prompts_per_step):
+            if not order:
+                order = rng.sample(range(len(prompts)), len(prompts))
+            prompt = prompts[order.pop()]
+            examples.append(
+                {
+                    "prompt": condition(prompt, Targets(), schema, policy.placement),
+                    "question": plain_text(prompt),
+                    "targets": dump_targets(self.targets),
+                    "group": number,
+                    "family": number,
+                }
+            )
+        return examples
+
+
+class ExpertProgress(Progress):
+    """One of several policies' progress: its metrics stand in a log of its own, and under its name in the stage's."""
+
+    def __init__(self, name: str, log: Path, stage: Progress) -> None:
+        super().__init__(log)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.name, self.stage = name, stage
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        super().metrics(values, step)
+        self.stage.metrics({f"{self.name}/{key}": value for key, value in values.items()}, step)
+
+    def update(self, phase: str, done: int, total: int) -> None:
+        self.stage.update(f"{phase} {self.name}", done, total)
+
+
+class Expert:
+    """A policy trained for one weight vector, in a folder of its own. `name`: its own within the method."""
+
+    def __init__(self, context: Context, name: str, weights: Array, policies: int, standardisation: Standardisation = "none") -> None:
+        self.context, self.name = context, name
+        self.settings = expert_settings(context.settings, context.schema, weights, policies, standardisation)
+        self.folder = context.work / "policies" / name
+        self.log = context.work / "logs" / f"{name}.jsonl"
+
+    def train(self) -> None:
+        """Once: what is there stays, and what was interrupted goes on."""
+        if self.folder.is_dir():
+            return
+        context = self.context
+        partial = self.folder.with_name(f"{self.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        training.train(
+            self.settings,
+            data=context.rows,
+            reward_model=context.reward_model,
+            cache=context.cache,
+            checkpoints=context.work / "checkpoints" / self.name,
+            output=partial,
+            progress=ExpertProgress(self.name, self.log, context.progress),
+            examples_of=PlainExamples(best_levels(context.schema)),
+        )
+        partial.rename(self.folder)
+
+    @property
+    def rollouts(self) -> int:
+        """Answers that its training drew."""
+        return rollouts(self.settings.policy, PolicyCard.load(self.folder).steps)

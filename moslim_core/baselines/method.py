@@ -1,0 +1,174 @@
+"""What a compared system is: it trains once, and then answers at any operating point. (ours)
+
+The budget is the answers that the settings' policy training draws, in total: a method that trains k policies gives each of them the
+k-th part of the steps (rounded up), and one that trains none may spend it on answering.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel
+
+from moslim_core.data.rows import read_json_lines
+from moslim_core.errors import UserError
+from moslim_core.evaluation.fronts import levels_of, simplex_grid
+from moslim_core.evaluation.judges import Judge
+from moslim_core.evaluation.operating_points import steered
+from moslim_core.evaluation.system import System
+from moslim_core.policy.generation import Answer, Sampling
+from moslim_core.preferences import Message, PreferenceSchema, Targets
+from moslim_core.progress import Progress
+from moslim_core.settings import PolicySettings, Settings
+
+Array = np.ndarray
+# Seconds of a step that reinforcement learning logs.
+PHASES = ("rollout", "reward", "update")
+
+
+class Cost(BaseModel):
+    """What one row's answers took, and what one more operating point would take.
+
+    Counts: `reward_models` and `policies` trained; `rollouts`, answers drawn for training; `resident`, models and adapters that must
+    be at hand to answer at any of the operating points; `point_rollouts`, training answers for one more point; `drawn`, answers drawn
+    for each one given. `seconds` of training by phase.
+    """
+
+    reward_models: int = 1
+    policies: int
+    rollouts: int
+    resident: int
+    point_rollouts: int = 0
+    drawn: int = 1
+    seconds: dict[str, float] = {}
+
+
+class Answering(Protocol):
+    """One answer per prompt, in their order; None where the model's context has no room. `what` names this use, for what is kept."""
+
+    def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]: ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A system that reads every prompt with the instruction for `targets`, worded as for every other system; for none, as it is."""
+
+    system: System
+    targets: Targets
+
+    def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]:
+        return self.system.answers(what, [self.system.conditioned(c, self.targets, n) for n, c in enumerate(conversations)], sampling)
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a method may use. `rows`, `reward_model`, `policy` (this project's, for its own row alone): folders of earlier stages;
+    `work`: what is there is not done again; `reference`: the front's reference point, None for the starting model itself."""
+
+    settings: Settings
+    rows: Path
+    reward_model: Path
+    policy: Path | None
+    judge: Judge
+    reference: dict[str, float] | None
+    cache: Path
+    work: Path
+    output: Path
+    progress: Progress
+
+    @cached_property
+    def schema(self) -> PreferenceSchema:
+        """The preferences that weights are about. Raises UserError where there is nothing to trade."""
+        found = steered(self.settings.preferences)
+        if found is None:
+            raise UserError("systems are compared on what they trade, but fewer than two preferences can be steered.\nAdd one.")
+        return found
+
+    @cached_property
+    def weights(self) -> Array:
+        """The operating points: (n, m) weights of the m steered preferences."""
+        return simplex_grid(len(self.schema), max(self.settings.evaluation.operating_points, len(self.schema) + 1))
+
+    @cached_property
+    def prompts(self) -> list[list[Message]]:
+        return [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.evaluation.jsonl")]
+
+    @property
+    def sampling(self) -> Sampling:
+        chosen = self.settings.evaluation
+        return Sampling(self.settings.policy.max_new_tokens, chosen.temperature, chosen.batch_size)
+
+    def system(self, name: str, model: Any, tokenizer: Any) -> System:
+        """A model under evaluation; `name` is its own, as answers are kept under it."""
+        settings = self.settings
+        kept = self.work / "answers" / name
+        return System(name, model, tokenizer, settings.preferences, settings.policy.placement, settings.seed, kept, self.progress)
+
+
+class Method(ABC):
+    """A compared system. `rows`: names of the rows that it gives the comparison, one training serving all of them."""
+
+    rows: ClassVar[tuple[str, ...]]
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def train(self) -> None:  # noqa: B027 - most have nothing to train
+        """Do what has to be done once, in `context.work`; resumes from what is there."""
+
+    @abstractmethod
+    def at(self, row: str, weights: Array) -> Answering:
+        """Who answers at an operating point, (m,) weights that sum to 1."""
+
+    @abstractmethod
+    def cost(self, row: str) -> Cost:
+        """After training."""
+
+
+class LevelBased(Method):
+    """A method that is asked for levels, and for an operating point through the one map from weights to levels."""
+
+    @abstractmethod
+    def under(self, targets: Targets) -> Answering:
+        """Who answers when levels are asked for."""
+
+    def at(self, row: str, weights: Array) -> Answering:
+        return self.under(levels_of(weights.tolist(), self.context.schema))
+
+
+def rollouts(policy: PolicySettings, steps: int) -> int:
+    """Answers that so many steps draw."""
+    return steps * policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
+
+
+def once(folder: Path, make: Callable[[], None]) -> None:
+    """Make `folder` unless it is there; the seconds that it took, those of an interrupted attempt left out, stand beside it."""
+    if not folder.is_dir():
+        started = time.monotonic()
+        make()
+        folder.with_suffix(".seconds").write_text(str(time.monotonic() - started))
+
+
+def seconds_of(*folders: Path) -> float:
+    """What `once` took for them; a kill right after one was made may have cost its record."""
+    files = [folder.with_suffix(".seconds") for folder in folders]
+    return sum(float(file.read_text()) for file in files if file.is_file())
+
+
+def phase_seconds(logs: Sequence[Path]) -> dict[str, float]:
+    """Seconds of rollout, reward and update in training logs (Progress events); a step that was done twice counts as done last."""
+    totals = dict.fromkeys(PHASES, 0.0)
+    for log in logs:
+        events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        steps = {e["step"]: e["values"] for e in events if e["event"] == "metrics"}
+        for phase in PHASES:
+            totals[phase] += sum(values.get(f"seconds/{phase}", 0.0) for values in steps.values())
+    return totals

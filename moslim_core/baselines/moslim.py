@@ -1,0 +1,38 @@
+"""This project's method: the one policy of stage `train_policy`, asked for levels."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from moslim_core.baselines.method import Asked, Cost, LevelBased, phase_seconds, rollouts
+from moslim_core.evaluation.system import System
+from moslim_core.policy.artifact import TRAINING_LOG, PolicyCard, load_policy
+from moslim_core.preferences import Targets
+
+
+class Compared(LevelBased):
+    rows = ("moslim",)
+
+    @property
+    def folder(self) -> Path:
+        assert self.context.policy is not None, "the stage was given a policy"
+        return self.context.policy
+
+    @cached_property
+    def system(self) -> System:
+        settings = self.context.settings.model
+        model, tokenizer, _ = load_policy(self.folder, self.context.cache, settings.dtype, settings.device)
+        return self.context.system(self.rows[0], model, tokenizer)
+
+    def under(self, targets: Targets) -> Asked:
+        return Asked(self.system, targets)
+
+    def cost(self, row: str) -> Cost:
+        steps = PolicyCard.load(self.folder).steps
+        return Cost(
+            policies=1,
+            rollouts=rollouts(self.context.settings.policy, steps),
+            resident=1,
+            seconds=phase_seconds([self.folder / TRAINING_LOG]),
+        )

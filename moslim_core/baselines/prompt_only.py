@@ -1,0 +1,26 @@
+"""The starting model with the instructions and no training: what all others are measured against."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from moslim_core import models
+from moslim_core.baselines.method import Asked, Cost, LevelBased
+from moslim_core.evaluation.system import System
+from moslim_core.preferences import Targets
+
+
+class Compared(LevelBased):
+    rows = ("prompt_only",)
+
+    @cached_property
+    def system(self) -> System:
+        settings = self.context.settings.model
+        model, tokenizer = models.load_chat_model(settings.base, self.context.cache, settings.dtype, settings.device)
+        return self.context.system(self.rows[0], model, tokenizer)
+
+    def under(self, targets: Targets) -> Asked:
+        return Asked(self.system, targets)
+
+    def cost(self, row: str) -> Cost:
+        return Cost(reward_models=0, policies=0, rollouts=0, resident=1)

@@ -1,0 +1,47 @@
+"""Rewarded Soups: one RL expert per preference, their adapters interpolated at any operating point (Rame et al. 2023).
+
+Rows: as published, factors interpolated; with the exact sum of weight changes; and Personalized Soups' mean of those experts that are
+wanted at all (Jang et al. 2023).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moslim_core import models
+from moslim_core.baselines.experts import Expert
+from moslim_core.baselines.merging import Rule, averaged, exact, interpolated, load_experts
+from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
+from moslim_core.preferences import Targets
+
+RULES: dict[str, Rule] = {"rewarded_soups": interpolated, "rewarded_soups_exact": exact, "personalised_soups": averaged}
+
+
+class Compared(Method):
+    rows = tuple(RULES)
+
+    @property
+    def experts(self) -> list[Expert]:
+        """One per preference, by one-hot weights; they share the budget."""
+        names = self.context.schema.names
+        return [Expert(self.context, name, one_hot, len(names)) for name, one_hot in zip(names, np.eye(len(names)), strict=True)]
+
+    def train(self) -> None:
+        for expert in self.experts:
+            expert.train()
+
+    def at(self, row: str, weights: Array) -> Asked:
+        settings = self.context.settings.model
+        base, tokenizer = models.load_chat_model(settings.base, self.context.cache, settings.dtype, settings.device)
+        model = RULES[row](load_experts(base, [expert.folder for expert in self.experts]), weights.tolist())
+        name = "-".join([row, *(f"{w:.3f}" for w in weights)])
+        return Asked(self.context.system(name, model, tokenizer), Targets())
+
+    def cost(self, row: str) -> Cost:
+        return Cost(
+            policies=len(self.experts),
+            rollouts=sum(expert.rollouts for expert in self.experts),
+            # The base and one adapter each.
+            resident=1 + len(self.experts),
+            seconds=phase_seconds([expert.log for expert in self.experts]),
+        )

@@ -1,0 +1,59 @@
+"""Stages `compared_<method>`: one compared system trains within the rollout budget, answers at the operating points, and is judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from moslim_core.baselines import METHODS
+from moslim_core.settings import Settings
+from tasks.evaluate import UNCOUNTED, judge_of
+from tasks.references import ArtifactRef
+from tasks.stage import Job, Outcome, Stage, run_stage
+
+PREFIX = "compared_"
+
+
+def _section(settings: Settings) -> dict[str, Any]:
+    dumped = settings.dump()
+    chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap"}
+    return {
+        "policy": {k: v for k, v in dumped["policy"].items() if k != "prompts"},
+        "mapping": dumped["mapping"],
+        "evaluation": settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED}),
+        "model": dumped["model"],
+        "preferences": dumped["preferences"],
+        "seed": settings.seed,
+    }
+
+
+STAGES = {name: Stage(PREFIX + name, version=1, kind="compared", section=_section) for name in METHODS}
+
+
+def work(job: Job) -> dict[str, float]:
+    from moslim_core.baselines.measure import measure, read_rows
+    from moslim_core.baselines.method import Context
+    from moslim_core.progress import Progress
+
+    start = read_rows(job.inputs["start"])[0] if "start" in job.inputs else None
+    context = Context(
+        settings=job.settings,
+        rows=job.inputs["rows"],
+        reward_model=job.inputs["reward_model"],
+        policy=job.inputs.get("policy"),
+        judge=judge_of(job),
+        reference=start.front.reference if start else None,
+        cache=job.cache,
+        work=job.checkpoints,
+        output=job.output,
+        progress=Progress(job.events),
+    )
+    return measure(job.stage.removeprefix(PREFIX), context)
+
+
+def compared(name: str, settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
+    """The rows of one method. `inputs`: rows and reward_model, judge where it is one, `start`, the output of prompt_only, for all but
+    prompt_only, and policy for this project's method."""
+    return task(name=STAGES[name].name, cache_policy=NO_CACHE)(run_stage)(STAGES[name], settings, inputs, parent)

@@ -1,0 +1,159 @@
+"""Compared systems: what each of them is, pinned on tiny models."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from moslim_core import models
+from moslim_core.baselines import METHODS, best_of_n, rewarded_soups
+from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
+from moslim_core.baselines.measure import measure, read_rows
+from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
+from moslim_core.baselines.method import Context, Method, rollouts
+from moslim_core.policy import training
+from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.progress import Progress
+
+Make = Callable[..., Context]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_every_name_has_a_method_and_every_row_one_name() -> None:
+    made = [importlib.import_module(module).Compared for module in METHODS.values()]
+    assert all(issubclass(method, Method) for method in made)
+    rows = [row for method in made for row in method.rows]
+    assert len(set(rows)) == len(rows) and set(METHODS) <= set(rows)
+
+
+def test_the_budget_is_shared_out_and_never_less_than_the_settings(context: Make) -> None:
+    made = context(steps=5, max_minutes=6.0)
+    own = expert_settings(made.settings, made.schema, np.array([0.5, 0.5]), 3, "none").policy
+    assert own.steps == 2 and own.max_minutes == 2.0 and 3 * rollouts(own, own.steps) >= rollouts(made.settings.policy, 5)
+    assert rollouts(own, 1) == rollouts(made.settings.policy, 1)
+
+
+def test_the_best_level_is_the_one_that_scores_highest() -> None:
+    schema = PreferenceSchema.model_validate(
+        [{"name": "harm", "levels": ["none", "some"], "direction": "lower_is_better"}, {"name": "help", "levels": ["a", "b", "c"]}]
+    )
+    assert best_levels(schema) == Targets({"harm": 1, "help": 3})
+
+
+def test_morlhf_at_a_corner_is_the_run_for_that_preference_alone(context: Make) -> None:
+    made = context()
+    corner = Expert(made, "corner", np.array([1.0, 0.0]), 1)
+    corner.train()
+    alone = Expert(made, "alone", np.array([1.0, 1.0]), 1)
+    training.train(
+        alone.settings,
+        made.rows,
+        made.reward_model,
+        made.cache,
+        made.work / "checkpoints" / "alone",
+        alone.folder,
+        Progress(),
+        PlainExamples(Targets({"length": 3})),
+    )
+    one, other = weights_of(corner.folder), weights_of(alone.folder)
+    assert all(torch.equal(one[key], other[key]) for key in one) and any(one[key].abs().max() > 0 for key in one if "lora_B" in key)
+    corner.train()
+    assert corner.rollouts == 4 * 4
+
+
+def test_an_expert_reads_no_instruction(context: Make) -> None:
+    made = context()
+    (example, *_) = PlainExamples(best_levels(made.schema))([[{"role": "user", "content": "Rain?"}]], made.schema, made.settings.policy, 0)
+    assert example["prompt"] == [{"role": "user", "content": "Rain?"}] and example["targets"] == '{"length": 3, "warmth": 2}'
+
+
+@pytest.fixture
+def soups(context: Make) -> rewarded_soups.Compared:
+    method = rewarded_soups.Compared(context())
+    method.train()
+    return method
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(10).unsqueeze(0)).logits
+
+
+def test_soups_change_with_their_weights_and_are_what_was_published(soups: rewarded_soups.Compared, tiny_chat: Path) -> None:
+    folders = [expert.folder for expert in soups.experts]
+    one, other = (weights_of(folder) for folder in folders)
+
+    def experts() -> torch.nn.Module:
+        return load_experts(models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0], folders)
+
+    at = {w: logits(interpolated(experts(), [w, 1 - w])) for w in (0.0, 0.5, 1.0)}
+    assert (at[0.0] - at[0.5]).abs().max() > 1e-4 and (at[1.0] - at[0.5]).abs().max() > 1e-4
+    # By hand: scaling is alpha / r = 2.
+    base = models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0]
+    golden = {rule: models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0] for rule in ("published", "exact")}
+    for key in (k for k in one if "lora_A" in k):
+        up = key.replace("lora_A", "lora_B")
+        name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        a, b = (one[key] + other[key]) / 2, (one[up] + other[up]) / 2
+        golden["published"].get_submodule(name).weight.data += 2 * b @ a
+        golden["exact"].get_submodule(name).weight.data += one[up] @ one[key] + other[up] @ other[key]
+    torch.testing.assert_close(at[0.5], logits(golden["published"]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits(exact(experts(), [0.5, 0.5])), logits(golden["exact"]), atol=1e-5, rtol=1e-4)
+    assert (logits(golden["published"]) - logits(golden["exact"])).abs().max() > 1e-4
+    assert (at[1.0] - logits(base)).abs().max() > 1e-4
+    # Personalized Soups: a preference is wanted or not.
+    torch.testing.assert_close(logits(averaged(experts(), [0.1, 0.9])), at[0.5])
+    torch.testing.assert_close(logits(averaged(experts(), [0.0, 1.0])), at[0.0])
+
+
+def test_an_adapter_that_does_not_fit_is_an_error(soups: rewarded_soups.Compared, tiny_chat: Path) -> None:
+    """PEFT would only warn, and the expert be the starting model."""
+    folders = [expert.folder for expert in soups.experts]
+    model = load_experts(models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0], folders)
+    assert all(
+        torch.equal(value, weights_of(folder)[key])
+        for number, folder in enumerate(folders)
+        for key, value in get_peft_model_state_dict(model, adapter_name=expert(number)).items()
+    )
+    save_file({f"old.{key}": value for key, value in weights_of(folders[1]).items()}, folders[1] / "adapter_model.safetensors")
+    with pytest.raises(RuntimeError, match="does not fit the base"):
+        load_experts(models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0], folders)
+
+
+def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make) -> None:
+    made = context()
+    method = best_of_n.Compared(made)
+    assert method.n == 3  # 16 answers of training over 3 points of 2 prompts
+    targets = Targets({"length": 3, "warmth": 2})
+    found = []
+    for n in (1, 4, 16):
+        best = best_of_n.BestOf(
+            method.start.under(targets), n, method.scorer, made.settings.mapping.model_copy(update={"standardisation": "none"})
+        )
+        answers = [a for a in best.answers(f"best of {n}", made.prompts, made.sampling) if a is not None]
+        found.append(best.rewards([p[0]["content"] for p in made.prompts], [a.text for a in answers]).mean())
+    assert found == sorted(found) and found[-1] > found[0]
+
+
+@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups"])
+def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
+    made = context()
+    numbers = measure(name, made)
+    rows = read_rows(made.output)
+    assert {row.name for row in rows} == set(importlib.import_module(METHODS[name]).Compared.rows)
+    for row in rows:
+        assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
+        assert (row.control is not None) == (name in ("prompt_only", "best_of_n"))
+        assert row.cost.policies == {"morlhf": 3, "rewarded_soups": 2}.get(name, 0)
+        assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16
+    assert measure(name, made) == numbers, "what is there is not done again, and gives the same"
