@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from schemas import schema_and_targets
 
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema, Targets, condition, neutralise, parse, render
 from moslim_core.preferences.prompting import CLOSE, OPEN, PARAPHRASES
+from tests.core.preferences.schemas import schema_and_targets
 
 SCHEMA = PreferenceSchema.model_validate(
     [

@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schemas import schemas
 
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema, Targets, TargetSampler, held_out_pairs, is_held_out
+from tests.core.preferences.schemas import schemas
 
 SCHEMA = PreferenceSchema.model_validate(
     [
