@@ -16,9 +16,11 @@ from moslim_core.evaluation.controllability import Control
 from moslim_core.preferences import Preference
 from moslim_core.report import wording
 from moslim_core.report.content import ReportContent
-from moslim_core.report.figures import all_figures, smoothing, to_svg, training_series
+from moslim_core.report.drawing import to_svg
+from moslim_core.report.figures import all_figures
 from moslim_core.report.summary import summarise
 from moslim_core.report.templates import environment
+from moslim_core.report.training import smoothing, training_series
 
 
 class Card(NamedTuple):
