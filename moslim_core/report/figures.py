@@ -14,6 +14,8 @@ from moslim_core.preferences import Preference
 from moslim_core.report.content import ReportContent
 from moslim_core.report.differences import includes_zero
 from moslim_core.report.drawing import AFTER, BEFORE, INK, SYSTEMS, cell, columns, dress, grid, legend
+from moslim_core.report.front import front_figure
+from moslim_core.report.overoptimisation import overoptimisation_figure, watched
 from moslim_core.report.training import training_curves, training_series
 from moslim_core.report.wording import number, percent
 
@@ -25,7 +27,9 @@ def all_figures(content: ReportContent) -> dict[str, Figure]:
         ("control", steered, control_curves),
         ("length", steered, length_curves),
         ("cross_talk", bool(content.after.cross_talk), cross_talk),
+        ("front", content.fronts is not None, front_figure),
         ("training", bool(training_series(content.training)), training_curves),
+        ("overoptimisation", bool(watched(content.training)), overoptimisation_figure),
         ("confusion", bool(content.reward_heads), confusion_matrices),
         ("reliability", bool(content.reward_heads), reliability_curves),
     )

@@ -12,8 +12,11 @@ from pydantic import BaseModel
 
 from moslim_core.evaluation.controllability import Control
 from moslim_core.preferences import Preference
+from moslim_core.report import overoptimisation
+from moslim_core.report.benchmarks import benchmarks_said
 from moslim_core.report.content import ReportContent
 from moslim_core.report.differences import difference, includes_zero, overlap, overlap_said
+from moslim_core.report.front import hypervolume_said
 from moslim_core.report.wording import counted, listing, with_bounds
 
 Verdict = Literal["better", "follows", "worse", "not controlled", "not measured", "guard"]
@@ -111,7 +114,14 @@ def _headline(findings: list[Finding]) -> str:
 
 
 def _remarks(content: ReportContent) -> list[str]:
-    return [*_held_out(content), *_cross_talk(content), *_missing(content)]
+    return [
+        *_held_out(content),
+        *([hypervolume_said(content.fronts)] if content.fronts else []),
+        *_cross_talk(content),
+        *([benchmarks_said(content.benchmarks)] if content.benchmarks else []),
+        *_overoptimised(content),
+        *_missing(content),
+    ]
 
 
 def _held_out(content: ReportContent) -> list[str]:
@@ -140,6 +150,14 @@ def _cross_talk(content: ReportContent) -> list[str]:
     return [
         f"Strongest cross-talk of the policy: asking for {i} from its lowest to its highest score moves the score of "
         f"{j} by {with_bounds(slope)} (prompt alone: {with_bounds(content.before.cross_talk[i][j])})."
+    ]
+
+
+def _overoptimised(content: ReportContent) -> list[str]:
+    return [
+        f"Overoptimisation of {of.preference}: {overoptimisation.said(of)}"
+        for of in overoptimisation.watched(content.training)
+        if overoptimisation.verdict(of) in ("gamed", "unseen loss")
     ]
 
 

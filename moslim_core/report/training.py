@@ -17,7 +17,7 @@ _SMOOTH_FROM = 20
 
 
 class Panel(NamedTuple):
-    """One training plot: its title and which metrics it shows, by exact name or, where it ends in '/', by prefix."""
+    """One training plot: its title and which metrics it shows, by exact name or, where it ends in '/', all directly below it."""
 
     title: str
     metrics: tuple[str, ...]
@@ -55,13 +55,13 @@ def training_curves(content: ReportContent) -> Figure:
             ax.plot(steps, mean, color=colour, ls=line, lw=1.8, marker=marker, label=label)
         if panel.share:
             ax.set_ylim(-0.03, 1.03)
+            ax.set_yticks(np.linspace(0, 1, 6))
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         dress(ax, panel.title, "step", "")
         if len(names) > 1:
             low, high = ax.get_ylim()
-            room = 0.0 if panel.share else 0.14 * math.ceil(len(names) / 2)
-            ax.set_ylim(low, high + room * (high - low))
+            ax.set_ylim(low, high + 0.14 * math.ceil(len(names) / 2) * (high - low))
             ax.legend(frameon=False, fontsize=7, labelcolor=INK, loc="upper left", ncols=2, handlelength=1.2)
     return figure
 
@@ -83,11 +83,11 @@ def smoothing(points: int) -> int:
     return points // 20 * 2 + 1 if points >= _SMOOTH_FROM else 1
 
 
-def moving_mean(values: Sequence[float], window: int) -> np.ndarray:
+def moving_mean(values: Sequence[float] | np.ndarray, window: int) -> np.ndarray:
     """Centred mean over `window` points; near the ends over those that exist."""
     ones, data = np.ones(window), np.asarray(values, dtype=float)
     return np.convolve(data, ones, "same") / np.convolve(np.ones(len(data)), ones, "same")
 
 
 def _of(panel: Panel, names: list[str]) -> list[str]:
-    return [n for n in names for m in panel.metrics if n == m or (m.endswith("/") and n.startswith(m))]
+    return [n for n in names for m in panel.metrics if n == m or (m.endswith("/") and n.rpartition("/")[0] + "/" == m)]
