@@ -13,6 +13,7 @@ from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS
 from tasks.report import FINDINGS, PAGE
 from tasks.stage import Outcome, ledger_of
+from tasks.tables import log_tables
 
 DATA_CARD = "data_card.html"
 LINKS = {"train_reward": "reward_model", "train_policy": "policy"}
@@ -35,6 +36,7 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
     os.replace(latest / f".{PAGE}", latest / PAGE)
     ledger.client.log_artifact(run_id, str(page))
     evaluation = ledger.download(outcomes["evaluate"].ref.uri)
+    log_tables(ledger.client, run_id, evaluation)
     write_summary(latest, {"run_id": run_id, **json.loads((report / FINDINGS).read_text()), **_summary(outcomes, evaluation)})
     _prefect_artifacts(latest / PAGE, outcomes, evaluation)
 
@@ -51,11 +53,14 @@ def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
 
 
 def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any]:
-    from moslim_core.evaluation.suite import read_control
+    from moslim_core.evaluation.suite import read_benchmarks, read_control, read_front
 
-    control = {system: read_control(evaluation, system) for system in SYSTEMS}
+    fronts = {system: read_front(evaluation, system) for system in SYSTEMS}
     return {
-        "controllability": {s: c.model_dump(mode="json") for s, c in control.items()},
+        "controllability": {s: read_control(evaluation, s).model_dump(mode="json") for s in SYSTEMS},
+        # Null where there was nothing to trade; no benchmarks where none was in the suite.
+        "fronts": {s: front.model_dump(mode="json") if front else None for s, front in fronts.items()},
+        "benchmarks": {s: {n: run.model_dump(mode="json") for n, run in read_benchmarks(evaluation, s).items()} for s in SYSTEMS},
         "stages": {
             name: {
                 "seconds": round(o.seconds, 1),

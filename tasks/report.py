@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ STAGES = {
 }
 
 
-STAGE = Stage("report", version=4, kind="report", section=Settings.content)
+STAGE = Stage("report", version=5, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -51,8 +52,8 @@ def work(job: Job) -> dict[str, float]:
 
 def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
-    from moslim_core.evaluation.suite import read_control
-    from moslim_core.report import ReportContent
+    from moslim_core.evaluation.suite import read_agreement, read_benchmarks, read_control, read_front
+    from moslim_core.report import Both, ReportContent
     from moslim_core.reward.training import read_metrics
 
     evaluation = inputs["evaluation"]
@@ -67,6 +68,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
             f"Training ended after {done} of {settings.policy.steps} steps, at policy.max_minutes={settings.policy.max_minutes:g}."
         )
     before, after = (read_control(evaluation, system) for system in SYSTEMS)
+    start, trained = (read_front(evaluation, system) for system in SYSTEMS)
     if after.truncated > 0.2:
         notes.append(
             f"{after.truncated:.0%} of the policy's and {before.truncated:.0%} of the starting model's answers were cut at "
@@ -83,6 +85,10 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         training=training,
         reward_heads=read_metrics(inputs["reward_model"]),
         samples=_samples(settings, evaluation),
+        fronts=Both(before=start, after=trained) if start and trained else None,
+        benchmarks=_paired(read_benchmarks, evaluation),
+        agreement=_paired(read_agreement, evaluation),
+        second_judge=_second_judge(settings),
         data_card=json.loads((inputs["rows"] / "data_card.json").read_text()),
         seconds={STAGES[name]: record["seconds"] for name, record in records.items()},
         peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),
@@ -97,6 +103,20 @@ def training_points(path: Path) -> list[dict[str, float]]:
 
     points = {e["step"]: {"step": e["step"], **e["values"]} for _, e in read_json_lines(path) if e["event"] == "metrics"}
     return [points[step] for step in sorted(points)]
+
+
+def _paired(read: Callable[[Path, str], dict[str, Any]], evaluation: Path) -> dict[str, Any]:
+    """What `read` finds by name, of both systems beside each other."""
+    from moslim_core.report import Both
+
+    before, after = (read(evaluation, system) for system in SYSTEMS)
+    return {name: Both(before=before[name], after=found) for name, found in after.items()}
+
+
+def _second_judge(settings: Settings) -> str:
+    chosen = settings.evaluation
+    names = {"annotators": "the schema's rules", "reward_model": "a second reward model", None: ""}
+    return names.get(chosen.second_judge, f"the language model {chosen.endpoint.model}")
 
 
 def _samples(settings: Settings, evaluation: Path) -> list[Any]:

@@ -1,11 +1,13 @@
 """What a run found, as one self-contained page with figures."""
 
-from moslim_core.report.content import ReportContent, Sample, SampleRow
-from moslim_core.report.figures import all_figures, save_png, to_svg
+from moslim_core.report.content import Both, ReportContent, Sample, SampleRow
+from moslim_core.report.drawing import save_png, to_svg
+from moslim_core.report.figures import all_figures
 from moslim_core.report.page import render
 from moslim_core.report.summary import Finding, Summary, summarise
 
 __all__ = [
+    "Both",
     "Finding",
     "ReportContent",
     "Sample",

@@ -6,7 +6,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from moslim_core.evaluation.comparison import Comparison
-from moslim_core.report.figures import AFTER, INK, dress, grid, to_svg
+from moslim_core.report.drawing import AFTER, INK, dress, grid, to_svg
 from moslim_core.report.templates import environment
 
 

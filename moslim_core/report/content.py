@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from moslim_core.evaluation.agreement import JudgeAgreement
+from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability
+from moslim_core.evaluation.fronts import Front
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import HeadMetrics
+
+Measured = TypeVar("Measured")
+
+
+class Both(BaseModel, Generic[Measured]):
+    """The same of the starting model and of the policy."""
+
+    before: Measured
+    after: Measured
 
 
 class SampleRow(BaseModel):
@@ -41,10 +53,14 @@ class ReportContent(BaseModel):
     judge: str = Field(description="how obtained levels were measured, one sentence")
     training: list[dict[str, float]] = Field(
         description="one dict a step: `step` and any of reward, kl, kl_sequence, entropy, completion_tokens, "
-        "truncated, zero_variance, utility/<preference>, seconds/<phase>"
+        "truncated, zero_variance, utility/<preference>, judged/<preference>, seconds/<phase>"
     )
     reward_heads: dict[str, HeadMetrics]
     samples: list[Sample]
+    fronts: Both[Front] | None = Field(default=None, description="between the steered preferences, at the same operating points")
+    benchmarks: dict[str, Both[Run]] = {}
+    agreement: dict[str, Both[JudgeAgreement]] = Field(default={}, description="preference -> how far `second_judge` agrees")
+    second_judge: str = Field(default="", description="who judged the same answers too")
     data_card: dict[str, Any] = Field(
         description="rows {split: n}, sources {name: n}, labels {preference: {labelled, levels {level: n}}}, dropped {reason: n}"
     )
@@ -59,6 +75,10 @@ class ReportContent(BaseModel):
         for what, given in (("before", self.before.preferences), ("after", self.after.preferences)):
             if set(given) != names:
                 raise ValueError(f"{what} measures {sorted(given)}, but the schema has {sorted(names)}")
+        if self.fronts and [p.weights for p in self.fronts.before.points] != [p.weights for p in self.fronts.after.points]:
+            raise ValueError("the two fronts are not of the same operating points")
+        if unknown := {*self.agreement, *(self.fronts.after.reference if self.fronts else ())} - names:
+            raise ValueError(f"the schema does not have {sorted(unknown)}")
         for name, head in self.reward_heads.items():
             if name not in names or len(head.confusion) != self.preferences[name].k:
                 raise ValueError(f"the reward head {name!r} does not fit the schema")

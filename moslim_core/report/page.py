@@ -14,11 +14,14 @@ from markupsafe import Markup
 from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Control
 from moslim_core.preferences import Preference
-from moslim_core.report import wording
+from moslim_core.report import benchmarks, front, overoptimisation, wording
 from moslim_core.report.content import ReportContent
-from moslim_core.report.figures import all_figures, smoothing, to_svg, training_series
+from moslim_core.report.differences import difference, overlap_said
+from moslim_core.report.drawing import to_svg
+from moslim_core.report.figures import all_figures
 from moslim_core.report.summary import summarise
 from moslim_core.report.templates import environment
+from moslim_core.report.training import smoothing, training_series
 
 
 class Card(NamedTuple):
@@ -52,7 +55,10 @@ def render(content: ReportContent) -> str:
     """The page as HTML text."""
     templates = environment()
     templates.filters.update(obtained=obtained, distance=distance)
-    templates.globals.update(measured=measured)
+    templates.globals.update(
+        measured=measured, difference=difference, overlap_said=overlap_said, zip=zip,
+        front=front, benchmarks=benchmarks, overoptimisation=overoptimisation,
+    )  # fmt: skip
     return templates.get_template("page.html.j2").render(
         content=content,
         schema=content.preferences,
@@ -62,6 +68,9 @@ def render(content: ReportContent) -> str:
         steered=[p for p in content.preferences.preferences if not p.is_guard],
         guards=[p for p in content.preferences.preferences if p.is_guard],
         systems=(("prompt only", "before", content.before), ("policy", "after", content.after)),
+        watched=overoptimisation.watched(content.training),
+        unwatched=overoptimisation.unwatched(content.training),
+        phases=_phases(content.training),
         figures={name: Markup(to_svg(figure)) for name, figure in all_figures(content).items()},
         window=max((smoothing(len(values)) for _, values in training_series(content.training).values()), default=1),
         settings=json.dumps(content.model_dump(mode="json")["settings"], indent=2, ensure_ascii=False),
@@ -102,6 +111,14 @@ def _cards(content: ReportContent) -> list[Card]:
                     f"prompt only {wording.with_bounds(before)}",
                 )
             )  # fmt: skip
+    if content.fronts:
+        before, after = content.fronts.before.hypervolume, content.fronts.after.hypervolume
+        cards.append(
+            Card(
+                "Hypervolume of the front", wording.number(after.value, front.DIGITS), wording.bounds(after, digits=front.DIGITS),
+                f"prompt only {wording.with_bounds(before, front.DIGITS)}",
+            )
+        )  # fmt: skip
     time = sum(content.seconds.values()) if content.seconds else None
     memory = content.peak_memory_gb
     series = training_series(content.training)
@@ -122,3 +139,16 @@ def _cards(content: ReportContent) -> list[Card]:
         ),
     ]  # fmt: skip
     return cards
+
+
+def _phases(training: list[dict[str, float]]) -> dict[str, float]:
+    """Phase -> seconds over all steps, the longest first. What a step took beyond its phases is learning again from answers at hand."""
+    prefix, found = "seconds/", dict[str, float]()
+    for row in training:
+        named = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+        whole = named.pop("step", None)
+        if whole is not None:
+            named["update"] = named.get("update", 0.0) + max(0.0, whole - sum(named.values()))
+        for phase, seconds in named.items():
+            found[phase] = found.get(phase, 0.0) + seconds
+    return dict(sorted(found.items(), key=lambda phase: -phase[1]))

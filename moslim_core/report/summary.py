@@ -1,8 +1,7 @@
 """The headline in words, derived from the numbers and from nothing else.
 
 A preference *follows* its requests where the whole 95 % interval of its Spearman correlation lies above 0. The policy
-is *better* than the prompt alone only where the two intervals do not overlap: that is stricter than a test of the
-difference, so an overlap means "not shown", not "no gain".
+is *better* than the prompt alone only where the two intervals do not overlap (`differences`).
 """
 
 from __future__ import annotations
@@ -11,10 +10,13 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Control
 from moslim_core.preferences import Preference
+from moslim_core.report import overoptimisation
+from moslim_core.report.benchmarks import benchmarks_said
 from moslim_core.report.content import ReportContent
+from moslim_core.report.differences import difference, includes_zero, overlap, overlap_said
+from moslim_core.report.front import hypervolume_said
 from moslim_core.report.wording import counted, listing, with_bounds
 
 Verdict = Literal["better", "follows", "worse", "not controlled", "not measured", "guard"]
@@ -37,13 +39,6 @@ class Summary(BaseModel):
     remarks: list[str]
 
 
-def overlap(a: Interval, b: Interval) -> bool | None:
-    """Whether two intervals share a point; None where one of them has no bounds."""
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return None
-    return a.low <= b.high and b.low <= a.high
-
-
 def summarise(content: ReportContent) -> Summary:
     """What is controlled, what is not, what is held, and what else a reader must know first."""
     findings = []
@@ -57,11 +52,7 @@ def _steered(preference: Preference, before: Control, after: Control) -> Finding
     old, new = before.spearman, after.spearman
     follows = new.low is not None and new.low > 0
     shared = overlap(old, new)
-    figures = f"Spearman {with_bounds(old)} for the prompt alone, {with_bounds(new)} for the policy"
-    if shared is None:
-        figures += "; the intervals can't be compared."
-    else:
-        figures += f"; the intervals {'overlap' if shared else 'do not overlap'}."
+    figures = f"Spearman {with_bounds(old)} for the prompt alone, {with_bounds(new)} for the policy; {overlap_said(old, new)}."
     verdict: Verdict
     if new.value is None:
         verdict, lead = "not measured", "control could not be measured: obtained levels do not vary or are too few"
@@ -88,17 +79,10 @@ def _guard(preference: Preference, before: Control, after: Control) -> Finding:
     old, new = (control.levels[-1].obtained for control in (before, after))
     sentence = (
         f"held at level {preference.k} ({preference.label(preference.k)}). Mean obtained level "
-        f"{with_bounds(old)} for the prompt alone, {with_bounds(new)} for the policy"
+        f"{with_bounds(old)} for the prompt alone, {with_bounds(new)} for the policy; {overlap_said(old, new)}"
     )
-    shared = overlap(old, new)
-    if shared is None:
-        sentence += "; the intervals can't be compared."
-    elif shared:
-        sentence += "; the intervals overlap."
-    else:
-        fell = new.value is not None and old.value is not None and new.value < old.value
-        sentence += f"; the intervals do not overlap: it {'fell' if fell else 'rose'}."
-    return Finding(preference=preference.name, verdict="guard", follows=False, sentence=sentence)
+    moved = {"higher": ": it rose", "lower": ": it fell"}.get(difference(old, new), "")
+    return Finding(preference=preference.name, verdict="guard", follows=False, sentence=f"{sentence}{moved}.")
 
 
 def _headline(findings: list[Finding]) -> str:
@@ -130,18 +114,23 @@ def _headline(findings: list[Finding]) -> str:
 
 
 def _remarks(content: ReportContent) -> list[str]:
-    return [*_held_out(content), *_cross_talk(content), *_missing(content)]
+    return [
+        *_held_out(content),
+        *([hypervolume_said(content.fronts)] if content.fronts else []),
+        *_cross_talk(content),
+        *([benchmarks_said(content.benchmarks)] if content.benchmarks else []),
+        *_overoptimised(content),
+        *_missing(content),
+    ]
 
 
 def _held_out(content: ReportContent) -> list[str]:
     held_out, seen = content.after.held_out, content.after.seen_pairs
     if held_out.value is None:
         return ["No held-out combination of levels was measured."]
-    shared = overlap(held_out, seen)
-    verdict = {True: "overlap", False: "do not overlap", None: "can't be compared"}[shared]
     return [
         f"Combinations of levels that training never saw: mean absolute error {with_bounds(held_out)}, "
-        f"against {with_bounds(seen)} on combinations like those it saw; the intervals {verdict}."
+        f"against {with_bounds(seen)} on combinations like those it saw; {overlap_said(held_out, seen)}."
     ]
 
 
@@ -164,6 +153,14 @@ def _cross_talk(content: ReportContent) -> list[str]:
     ]
 
 
+def _overoptimised(content: ReportContent) -> list[str]:
+    return [
+        f"Overoptimisation of {of.preference}: {overoptimisation.said(of)}"
+        for of in overoptimisation.watched(content.training)
+        if overoptimisation.verdict(of) in ("gamed", "unseen loss")
+    ]
+
+
 def _missing(content: ReportContent) -> list[str]:
     parts = []
     for name, system in (("prompt alone", content.before), ("policy", content.after)):
@@ -172,8 +169,3 @@ def _missing(content: ReportContent) -> list[str]:
             asked = missing + sum(c.answers for c in system.preferences.values())
             parts.append(f"{missing:,} of {asked:,} ({name})")
     return [f"Verdicts that the judge could not give, left out of every figure: {listing(parts)}."] if parts else []
-
-
-def includes_zero(interval: Interval) -> bool:
-    """Whether 0 lies within the bounds; an interval without bounds rules nothing out."""
-    return interval.low is None or interval.high is None or interval.low <= 0 <= interval.high

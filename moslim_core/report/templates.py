@@ -20,5 +20,7 @@ def environment() -> Environment:
         bounds=wording.bounds,
         with_bounds=wording.with_bounds,
         duration=wording.duration,
+        listing=wording.listing,
+        count_or_share=wording.count_or_share,
     )
     return made

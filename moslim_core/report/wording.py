@@ -22,18 +22,23 @@ def percent(value: float | None) -> str:
     return UNDEFINED if value is None or not math.isfinite(value) else f"{100 * value:.0f}%"
 
 
-def bounds(interval: Interval, as_percent: bool = False) -> str:
+def bounds(interval: Interval, as_percent: bool = False, digits: int = 2) -> str:
     """'[0.60, 0.80]', or nothing where there are no bounds."""
     if interval.low is None or interval.high is None:
         return ""
     if as_percent:
         return f"[{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
-    return f"[{number(interval.low)}, {number(interval.high)}]"
+    return f"[{number(interval.low, digits)}, {number(interval.high, digits)}]"
 
 
-def with_bounds(interval: Interval) -> str:
+def with_bounds(interval: Interval, digits: int = 2) -> str:
     """'0.71 [0.60, 0.80]'."""
-    return f"{number(interval.value)} {bounds(interval)}".rstrip()
+    return f"{number(interval.value, digits)} {bounds(interval, digits=digits)}".rstrip()
+
+
+def count_or_share(value: float) -> str:
+    """'1,200' of a whole number, '0.97' of any other."""
+    return number(value, 0 if float(value).is_integer() else 2)
 
 
 def duration(seconds: float | None) -> str:

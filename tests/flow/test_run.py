@@ -49,6 +49,8 @@ def test_run_leaves_report_summary_and_models(finished: Finished) -> None:
     assert set(summary["stages"]) == STAGES
     for system in ("before", "after"):
         assert summary["controllability"][system]["preferences"]["length"]["answers"] > 0
+        assert summary["fronts"][system]["hypervolume"]["value"] >= 0 and summary["benchmarks"][system] == {}
+    assert '<section id="front">' in page and '<section id="overoptimisation">' in page and '<section id="benchmarks">' not in page
     assert "moslim chat --policy" in finished.result.stdout
 
 
@@ -66,6 +68,7 @@ def test_ledger_has_a_parent_and_a_finished_child_per_stage(finished: Finished) 
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert len(run.data.tags["moslim.fingerprint"]) == 64
     client = MlflowClient(f"sqlite:///{finished.work_dir}/mlflow/mlflow.db")
+    assert {file.path for file in client.list_artifacts(parent.info.run_id, "tables")} == {"tables/control.json", "tables/front.json"}
     rewards = client.get_metric_history(found["train_policy"][0].info.run_id, "reward")
     assert sorted(m.step for m in rewards) == list(range(1, STEPS + 1))
     kl = {m.step: m.value for m in client.get_metric_history(found["train_policy"][0].info.run_id, "kl")}

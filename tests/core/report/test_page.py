@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import shutil
@@ -16,111 +15,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
-from moslim_core.preferences import PreferenceSchema, Targets
-from moslim_core.report import ReportContent, Sample, SampleRow, all_figures, render, save_png, summarise, to_svg
+from moslim_core.evaluation.controllability import Obtained, controllability
+from moslim_core.report import Both, ReportContent, Sample, SampleRow, all_figures, render, save_png, summarise, to_svg
 from moslim_core.reward.metrics import head_metrics
-
-SCHEMA = PreferenceSchema.model_validate(
-    [
-        {"name": "verbosity", "levels": ["very short", "short", "medium", "long", "very long"]},
-        {"name": "simplicity", "levels": ["expert", "plain", "very simple"]},
-        {"name": "warmth", "levels": ["cold", "neutral", "warm"]},
-        {"name": "harmlessness", "levels": ["harmful", "harmless"], "floor": 2},
-    ]
-)
-HELD_OUT = [Targets({"verbosity": 1, "warmth": 3}), Targets({"verbosity": 4, "simplicity": 1})]
-STRONG = {"verbosity": 0.9, "simplicity": 0.6, "warmth": 0.0}
-WEAK = {"verbosity": 0.15, "simplicity": 0.55, "warmth": 0.0}
-
-
-def measured(control: dict[str, float], prompts: int = 24, missing: bool = False) -> Controllability:
-    """A system whose obtained level moves by `control` levels for each requested one, around the middle, plus noise."""
-    rng = np.random.default_rng(3)
-    steered = [p for p in SCHEMA.preferences if not p.is_guard]
-    requests = [{p.name: level} for p in SCHEMA.preferences for level in p.requestable]
-    pairs = itertools.combinations(steered, 2)
-    requests += [{a.name: i, b.name: j} for a, b in pairs for i in a.requestable for j in b.requestable]
-    rows = []
-    for prompt in range(prompts):
-        bias = rng.normal(0, 0.4)
-        for targets in requests:
-            levels = {}
-            for p in SCHEMA.preferences:
-                middle = 2 if p.is_guard else (p.k + 1) / 2
-                level = middle + control.get(p.name, 0) * (targets.get(p.name, middle) - middle) + bias + rng.normal(0, 0.5)
-                levels[p.name] = float(np.clip(round(level), 1, p.k))
-            if missing and prompt == 0:
-                levels.pop("warmth")
-            words = int(20 + 30 * levels["verbosity"] + rng.integers(0, 9))
-            text = " ".join(["word"] * words)
-            cut = bool(rng.random() < 0.1)
-            rows.append(Obtained(prompt=prompt, targets=targets, text=text, tokens=words, truncated=cut, levels=levels))
-    return controllability(rows, SCHEMA, HELD_OUT, bootstrap=100, seed=0)
-
-
-def steps(count: int = 60) -> list[dict[str, float]]:
-    rng = np.random.default_rng(1)
-    rows = []
-    for step in range(1, count + 1):
-        done = 1 - math.exp(-step / 25)
-        row = {"step": float(step), "reward": done + rng.normal(0, 0.15), "kl": 0.05 * done, "kl_sequence": 5 * done}
-        row |= {"entropy": 2.1 - 0.5 * done + rng.normal(0, 0.04), "completion_tokens": 90 - 20 * done}
-        row |= {"truncated": max(0.0, 0.3 - 0.25 * done), "zero_variance": 0.05 + 0.1 * rng.random()}
-        row |= {f"utility/{name}": 0.55 + STRONG.get(name, 0.4) * 0.3 * done + rng.normal(0, 0.03) for name in SCHEMA.names}
-        row |= {"seconds/rollout": 7 + rng.random(), "seconds/reward": 0.4, "seconds/update": 4 + rng.random()}
-        rows.append(row)
-    del rows[5]["entropy"]
-    rows[7]["reward"] = math.nan
-    return rows
-
-
-def head(k: int, skill: float) -> Any:
-    rng = np.random.default_rng(k)
-    levels = rng.choice(np.arange(1, k + 1), size=400, p=np.arange(1, k + 1) / sum(range(1, k + 1)))
-    probabilities = rng.dirichlet(np.ones(k), 400) * (1 - skill) + skill * np.eye(k)[levels - 1]
-    return head_metrics(probabilities, levels, majority_level=k, scale=1.2)
-
-
-def made(**changes: Any) -> ReportContent:
-    answer = "Tides rise and fall because the Moon pulls the sea. "
-    values: dict[str, Any] = {
-        "title": "Short, simple, warm: demonstration",
-        "created": "2025-11-23T19:30:00+00:00",
-        "preferences": SCHEMA,
-        "base_model": "smollm2-135m",
-        "before": measured(WEAK),
-        "after": measured(STRONG),
-        "judge": "Obtained levels are measured by rules: words, readability and sentiment, cut at fixed thresholds.",
-        "training": steps(),
-        "reward_heads": {"verbosity": head(5, 0.5), "simplicity": head(3, 0.4), "warmth": head(3, 0.0)},
-        "samples": [
-            Sample(
-                prompt="Why are there tides?",
-                preference="verbosity",
-                rows=[
-                    SampleRow(level=1, before=answer * 5, after=answer, before_obtained=3, after_obtained=1),
-                    SampleRow(level=3, before=answer * 6, after=answer * 4, before_obtained=3, after_obtained=2.4),
-                    SampleRow(level=5, before=answer * 4, after=answer * 14, before_obtained=2, after_obtained=None),
-                ],
-            )
-        ],
-        "data_card": {
-            "rows": {"train": 8120, "validation": 702, "test": 911},
-            "sources": {"smollm2-135m, instructed": 6200, "smollm2-135m, plain": 3533},
-            "labels": {
-                "verbosity": {"labelled": 9733, "levels": {"1": 400, "2": 1900, "3": 3300, "4": 2533, "5": 1600}},
-                "simplicity": {"labelled": 9733, "levels": {"1": 3000, "2": 4733, "3": 2000}},
-                "warmth": {"labelled": 9000, "levels": {"1": 200, "2": 1800, "3": 7000}},
-            },
-            "dropped": {"empty answer": 41, "duplicate": 12},
-        },
-        "seconds": {"label": 0.0, "train_reward": 214.0, "train_policy": 1440.0, "evaluate": 610.5},
-        "peak_memory_gb": 3.42,
-        "settings": {"seed": 0, "policy": {"steps": 60, "prompts": Path("data/prompts.jsonl")}},
-        "notes": ["60 steps on two CPU cores: enough to see the direction, not the limit."],
-    }
-    return ReportContent(**(values | changes))
+from tests.core.report.made_content import SCHEMA, STRONG, WEAK, Drawn, head, made, measured, run_of, text_of
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +29,6 @@ def content() -> ReportContent:
 @pytest.fixture(scope="module")
 def page(content: ReportContent) -> str:
     return render(content)
-
-
-def text_of(html: str, section: str) -> str:
-    """The words of one section, white space collapsed."""
-    found = re.search(rf'<section id="{section}">(.*?)</section>', html, re.DOTALL)
-    assert found, section
-    return " ".join(re.sub(r"<[^>]+>", " ", found.group(1)).split())
 
 
 def finding(content: ReportContent, name: str) -> Any:
@@ -230,24 +121,29 @@ def test_undefined_kappa_is_na() -> None:
 
 def test_sections_stand_in_order(page: str) -> None:
     assert re.findall(r'<section id="([\w-]+)">', page) == [
-        "summary", "key-numbers", "control", "preferences", "cross-talk", "held-out", "samples",
-        "training", "reward-model", "data", "cost", "settings", "notes",
+        "summary", "key-numbers", "control", "preferences", "cross-talk", "held-out", "front", "benchmarks", "judges", "samples",
+        "training", "overoptimisation", "reward-model", "data", "cost", "settings", "notes",
     ]  # fmt: skip
 
 
 def test_everything_given_is_escaped() -> None:
     evil = "<script>alert('x')</script>&"
+    run = run_of(Drawn("x", {evil: (evil, 0.5)}, 2, not_run=(f"{evil}2",), **{evil: 0.5}), 20)
+    run.result.not_run, run.dropped = {evil: evil}, {evil: 1}
+    groups = run.result.measures[evil].groups
+    groups[evil] = groups.pop("kind 1")
     row = SampleRow(level=1, before=evil, after=evil, before_obtained=1, after_obtained=1)
     html = render(
         made(
             title=evil, base_model=evil, judge=evil, notes=[evil], settings={evil: evil}, seconds={evil: 1.0},
             samples=[Sample(prompt=evil, preference="warmth", rows=[row])],
             data_card={"rows": {evil: 1}, "sources": {evil: 1}, "dropped": {evil: 1}},
-            training=[{"step": 1.0, f"utility/{evil}": 0.5, f"utility/{evil}2": 0.5}],
+            training=[{"step": 1.0, f"utility/{evil}": 0.5, f"judged/{evil}": 0.5, f"utility/{evil}2": 0.5, f"seconds/{evil}": 1.0}],
+            benchmarks={evil: Both(before=run, after=run)}, second_judge=evil,
         )
     )  # fmt: skip
     assert "<script" not in html
-    assert html.count("&lt;script&gt;") >= 13
+    assert html.count("&lt;script&gt;") >= 26
 
 
 def test_nothing_is_loaded_from_outside(page: str) -> None:
@@ -263,6 +159,13 @@ def test_nothing_is_loaded_from_outside(page: str) -> None:
     Loads().feed(page)
     assert found == []
     assert "@import" not in page and not re.search(r"url\((?!#)", page)
+
+
+def test_cost_is_told_by_stage_and_by_phase_of_training(page: str) -> None:
+    cost = text_of(page, "cost")
+    assert "update 4 min 33 s 4.5 s a step" in cost
+    reused = render(made(training=[{"step": 1.0, "seconds/step": 9.0, "seconds/rollout": 6.0}, {"step": 2.0, "seconds/step": 2.0}]))
+    assert "rollout 6.0 s 3.0 s a step update 5.0 s 2.5 s a step" in text_of(reused, "cost"), "what has no phase learns again"
 
 
 def test_cached_stage_is_not_shown_as_free(page: str) -> None:
@@ -305,7 +208,9 @@ def test_content_that_does_not_fit_the_schema_is_refused() -> None:
 
 def test_every_figure_is_on_the_page_and_a_valid_png(content: ReportContent, page: str, tmp_path: Path) -> None:
     figures = all_figures(content)
-    assert list(figures) == ["control", "length", "cross_talk", "training", "confusion", "reliability"]
+    assert list(figures) == [
+        "control", "length", "cross_talk", "front", "training", "overoptimisation", "confusion", "reliability",
+    ]  # fmt: skip
     for name, figure in figures.items():
         assert f'<figure id="figure-{name}">' in page
         ElementTree.fromstring(to_svg(figure))
@@ -326,6 +231,10 @@ def test_figures_speak_of_steered_preferences_only(content: ReportContent) -> No
 def test_training_figure_leaves_gaps_out(content: ReportContent) -> None:
     titles = [ax.get_title(loc="left") for ax in all_figures(content)["training"].axes]
     assert titles[0] == "Reward" and len(titles) == 9
+    shares = all_figures(content)["training"].axes[7]
+    assert {line.get_label() for line in shares.lines if not str(line.get_label()).startswith("_")} == {"all", "verbosity"}, (
+        "no level's own"
+    )
     alone = all_figures(made(training=[{"step": 1.0, "kl": 0.0}]))
     assert [ax.get_title(loc="left") for ax in alone["training"].axes] == ["KL per token (nats)"]
     assert "training" not in all_figures(made(training=[{"step": 1.0, "reward": math.nan}]))
