@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,29 @@ def test_processes_that_accelerate_does_not_start_are_missed(tmp_path: Path) -> 
     file = job(tmp_path, "train_policy", processes=2)
     with pytest.raises(UserError, match=r"policy.processes=2, but policy.accelerate=.*accelerate.yaml started 1"):
         run_worker(file, tmp_path / "events.jsonl", tmp_path / "log", lambda event: None, Launch(2, tmp_path / "accelerate.yaml"))
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from tasks.launcher import Launch, run_worker
+folder = Path(sys.argv[1])
+run_worker(folder / "job.json", folder / "events.jsonl", folder / "log", print, Launch(1, folder / "accelerate.yaml"))
+"""
+
+
+@pytest.mark.integration
+def test_a_killed_parent_takes_accelerate_and_its_worker_along(tmp_path: Path) -> None:
+    job(tmp_path, "label")
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    started: list[psutil.Process] = []
+    # accelerate's process, its worker, and the worker has had time to tie itself to it.
+    while not (tmp_path / "events.jsonl").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+        started = psutil.Process(parent.pid).children(recursive=True)
+    assert len(started) == 2
+    started[1].suspend()  # so that it can't end by itself
+    parent.kill()
+    parent.wait()
+    assert psutil.wait_procs(started, timeout=20)[1] == []
