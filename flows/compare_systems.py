@@ -84,8 +84,9 @@ def _under(settings: Settings, baselines: list[str], run_id: str, ledger: Ledger
 
 def _measured(seed: int, outcome: Outcome, before: float, ledger: Ledger) -> list[Measured]:
     """The rows of a method. `before`: seconds of work in an earlier stage of its own."""
-    from moslim_core.baselines.measure import FIGURES, read_rows
+    from moslim_core.baselines.measure import read_rows
     from moslim_core.baselines.method import PHASES
+    from moslim_core.evaluation.fronts import FIGURES
 
     runs = []
     for row in read_rows(ledger.download(outcome.ref.uri)):

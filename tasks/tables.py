@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from moslim_core.evaluation.bootstrap import Interval
 
 CONTROL = ("spearman", "mae", "exact", "within_one", "span")
-FRONT = ("hypervolume", "inner_product", "sparsity", "spacing")
 
 
 def log_tables(client: MlflowClient, run_id: str, evaluation: Path) -> None:
@@ -35,10 +34,11 @@ def _control(evaluation: Path, system: str) -> Iterator[dict[str, Any]]:
 
 
 def _front(evaluation: Path, system: str) -> Iterator[dict[str, Any]]:
+    from moslim_core.evaluation.fronts import FIGURES
     from moslim_core.evaluation.suite import read_front
 
     front = read_front(evaluation, system)
-    for figure in FRONT if front else ():
+    for figure in FIGURES if front else ():
         yield {"figure": figure, "system": system, **_columns(getattr(front, figure))}
 
 

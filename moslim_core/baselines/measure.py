@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from moslim_core.baselines import METHODS
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
-from moslim_core.data.rows import plain_text, write_json_lines
-from moslim_core.errors import UserError
-from moslim_core.evaluation.answers import requests
+from moslim_core.data.rows import write_json_lines
+from moslim_core.evaluation.answers import judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
-from moslim_core.evaluation.fronts import Front, front, levels_of, reference_point, score_table
+from moslim_core.evaluation.fronts import FIGURES, Front, front, levels_of, reference_of, score_table
 from moslim_core.preferences import Targets
 
 
@@ -29,9 +26,6 @@ class Row(NamedTuple):
     front: Front
     control: Controllability | None
     cost: Cost
-
-
-FIGURES = ("hypervolume", "inner_product", "sparsity", "spacing")
 
 
 def measure(name: str, context: Context) -> dict[str, float]:
@@ -61,10 +55,7 @@ def _front(method: Method, row: str, context: Context) -> Front:
         rows += obtained
         asked.append(levels)
         tables.append(score_table(obtained, context.schema))
-    if context.reference is None:
-        reference = reference_point(np.array([np.nanmean(table, axis=0) for table in tables]))
-    else:
-        reference = np.array([context.reference[name] for name in context.schema.names])
+    reference = reference_of(tables, context.schema.names, context.reference)
     settings = context.settings
     found = front(tables, context.weights, asked, context.schema.names, reference, settings.evaluation.bootstrap, settings.seed)
     write_json_lines(context.output / f"answers.{row}.jsonl", (r.model_dump() for r in rows))
@@ -76,9 +67,9 @@ def _control(method: LevelBased, row: str, context: Context) -> Controllability:
     """Of every requestable level alone."""
     settings = context.settings
     rows = [
-        judged
+        one
         for targets in requests(settings.preferences, [])
-        for judged in _judged(method.under(targets), "request " + ", ".join(f"{n}={v}" for n, v in targets.items()), targets, context)
+        for one in _judged(method.under(targets), "request " + ", ".join(f"{n}={v}" for n, v in targets.items()), targets, context)
     ]
     found = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
     (context.output / f"controllability.{row}.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
@@ -88,15 +79,7 @@ def _control(method: LevelBased, row: str, context: Context) -> Controllability:
 def _judged(who: Answering, what: str, targets: Targets, context: Context) -> list[Obtained]:
     """One judged answer per evaluation prompt. Raises UserError where a prompt leaves no room for an answer."""
     answers = who.answers(what, context.prompts, context.sampling)
-    given = [answer for answer in answers if answer is not None]
-    if len(given) < len(answers):
-        number = answers.index(None) + 1
-        raise UserError(f"evaluation prompt {number} leaves no room for an answer in the model's context.\nShorten or drop it.")
-    levels = context.judge.levels([plain_text(prompt) for prompt in context.prompts], [answer.text for answer in given])
-    return [
-        Obtained(prompt=n, targets=dict(targets), text=answer.text, tokens=answer.tokens, truncated=answer.truncated, levels=found)
-        for n, (answer, found) in enumerate(zip(given, levels, strict=True))
-    ]
+    return judged(answers, [(number, targets) for number in range(len(answers))], context.prompts, context.judge)
 
 
 def read_rows(folder: Path) -> Sequence[Row]:

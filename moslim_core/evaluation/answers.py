@@ -9,7 +9,7 @@ from moslim_core.errors import UserError
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.system import System
-from moslim_core.policy.generation import Sampling
+from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, PreferenceSchema, Targets, is_held_out
 
 
@@ -43,6 +43,16 @@ def answer(
     """
     pairs = [(p, t) for p in range(len(prompts)) for t in asked]
     answers = system.answers(what, [system.conditioned(prompts[p], t, p) for p, t in pairs], sampling)
+    return judged(answers, pairs, prompts, judge)
+
+
+def judged(
+    answers: Sequence[Answer | None], pairs: Sequence[tuple[int, Targets]], prompts: Sequence[Sequence[Message]], judge: Judge
+) -> list[Obtained]:
+    """The answers with what the judge finds in them, `pairs` saying which prompt each is to and what was asked for.
+
+    Raises UserError where a prompt left no room for an answer.
+    """
     given = [a for a in answers if a is not None]
     if len(given) < len(answers):
         number = pairs[answers.index(None)][0] + 1

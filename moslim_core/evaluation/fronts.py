@@ -25,6 +25,9 @@ Array = np.ndarray
 # How far below the starting model's worst means the reference point lies: a method no better than these still has some volume.
 MARGIN = 0.01
 
+# What says how good a front is: fields of `Front`.
+FIGURES = ("hypervolume", "inner_product", "sparsity", "spacing")
+
 
 class OperatingPoint(BaseModel):
     """What was asked for and what came of it. `levels` is empty where the weights steer without levels; `missing` counts scores."""
@@ -110,6 +113,13 @@ def score_table(answers: Sequence[Obtained], schema: PreferenceSchema) -> Array:
 def reference_point(points: Array) -> Array:
     """(m,) worst means of the starting model's points, less 0.01: the same for every method that is compared. (ours)"""
     return points.min(axis=0) - MARGIN
+
+
+def reference_of(tables: Sequence[Array], names: Sequence[str], start: dict[str, float] | None) -> Array:
+    """(m,) the starting model's reference point, `start`; None: these are its own score tables (prompts, m)."""
+    if start is None:
+        return reference_point(np.array([np.nanmean(table, axis=0) for table in tables]))
+    return np.array([start[name] for name in names])
 
 
 def hypervolume(points: Array, reference: Array) -> float:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from moslim_core.evaluation.answers import answer
 from moslim_core.evaluation.controllability import Obtained
-from moslim_core.evaluation.fronts import Front, front, levels_of, reference_point, score_table, simplex_grid
+from moslim_core.evaluation.fronts import Front, front, levels_of, reference_of, score_table, simplex_grid
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Sampling
@@ -40,8 +38,5 @@ def measure(
     asked = [levels_of(w, schema) for w in weights]
     rows = answer(system, "front", prompts, asked, judge, sampling)
     tables = [score_table(rows[point :: len(asked)], schema) for point in range(len(asked))]
-    if reference is None:
-        at = reference_point(np.array([np.nanmean(table, axis=0) for table in tables]))
-    else:
-        at = np.array([reference[name] for name in schema.names])
+    at = reference_of(tables, schema.names, reference)
     return front(tables, weights, asked, schema.names, at, bootstrap, system.seed), rows

@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
-from moslim_core.data.rows import load_rows, read_json_lines, write_json_lines
+from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
 from moslim_core.endpoint import Endpoint
 from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
-from moslim_core.evaluation.fronts import Front
+from moslim_core.evaluation.fronts import FIGURES, Front
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.operating_points import measure, steered
 from moslim_core.evaluation.system import System
@@ -70,12 +70,12 @@ class Control:
         self.reference = found.reference
         _write(self.output / f"front.{name}.json", found)
         write_json_lines(self.output / f"answers.front.{name}.jsonl", (r.model_dump() for r in rows))
-        return {f"front/{figure}": getattr(found, figure).value for figure in ("hypervolume", "inner_product", "sparsity", "spacing")}
+        return {f"front/{figure}": getattr(found, figure).value for figure in FIGURES}
 
     def _agreement(self, name: str, rows: Sequence[Obtained], seed: int) -> Metrics:
         if len(self.judges) == 1:
             return {}
-        texts = [row["content"] for prompt in self.prompts for row in prompt[-1:]]
+        texts = [plain_text(prompt) for prompt in self.prompts]
         second = self.judges[1].levels([texts[row.prompt] for row in rows], [row.text for row in rows])
         prompts = np.array([row.prompt for row in rows])
         found = {

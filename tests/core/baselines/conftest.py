@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from moslim_core.baselines.method import Context
 from moslim_core.data.rows import Row, write_json_lines
 from moslim_core.evaluation.judges import AnnotatorJudge
-from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
-from moslim_core.reward.model import create
 from moslim_core.settings import Settings
+from tests.core.policy.runs import random_reward_model
 
 PREFERENCES: list[dict[str, Any]] = [
     {"name": "length", "levels": ["short", "middling", "long"], "annotator": {"measure": "word_count", "thresholds": [1, 3]}},
@@ -25,14 +23,7 @@ PREFERENCES: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="session")
 def reward_folder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reward")
-    torch.manual_seed(0)
-    model, tokenizer = create(str(tiny_encoder), PreferenceSchema.model_validate(PREFERENCES), None, 32)
-    for head in model.heads:
-        head.linear.weight.data *= 20  # sure of itself, so that rewards differ
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return random_reward_model(tiny_encoder, PREFERENCES, tmp_path_factory.mktemp("reward"))
 
 
 @pytest.fixture

@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from moslim_core.data.rows import write_json_lines
 from moslim_core.policy import training
+from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
+from moslim_core.reward.model import create
 from moslim_core.settings import Settings
 
 PREFERENCES: list[dict[str, Any]] = [
@@ -16,6 +20,17 @@ PREFERENCES: list[dict[str, Any]] = [
     {"name": "length", "levels": ["short", "long"]},
 ]
 STEPS, PROMPTS, GROUP = 4, 2, 4
+
+
+def random_reward_model(encoder: Path, preferences: list[dict[str, Any]], folder: Path) -> Path:
+    """A reward model with random heads that are sure of themselves, so that rewards differ; saved in `folder`, which is returned."""
+    torch.manual_seed(0)
+    model, tokenizer = create(str(encoder), PreferenceSchema.model_validate(preferences), None, 32)
+    for head in model.heads:
+        head.linear.weight.data *= 20
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def train(
