@@ -268,8 +268,11 @@ class PolicySettings(Section):
         if self.vllm and (self.relabel or self.optimiser == "online_dpo"):
             raise ValueError("vllm=true goes with rloo, grpo and ppo without relabel only")
         if self.optimiser == "online_dpo":
-            if self.group_size % 2:
-                raise ValueError(f"group_size={self.group_size}, but online_dpo compares answers in pairs: give an even number")
+            if self.prompts_per_step * self.targets_per_prompt % self.processes:
+                raise ValueError(
+                    f"online_dpo needs a group's answers in one process, but prompts_per_step * targets_per_prompt="
+                    f"{self.prompts_per_step * self.targets_per_prompt} can't be shared out evenly among processes={self.processes}"
+                )
             if self.epochs > 1:
                 raise ValueError(f"epochs={self.epochs}, but online_dpo updates once per batch of answers: set epochs=1")
             if self.beta == 0:

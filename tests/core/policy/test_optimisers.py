@@ -94,10 +94,9 @@ def test_reward_rises(
     """A toy task: only the top level may be asked for, so that what is good does not depend on the request."""
     monkeypatch.setattr(training.RewardScorer, "load", lambda *_: Vowels())
     settings = {"steps": 50, "prompts_per_step": 8, "micro_batch": 64, "beta": 0.01, "lora_rank": 8, "lora_layers": None}
-    own = {"beta": 0.1} if optimiser == "online_dpo" else {}
     train(
         tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, Vowels.schema.model_dump(), optimiser=optimiser,
-        credit=credit, none_fraction=0.0, held_out_fraction=0.0, checkpoint_every=99, learning_rate=0.005, **(settings | own),
+        credit=credit, none_fraction=0.0, held_out_fraction=0.0, checkpoint_every=99, learning_rate=0.005, **settings,
     )  # fmt: skip
     rewards = [values["reward"] for values in metrics(tmp_path, "output").values()]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.1
@@ -169,7 +168,10 @@ def test_truncated_answers_are_counted_and_can_cost(tiny_chat: Path, reward_fold
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimiser": "online_dpo", "group_size": 3}, "group_size=3, but online_dpo compares answers in pairs"),
+        (
+            {"optimiser": "online_dpo", "prompts_per_step": 3, "targets_per_prompt": 1, "group_size": 4, "processes": 2},
+            "can't be shared out evenly among processes=2",
+        ),
         ({"optimiser": "online_dpo", "epochs": 2}, "epochs=2, but online_dpo updates once"),
         ({"optimiser": "online_dpo", "beta": 0}, "beta=0, but online_dpo's loss is flat there"),
         ({"optimiser": "ppo", "credit": "token"}, "credit=token goes with optimiser=rloo, not with ppo"),
