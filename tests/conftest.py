@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Where files are tested side by side, each has a core for itself; also the processes that a test starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples in every run; a found counterexample belongs into the test as an explicit case.
 settings.register_profile("moslim", deadline=None, derandomize=True, database=None)
