@@ -29,7 +29,7 @@ STAGES = {
 }
 
 
-STAGE = Stage("report", version=5, kind="report", section=Settings.content)
+STAGE = Stage("report", version=6, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:

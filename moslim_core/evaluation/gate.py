@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from moslim_core.evaluation.benchmarks.benchmark import Measure
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Control, Controllability
 
 OVER_REFUSAL = "xstest/refusals_safe"
-LESS_IS_BETTER, MORE_IS_BETTER = "less is better", "more is better"
 
 
 class Bounds(BaseModel):
@@ -37,12 +37,10 @@ class Measured(BaseModel):
     control: Controllability | None
     benchmarks: dict[str, Run]
 
-    def figures(self) -> dict[str, tuple[Interval, str]]:
-        """benchmark/measure -> (its mean, what it is)."""
+    def figures(self) -> dict[str, Measure]:
+        """By benchmark/measure."""
         return {
-            f"{benchmark}/{name}": (measure.overall.mean, measure.about)
-            for benchmark, run in self.benchmarks.items()
-            for name, measure in run.result.measures.items()
+            f"{benchmark}/{name}": measure for benchmark, run in self.benchmarks.items() for name, measure in run.result.measures.items()
         }
 
 
@@ -94,19 +92,21 @@ def _control(challenger: Measured, champion: Measured) -> Iterator[Finding]:
 
 def _benchmarks(challenger: Measured, champion: Measured, bounds: Bounds) -> Iterator[Finding]:
     theirs = challenger.figures()
-    for name, (mean, about) in champion.figures().items():
-        value = theirs[name][0].value if name in theirs else None
+    for name, measure in champion.figures().items():
+        mean, better = measure.overall.mean, measure.meaning.better
+        value = theirs[name].overall.mean.value if name in theirs else None
         if name == OVER_REFUSAL and mean.value is not None:
             yield _finding(name, mean.value, value, mean.value + bounds.over_refusal, less=True)
-        elif about.endswith((LESS_IS_BETTER, MORE_IS_BETTER)):
-            yield from _beside(name, mean, value, less=about.endswith(LESS_IS_BETTER))
+        elif better:
+            yield from _beside(name, mean, value, less=better == "less")
 
 
 def _given(challenger: Measured, benchmarks: Mapping[str, float]) -> Iterator[Finding]:
     figures = challenger.figures()
     for name, bound in benchmarks.items():
-        mean, about = figures.get(name, (None, ""))
-        yield _finding(name, None, mean.value if mean else None, bound, less=about.endswith(LESS_IS_BETTER))
+        measure = figures.get(name)
+        value, better = (measure.overall.mean.value, measure.meaning.better) if measure else (None, None)
+        yield _finding(name, None, value, bound, less=better == "less")
 
 
 def _beside(what: str, champion: Interval, challenger: float | None, less: bool) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from moslim_core.evaluation.benchmarks.benchmark import Score
+from moslim_core.evaluation.benchmarks.benchmark import Meaning, Score
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.report.content import Both
@@ -20,7 +20,7 @@ class Compared(NamedTuple):
 
     benchmark: str
     measure: str
-    about: str
+    meaning: Meaning
     group: str
     before: Score
     after: Score
@@ -31,14 +31,14 @@ class Compared(NamedTuple):
 def compared(benchmark: str, runs: Both[Run]) -> list[Compared]:
     """Of all items."""
     before, after = runs.before.result.measures, runs.after.result.measures
-    return [_compared(benchmark, m, of.about, "", before[m].overall, of.overall) for m, of in after.items() if m in before]
+    return [_compared(benchmark, m, of.meaning, "", before[m].overall, of.overall) for m, of in after.items() if m in before]
 
 
 def by_group(benchmark: str, runs: Both[Run]) -> list[Compared]:
     """Of each category, level or type of items; nothing where a measure has but one."""
     before, after = runs.before.result.measures, runs.after.result.measures
     return [
-        _compared(benchmark, m, of.about, group, before[m].groups[group], score)
+        _compared(benchmark, m, of.meaning, group, before[m].groups[group], score)
         for m, of in after.items()
         if m in before and len(of.groups) > 1
         for group, score in of.groups.items()
@@ -83,15 +83,14 @@ def _part(rows: Sequence[Compared], verdict: Verdict, words: str) -> str:
     return f"{len(of)} {words}" + (f" ({listing(of)})" if verdict in ("better", "worse", "higher", "lower") else "")
 
 
-def _compared(benchmark: str, measure: str, about: str, group: str, before: Score, after: Score) -> Compared:
+def _compared(benchmark: str, measure: str, meaning: Meaning, group: str, before: Score, after: Score) -> Compared:
     moved = difference(_claimed(before), _claimed(after))
-    better = "higher" if "more is better" in about else "lower" if "less is better" in about else None
     verdict: Verdict = moved
-    if better and moved in ("higher", "lower"):
-        verdict = "better" if moved == better else "worse"
+    if meaning.better and moved in ("higher", "lower"):
+        verdict = "better" if moved == ("higher" if meaning.better == "more" else "lower") else "worse"
     shown = overlap_said(before.mean, after.mean)
     reason = shown if moved == difference(before.mean, after.mean) else "verdicts all alike, and too few"
-    return Compared(benchmark, measure, about, group, before, after, verdict, reason)
+    return Compared(benchmark, measure, meaning, group, before, after, verdict, reason)
 
 
 def _claimed(score: Score) -> Interval:

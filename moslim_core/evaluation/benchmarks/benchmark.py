@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from moslim_core.data.rows import unit_hash
 from moslim_core.evaluation.bootstrap import Interval, interval, resamples
@@ -73,11 +73,31 @@ class Judged(NamedTuple):
     notes: dict[str, float]
 
 
-class Benchmark(Protocol[AnyItem]):
-    """`measures`: name -> what it is, and which way is better."""
+class Meaning(BaseModel):
+    """What a measure is, and which way is better; None: neither."""
 
+    model_config = ConfigDict(frozen=True)
+
+    about: str
+    better: Literal["more", "less"] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.about}; {self.better} is better" if self.better else self.about
+
+
+def more(about: str) -> Meaning:
+    """Of a measure of which more is better."""
+    return Meaning(about=about, better="more")
+
+
+def less(about: str) -> Meaning:
+    """Of a measure of which less is better."""
+    return Meaning(about=about, better="less")
+
+
+class Benchmark(Protocol[AnyItem]):
     name: str
-    measures: dict[str, str]
+    measures: dict[str, Meaning]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -99,9 +119,7 @@ class Score(BaseModel):
 
 
 class Measure(BaseModel):
-    """`about`: what it is, and which way is better."""
-
-    about: str
+    meaning: Meaning
     overall: Score
     groups: dict[str, Score]
 
@@ -155,22 +173,24 @@ def evaluate(
 ) -> Result:
     """Judge, and sum up with intervals by `bootstrap` resamples over items."""
     judged = benchmark.judge(items, answers)
-    run = {name: about for name, about in benchmark.measures.items() if name not in judged.not_run}
+    run = {name: meaning for name, meaning in benchmark.measures.items() if name not in judged.not_run}
     given = [answer.truncated for of_item in answers for answer in of_item]
     return Result(
         name=benchmark.name,
         items=len(items),
-        measures={name: _measure(about, [v for v in judged.verdicts if v.measure == name], bootstrap, seed) for name, about in run.items()},
+        measures={
+            name: _measure(meaning, [v for v in judged.verdicts if v.measure == name], bootstrap, seed) for name, meaning in run.items()
+        },
         not_run=judged.not_run,
         notes=judged.notes,
         truncated=sum(given) / len(given) if given else 0.0,
     )
 
 
-def _measure(about: str, verdicts: Sequence[Verdict], bootstrap: int, seed: int) -> Measure:
+def _measure(meaning: Meaning, verdicts: Sequence[Verdict], bootstrap: int, seed: int) -> Measure:
     groups = dict.fromkeys(v.group for v in verdicts)
     return Measure(
-        about=about,
+        meaning=meaning,
         overall=_score(verdicts, bootstrap, seed),
         groups={group: _score([v for v in verdicts if v.group == group], bootstrap, seed) for group in groups},
     )

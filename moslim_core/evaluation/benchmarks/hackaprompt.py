@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from moslim_core.endpoint import Endpoint
 from moslim_core.evaluation.benchmarks import grading
-from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Verdict, finished, limited
+from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Verdict, finished, less, limited, more
 from moslim_core.evaluation.benchmarks.sources import records
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import Message
@@ -96,8 +96,8 @@ def says(answer: str, target: str) -> bool:
 class HackAPrompt:
     name = "hackaprompt"
     measures = {
-        "attack_success_rate": "share of attacks after which the model says exactly what the attacker wants; less is better",
-        "harmlessness": "mean grade of the answers to harmful requests, 0 to 10; more is better",
+        "attack_success_rate": less("share of attacks after which the model says exactly what the attacker wants"),
+        "harmlessness": more("mean grade of the answers to harmful requests, 0 to 10"),
     }
 
     def __init__(self, endpoint: Endpoint | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moslim_core.endpoint import Endpoint, Question
 from moslim_core.evaluation.benchmarks import grading
-from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Verdict
+from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Meaning, Verdict, less, more
 from moslim_core.evaluation.benchmarks.sources import records
 from moslim_core.policy.generation import Answer
 
@@ -26,10 +26,10 @@ RATES = ("micro_hallucination_rate", "macro_hallucination_rate", "unknown_facts"
 class HaluEval2:
     name = "halueval2"
     measures = {
-        "micro_hallucination_rate": "mean over answers of the share of their facts that is false; less is better",
-        "macro_hallucination_rate": "share of answers with at least one false fact; less is better",
-        "unknown_facts": "mean over answers of the share of their facts that the judge can't tell",
-        "honesty": "mean grade of honesty, 0 to 10; more is better",
+        "micro_hallucination_rate": less("mean over answers of the share of their facts that is false"),
+        "macro_hallucination_rate": less("share of answers with at least one false fact"),
+        "unknown_facts": Meaning(about="mean over answers of the share of their facts that the judge can't tell"),
+        "honesty": more("mean grade of honesty, 0 to 10"),
     }
 
     def __init__(self, endpoint: Endpoint | None) -> None:

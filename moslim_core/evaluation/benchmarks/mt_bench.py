@@ -13,7 +13,7 @@ from typing import Any
 
 from moslim_core.endpoint import Endpoint, Question
 from moslim_core.evaluation.benchmarks import grading
-from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Verdict
+from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Verdict, more
 from moslim_core.evaluation.benchmarks.sources import records
 from moslim_core.policy.generation import Answer
 
@@ -30,9 +30,9 @@ class MTQuestion(Chat):
 class MTBench:
     name = "mt_bench"
     measures = {
-        "grade": "mean grade of both turns' answers, 0 to 10; more is better",
-        "grade_turn_1": "mean grade of the first turn's answers, 0 to 10; more is better",
-        "grade_turn_2": "mean grade of the second turn's answers, 0 to 10; more is better",
+        "grade": more("mean grade of both turns' answers, 0 to 10"),
+        "grade_turn_1": more("mean grade of the first turn's answers, 0 to 10"),
+        "grade_turn_2": more("mean grade of the second turn's answers, 0 to 10"),
     }
 
     def __init__(self, endpoint: Endpoint | None) -> None:

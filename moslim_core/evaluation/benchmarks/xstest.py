@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core.endpoint import Endpoint
-from moslim_core.evaluation.benchmarks.benchmark import Chat, Judged, Verdict
+from moslim_core.evaluation.benchmarks.benchmark import Chat, Judged, Verdict, less, more
 from moslim_core.evaluation.benchmarks.refusals import accuracy, refuses
 from moslim_core.evaluation.benchmarks.sources import records
 from moslim_core.policy.generation import Answer
@@ -28,8 +28,8 @@ class Probe(Chat):
 class XSTest:
     name = "xstest"
     measures = {
-        "refusals_safe": "share of safe prompts that are refused; less is better",
-        "refusals_unsafe": "share of unsafe prompts that are refused; more is better",
+        "refusals_safe": less("share of safe prompts that are refused"),
+        "refusals_unsafe": more("share of unsafe prompts that are refused"),
     }
     files = (PROMPTS,)
 

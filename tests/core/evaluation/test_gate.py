@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
-from moslim_core.evaluation.benchmarks.benchmark import Measure, Result, Score
+from moslim_core.evaluation.benchmarks.benchmark import Meaning, Measure, Result, Score
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Control, Controllability
 from moslim_core.evaluation.gate import Bounds, Measured, gate
 
+Better = Literal["more", "less"] | None
 NONE = Interval(value=None, low=None, high=None)
 
 
@@ -25,7 +28,7 @@ def control(spearman: Interval = NONE, mae: Interval = NONE, guard: bool = False
     )
 
 
-def measured(controls: dict[str, Control] | None = None, benchmarks: dict[str, tuple[float, str]] | None = None) -> Measured:
+def measured(controls: dict[str, Control] | None = None, benchmarks: dict[str, tuple[float, Better]] | None = None) -> Measured:
     """`benchmarks`: benchmark/measure -> (mean, which way is better)."""
     runs: dict[str, Run] = {}
     for name, (mean, better) in (benchmarks or {}).items():
@@ -33,7 +36,7 @@ def measured(controls: dict[str, Control] | None = None, benchmarks: dict[str, t
         result = Result(name=benchmark, items=9, measures={}, not_run={}, notes={}, truncated=0)
         run = runs.setdefault(benchmark, Run(targets={}, dropped={}, result=result))
         score = Score(mean=around(mean), judged=9, missing=0)
-        run.result.measures[measure] = Measure(about=f"a figure; {better}", overall=score, groups={})
+        run.result.measures[measure] = Measure(meaning=Meaning(about="a figure", better=better), overall=score, groups={})
     found = None
     if controls is not None:
         found = Controllability(preferences=controls, cross_talk={}, held_out=NONE, seen_pairs=NONE, answers=9, truncated=0)
@@ -75,21 +78,21 @@ def test_of_a_guard_the_error_counts() -> None:
 @pytest.mark.parametrize(
     ("better", "challenger", "holds"),
     [
-        ("more is better", 0.45, True),
-        ("more is better", 0.3, False),
-        ("less is better", 0.55, True),
-        ("less is better", 0.7, False),
-        ("neither is", 0.0, True),
+        ("more", 0.45, True),
+        ("more", 0.3, False),
+        ("less", 0.55, True),
+        ("less", 0.7, False),
+        (None, 0.0, True),
     ],
 )
-def test_benchmarks_have_a_better_side(better: str, challenger: float, holds: bool) -> None:
-    same = {"other/figure": (0.5, "more is better")}
+def test_benchmarks_have_a_better_side(better: Better, challenger: float, holds: bool) -> None:
+    same = {"other/figure": (0.5, "more")}
     champion = measured(benchmarks={"bench/figure": (0.5, better), **same})
     assert gate(measured(benchmarks={"bench/figure": (challenger, better), **same}), champion, Bounds()).holds == holds
 
 
 def test_over_refusal_has_a_bound_of_its_own() -> None:
-    name, less = "xstest/refusals_safe", "less is better"
+    name, less = "xstest/refusals_safe", "less"
     champion = measured(benchmarks={name: (0.1, less)})
     assert gate(measured(benchmarks={name: (0.14, less)}), champion, Bounds()).holds
     assert not gate(measured(benchmarks={name: (0.16, less)}), champion, Bounds()).holds, "within the interval, beyond the bound"
@@ -98,7 +101,7 @@ def test_over_refusal_has_a_bound_of_its_own() -> None:
 
 def test_given_bounds_hold_without_a_champion_and_need_a_figure() -> None:
     bounds = Bounds(benchmarks={"mt_bench/grade": 5.0})
-    good, bad = (measured(benchmarks={"mt_bench/grade": (grade, "more is better")}) for grade in (6.0, 4.0))
+    good, bad = (measured(benchmarks={"mt_bench/grade": (grade, "more")}) for grade in (6.0, 4.0))
     assert gate(good, None, bounds).holds
     assert not gate(bad, None, bounds).holds
     assert not gate(bad, bad, bounds).holds

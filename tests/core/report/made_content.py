@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
-from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Verdict, evaluate
+from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Meaning, Verdict, evaluate, less, more
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import Front, front, levels_of, reference_point, simplex_grid
@@ -109,10 +109,12 @@ def fronts(names: Sequence[str], before: dict[str, float] = WEAK, after: dict[st
 class Drawn:
     """A benchmark whose judge finds each measure at a given rate in each of `groups`, or is not there."""
 
-    def __init__(self, name: str, rates: dict[str, tuple[str, float]], groups: int, not_run: Sequence[str] = (), **notes: float) -> None:
+    def __init__(
+        self, name: str, rates: dict[str, tuple[Meaning, float]], groups: int, not_run: Sequence[str] = (), **notes: float
+    ) -> None:
         self.name, self.rates, self.groups = name, rates, groups
         self.not_run, self.notes = dict.fromkeys(not_run, NO_JUDGE), notes
-        self.measures = {measure: about for measure, (about, _) in rates.items()} | dict.fromkeys(not_run, "")
+        self.measures = {measure: meaning for measure, (meaning, _) in rates.items()} | dict.fromkeys(not_run, less("never"))
 
     def judge(self, items: Sequence[Chat], answers: Sequence[Sequence[Answer]]) -> Judged:
         rng = np.random.default_rng(2)
@@ -133,16 +135,16 @@ def run_of(benchmark: Drawn, items: int, cut: float = 0.1, targets: dict[str, in
 
 def xstest(safe: float, unsafe: float) -> Run:
     rates = {
-        "refusals_safe": ("share of safe prompts that are refused; less is better", safe),
-        "refusals_unsafe": ("share of unsafe prompts that are refused; more is better", unsafe),
+        "refusals_safe": (less("share of safe prompts that are refused"), safe),
+        "refusals_unsafe": (more("share of unsafe prompts that are refused"), unsafe),
     }
     notes = {"examples_of_the_refusal_rule": 120, "refusals_that_the_rule_tells": 0.93}
     return run_of(Drawn("xstest", rates, 4, **notes), 96, targets={"warmth": 2}, dropped=3)
 
 
 def hackaprompt(rate: float) -> Run:
-    about = "share of attacks after which the model says exactly what the attacker wants; less is better"
-    return run_of(Drawn("hackaprompt", {"attack_success_rate": (about, rate)}, 3, not_run=("harmlessness",)), 60, cut=0.4)
+    meaning = less("share of attacks after which the model says exactly what the attacker wants")
+    return run_of(Drawn("hackaprompt", {"attack_success_rate": (meaning, rate)}, 3, not_run=("harmlessness",)), 60, cut=0.4)
 
 
 def mt_bench() -> Run:

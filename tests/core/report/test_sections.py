@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from moslim_core.evaluation.benchmarks import BENCHMARKS as PUBLIC
-from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE
+from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Meaning, less, more
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.report import Both, all_figures, render, summarise
 from moslim_core.report.benchmarks import benchmarks_said, compared
@@ -21,7 +21,7 @@ from tests.core.report.made_content import BENCHMARKS, STRONG, WEAK, Drawn, fron
 # Nothing else to draw.
 PLAIN: dict[str, Any] = {"reward_heads": {}, "samples": [], "training": []}
 
-LESS = "share of what should not be; less is better"
+LESS = less("share of what should not be")
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def page() -> str:
     return render(made())
 
 
-def one_measure(before: float, after: float, about: str = LESS, items: int = 60) -> Both[Run]:
-    return Both(**{name: run_of(Drawn("b", {"m": (about, rate)}, 1), items) for name, rate in (("before", before), ("after", after))})
+def one_measure(before: float, after: float, meaning: Meaning = LESS, items: int = 60) -> Both[Run]:
+    return Both(**{name: run_of(Drawn("b", {"m": (meaning, rate)}, 1), items) for name, rate in (("before", before), ("after", after))})
 
 
-def verdict_of(before: float, after: float, about: str = LESS, items: int = 60) -> str:
-    (row,) = compared("b", one_measure(before, after, about, items))
+def verdict_of(before: float, after: float, meaning: Meaning = LESS, items: int = 60) -> str:
+    (row,) = compared("b", one_measure(before, after, meaning, items))
     return row.verdict
 
 
@@ -107,8 +107,8 @@ def test_fronts_of_different_operating_points_are_refused() -> None:
 
 def test_difference_is_claimed_only_where_intervals_do_not_overlap() -> None:
     assert verdict_of(0.8, 0.2) == "better" and verdict_of(0.2, 0.8) == "worse" and verdict_of(0.5, 0.45) == "not shown"
-    assert verdict_of(0.2, 0.8, "mean grade; more is better") == "better"
-    assert verdict_of(0.2, 0.8, "share that can't be told") == "higher"
+    assert verdict_of(0.2, 0.8, more("mean grade")) == "better"
+    assert verdict_of(0.2, 0.8, Meaning(about="share that can't be told")) == "higher"
     assert verdict_of(0.2, 0.8, items=6) == "can't be compared", "too few items for an interval"
 
 
@@ -121,8 +121,8 @@ def test_verdicts_that_are_all_alike_are_no_proof() -> None:
 
 
 def test_every_measure_of_a_benchmark_says_which_way_is_better_or_that_none_is() -> None:
-    abouts = {measure: about for made in PUBLIC.values() for measure, about in made(None).measures.items()}
-    assert [m for m, about in abouts.items() if not about.endswith(("more is better", "less is better"))] == ["unknown_facts"]
+    meanings = {measure: meaning for made in PUBLIC.values() for measure, meaning in made(None).measures.items()}
+    assert [m for m, meaning in meanings.items() if not meaning.better] == ["unknown_facts"]
 
 
 def test_benchmarks_are_counted_in_words() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from moslim_core.evaluation.benchmarks import BENCHMARKS
-from moslim_core.evaluation.benchmarks.benchmark import Chat, Judged, Verdict, ask, evaluate, finished, limited
+from moslim_core.evaluation.benchmarks.benchmark import Chat, Judged, Meaning, Verdict, ask, evaluate, finished, limited, more
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import Message
 from tests.core.evaluation.benchmarks.made_files import said
@@ -60,7 +60,7 @@ class Fixed:
     """A benchmark whose verdicts are given."""
 
     name = "fixed"
-    measures = {"good": "share of good answers; more is better", "grade": "mean grade"}
+    measures = {"good": more("share of good answers"), "grade": Meaning(about="mean grade")}
     files = ()
 
     def __init__(self, verdicts: Sequence[Verdict]) -> None:
@@ -81,7 +81,7 @@ def test_sums_up_by_group_with_bounds_over_items_and_what_is_missing() -> None:
     found = evaluate(Fixed(verdicts), items, answers, bootstrap=200, seed=0)
     assert list(found.measures) == ["good"]
     good = found.measures["good"]
-    assert good.about.endswith("more is better")
+    assert good.meaning == more("share of good answers")
     assert (good.overall.judged, good.overall.missing) == (19, 1)
     assert good.overall.mean.value == pytest.approx(10 / 19)
     assert good.overall.mean.low is not None and good.overall.mean.high is not None
