@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # `before` is the starting model under the same instructions and no RL.
 SYSTEMS = {"before": "the starting model", "after": "the policy"}
+USAGE_FILE = "judge_usage.json"
 # How fast and at what price a language model is asked changes no verdict.
 UNCOUNTED = {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"}
 
@@ -89,7 +90,8 @@ def work(job: Job) -> dict[str, float]:
             metrics |= {f"{name}/{key}": float(value) for key, value in part.of(name, system).items() if value is not None}
         del model, system
     if endpoint is not None:
-        (job.output / "judge_usage.json").write_text(endpoint.usage.model_dump_json(indent=1))
+        (job.output / USAGE_FILE).write_text(endpoint.usage.model_dump_json(indent=1))
+        metrics |= {f"judge/{name}": float(value) for name, value in endpoint.usage.model_dump().items()}
     return metrics
 
 

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import Settings
-from tasks.evaluate import SYSTEMS
+from tasks.evaluate import SYSTEMS, USAGE_FILE
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, read_record, run_stage
 
@@ -52,11 +52,13 @@ def work(job: Job) -> dict[str, float]:
 
 def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
+    from moslim_core.endpoint import Usage
     from moslim_core.evaluation.suite import read_agreement, read_benchmarks, read_control, read_front
     from moslim_core.report import Both, ReportContent
     from moslim_core.reward.training import read_metrics
 
     evaluation = inputs["evaluation"]
+    usage = evaluation / USAGE_FILE
     records = {name: read_record(path) for name, path in inputs.items()}
     notes = []
     if settings.evaluation.judge == "annotators":
@@ -89,6 +91,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         benchmarks=_paired(read_benchmarks, evaluation),
         agreement=_paired(read_agreement, evaluation),
         second_judge=_second_judge(settings),
+        judge_usage=Usage.model_validate_json(usage.read_text()) if usage.exists() else None,
         data_card=json.loads((inputs["rows"] / "data_card.json").read_text()),
         seconds={STAGES[name]: record["seconds"] for name, record in records.items()},
         peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),

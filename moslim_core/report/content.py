@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from moslim_core.endpoint import Usage
 from moslim_core.evaluation.agreement import JudgeAgreement
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability
@@ -64,6 +65,7 @@ class ReportContent(BaseModel):
     data_card: dict[str, Any] = Field(
         description="rows {split: n}, sources {name: n}, labels {preference: {labelled, levels {level: n}}}, dropped {reason: n}"
     )
+    judge_usage: Usage | None = Field(default=None, description="what asking a language model for verdicts took")
     seconds: dict[str, float] = Field(description="stage -> seconds; 0 for a stage that was reused")
     peak_memory_gb: float | None
     settings: dict[str, Any]

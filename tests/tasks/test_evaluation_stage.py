@@ -149,7 +149,7 @@ def test_benchmarks_and_a_language_model_as_second_judge(policy: Path, tmp_path:
     agreement = read_agreement(task.output, "after")
     assert agreement["length"].compared > 0 and agreement["warmth"].compared == 0 < agreement["warmth"].missing
     usage = json.loads((task.output / "judge_usage.json").read_text())
-    assert usage["calls"] > 0 and usage["unparsable"] > 0
+    assert metrics["judge/calls"] == usage["calls"] > 0 and usage["unparsable"] > 0
     assert read_front(task.output, "after") is None
 
 

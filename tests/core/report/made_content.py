@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from moslim_core.endpoint import Usage
 from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Meaning, Verdict, evaluate, less, more
 from moslim_core.evaluation.benchmarks.run import Run
@@ -202,6 +203,7 @@ def made(**changes: Any) -> ReportContent:
         ],
         "benchmarks": BENCHMARKS,
         "second_judge": "the language model little-judge",
+        "judge_usage": Usage(calls=1210, cached=40, unparsable=3, input_tokens=410_200, output_tokens=21_007, cost=0.3718),
         "data_card": {
             "rows": {"train": 8120, "validation": 702, "test": 911},
             "sources": {"smollm2-135m, instructed": 6200, "smollm2-135m, plain": 3533},

@@ -257,3 +257,8 @@ def test_browser_shows_the_page(page: str, scheme: str, tmp_path: Path) -> None:
     assert background < 0.2 if scheme == "dark" else background > 0.8
     drawn = (np.abs(pixels - background) > 0.25).any(axis=2).mean()
     assert 0.03 < drawn < 0.7, "text and figures stand on the background"
+
+
+def test_what_a_judge_asked_for_money_is_among_the_costs() -> None:
+    assert "Questions answered now 1210" in (cost := text_of(render(made()), "cost")) and "Cost at your prices 0.37" in cost
+    assert "Language model" not in text_of(render(made(judge_usage=None)), "cost")
