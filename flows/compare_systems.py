@@ -10,6 +10,7 @@ from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.settings import Settings
+from tasks import environment
 from tasks.compare_systems import compared
 from tasks.ledger import Ledger
 from tasks.references import ArtifactRef, digest_of
@@ -48,6 +49,7 @@ def compare_systems(settings: Settings, baselines: list[str], seeds: list[int]) 
     """Run every method under every seed, one stage each, and compare their fronts and costs."""
     from moslim_core.evaluation import comparison as comparing
 
+    settings = environment.prepared(settings)
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
     fingerprint = digest_of({"settings": settings.content(), "baselines": baselines, "seeds": seeds})

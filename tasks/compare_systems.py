@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from moslim_core.baselines import METHODS
 from moslim_core.settings import Settings
+from tasks import train_policy
 from tasks.evaluate import UNCOUNTED, judge_of
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
@@ -17,16 +18,9 @@ PREFIX = "compared_"
 
 
 def _section(settings: Settings) -> dict[str, Any]:
-    dumped = settings.dump()
     chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap"}
-    return {
-        "policy": {k: v for k, v in dumped["policy"].items() if k != "prompts"},
-        "mapping": dumped["mapping"],
-        "evaluation": settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED}),
-        "model": dumped["model"],
-        "preferences": dumped["preferences"],
-        "seed": settings.seed,
-    }
+    evaluation = settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED})
+    return {**train_policy.section(settings), "evaluation": evaluation}
 
 
 STAGES = {name: Stage(PREFIX + name, version=1, kind="compared", section=_section) for name in METHODS}

@@ -19,7 +19,8 @@ from tasks.stage import Job, Outcome, Stage, run_stage
 ONLY_START = ("one-gpu", "ddp")
 
 
-def _section(settings: Settings) -> dict[str, Any]:
+def section(settings: Settings) -> dict[str, Any]:
+    """What a policy's training depends on."""
     dumped = settings.dump()
     policy = {k: v for k, v in dumped["policy"].items() if k not in ("prompts", "accelerate")}
     # Another accelerate file may change the precision and the order of sums: what it says counts, not where it is.
@@ -34,7 +35,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=6, kind="policy", section=_section, launch=machine.launch)
+STAGE = Stage("train_policy", version=6, kind="policy", section=section, launch=machine.launch)
 
 
 def work(job: Job) -> dict[str, float]:
