@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 from prefect import flow
 from pydantic import BaseModel
 
 from flows.align import STAGES, Pipeline, StageName, run_pipeline
 from flows.profile import override
-from moslim_core.errors import UserError
+from flows.variants import FIGURES, LastStage, parse_over
 from moslim_core.evaluation.comparison import Comparison, Measured
 from moslim_core.settings import Settings
 from tasks import environment
@@ -20,11 +19,6 @@ from tasks.ledger import Ledger
 from tasks.references import digest_of
 from tasks.stage import ledger_of
 
-# What is compared, by the last stage that was run: metric names that end in one of these.
-FIGURES = {
-    "train_reward": ("/accuracy", "/macro_f1", "/kappa", "/mae", "/auc", "/ece"),
-    "evaluate": ("/spearman", "/mae", "/span", "/hypervolume", "/truncated"),
-}
 OF = {"train_reward": "head/", "evaluate": "after/"}
 # The starting model under the same instructions and no RL: the row that every policy is measured against.
 PROMPT_ONLY, BEFORE = "prompt only", "before/"
@@ -39,33 +33,8 @@ class Compared(BaseModel):
     comparison: Comparison
 
 
-def parse_over(over: str) -> tuple[str, list[str]]:
-    """(key, values) of 'KEY=a,b,c'. Raises UserError on fewer than two different values."""
-    key, _, text = over.partition("=")
-    values = [value.strip() for value in text.split(",") if value.strip()]
-    if len(values) < 2 or len(set(values)) < len(values):
-        raise UserError(f"--over {over}: write KEY=a,b with at least two different values, e.g. reward.head=classification,ordinal")
-    return key.strip(), values
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Seeds of '0,1,2'. Raises UserError."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
-        raise UserError(f"--seeds {text}: write different whole numbers, e.g. 0,1,2")
-    return [int(part) for part in parts]
-
-
-def last_stage(key: str, until: str | None) -> StageName:
-    """The stage after which runs are compared. Raises UserError if it has no figures."""
-    chosen = until or ("train_reward" if key.split(".")[0] in ("data", "reward", "annotation") else "evaluate")
-    if chosen not in FIGURES:
-        raise UserError(f"--until {chosen}: runs are compared after {' or '.join(FIGURES)}.")
-    return cast(StageName, chosen)
-
-
 @flow(name="compare")
-def compare(settings: Settings, over: str, seeds: list[int], until: StageName = "train_reward") -> Compared:
+def compare(settings: Settings, over: str, seeds: list[int], until: LastStage = "train_reward") -> Compared:
     """Run every value of `over` (KEY=a,b,c) with every seed up to a stage, and compare their figures."""
     from moslim_core.evaluation import comparison as comparing
 

@@ -6,8 +6,7 @@ from prefect import flow
 
 from flows.align import run_pipeline
 from flows.compare import Compared, closing_on_error, publish
-from moslim_core.baselines import METHODS
-from moslim_core.errors import UserError
+from flows.variants import START
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.settings import Settings
 from tasks import environment
@@ -18,7 +17,7 @@ from tasks.stage import Outcome, ledger_of
 from tasks.train_reward import train_judge
 
 KEY = "compared systems"
-START, OURS = "prompt_only", "moslim"
+OURS = "moslim"
 # What a row's cost is called on the page.
 COSTS = {
     "reward_models": "reward models trained",
@@ -33,15 +32,6 @@ NOTES = (
     "Rollouts: a method has the answers that policy.steps draw, in total; one that trains several policies shares its steps among them.",
     "Work leaves out the labels and the reward model, which all rows share; rows of one training have that training's work each.",
 )
-
-
-def parse_baselines(text: str) -> list[str]:
-    """Names of 'all' or 'a,b,c', in the registry's order, with the starting model, which gives the reference point. Raises UserError."""
-    names = list(METHODS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in METHODS]
-    if unknown or not names:
-        raise UserError(f"--baselines {text}: write all, or some of {', '.join(METHODS)}.")
-    return [name for name in METHODS if name in names or name == START]
 
 
 @flow(name="compare_systems")

@@ -237,13 +237,15 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
 
 def compare_with_display(settings: Settings, over: str, seeds: str, until: str | None) -> None:
     """Run the flow `compare` with bars, print its table, and say where the page is. Raises UserError on a bad setting."""
-    from flows.compare import compare, last_stage, parse_over, parse_seeds
+    from flows.variants import last_stage, parse_over, parse_seeds
 
     key, values = parse_over(over)
     for value in values:
         override(settings, [f"{key}={value}"])
     numbers, stage = parse_seeds(seeds), last_stage(key, until)
     with display(settings):
+        from flows.compare import compare
+
         found = compare(settings, over, numbers, stage)
     comparison = found.comparison
     table = Table(title=_title(comparison), title_justify="left")
@@ -258,11 +260,12 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
 
 def compare_systems_with_display(settings: Settings, baselines: str, seeds: str) -> None:
     """Run the flow `compare_systems` with bars, print its table, and say where the page is. Raises UserError on a bad name."""
-    from flows.compare import parse_seeds
-    from flows.compare_systems import compare_systems, parse_baselines
+    from flows.variants import parse_baselines, parse_seeds
 
     names, numbers = parse_baselines(baselines), parse_seeds(seeds)
     with display(settings):
+        from flows.compare_systems import compare_systems
+
         found = compare_systems(settings, names, numbers)
     comparison = found.comparison
     # One row per system: there are too many of them for columns.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.compare import last_stage, parse_over, parse_seeds
-from flows.compare_systems import parse_baselines
+from flows.variants import last_stage, parse_baselines, parse_over, parse_seeds
 from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 

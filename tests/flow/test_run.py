@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections import Counter
@@ -221,6 +222,9 @@ def test_compare_reuses_what_is_there_and_records_all_runs(again: Finished, prof
     children = [run for run in after["pipeline"] if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 2 and parent.data.metrics["1/length/auc"] == found["figures"]["length/auc"]["1"]["mean"]["value"]
     assert json.loads((again.work_dir / "latest" / "summary.json").read_text())["stages"], "the last run stays the last run"
+    with sqlite3.connect(again.work_dir / "prefect" / "prefect.db") as server:
+        states = server.execute("SELECT state_type FROM flow_run JOIN flow ON flow.id = flow_id WHERE flow.name = 'compare'").fetchall()
+    assert states == [("COMPLETED",)], "it ran on the server that `moslim ui` shows, not on one of Prefect's own"
 
 
 def test_compare_of_optimisers_beside_the_starting_model_on_two_processes(
