@@ -33,4 +33,4 @@ def test_the_file_deploys_every_flow_by_hand(tmp_path: Path, monkeypatch: pytest
         with urllib.request.urlopen(request, timeout=30) as response:
             found = {of["name"]: of for of in json.load(response)}
     assert set(found) == {"label", "train_reward", "train_policy", "evaluate", "align", "compare", "retrain"}
-    assert found["label"]["parameters"] == {"until": "label"}
+    assert found["label"]["parameters"] == {"settings": {"profile": "demo", "work_dir": "/work"}, "until": "label"}
