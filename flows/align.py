@@ -7,9 +7,9 @@ from typing import Literal, get_args
 from prefect import flow
 from pydantic import BaseModel
 
+from flows.form import Form, filled_in
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks import environment
 from tasks.evaluate import evaluate, given_policy
 from tasks.label import label
 from tasks.latest import publish
@@ -77,9 +77,14 @@ def run_pipeline(settings: Settings, until: StageName, parent: str | None = None
 
 
 @flow(name="align")
-def align(settings: Settings, until: StageName = "report") -> Pipeline:
-    """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report."""
-    settings = environment.prepared(settings)
+def align(settings: Form, until: StageName = "report") -> Pipeline:
+    """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report.
+
+    Args:
+        settings: what to run: a packaged profile with changes, or every setting by itself
+        until: the last stage; report is the whole path
+    """
+    settings = filled_in(settings)
     pipeline = run_pipeline(settings, until)
     publish(settings, pipeline.run_id, pipeline.outcomes)
     return pipeline

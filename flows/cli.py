@@ -33,7 +33,9 @@ reward_app = typer.Typer(help="Train the multi-head reward model (with what it n
 app.add_typer(data_app, name="data")
 app.add_typer(reward_app, name="reward")
 
-ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="packaged profile (demo, three-h) or path of a YAML file")]
+ProfileOption = Annotated[
+    str, typer.Option("--profile", "-p", help=f"packaged profile ({', '.join(profiles.packaged())}) or path of a YAML file")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="override one setting, e.g. policy.steps=40; may be given often"),
@@ -241,7 +243,7 @@ def up(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """Start MLflow, Prefect and a worker per pool on loopback, with a deployment per flow; the profile fills in the forms."""
     from flows.up import bring_up
 
-    bring_up(_settings(profile, set_))
+    bring_up(_settings(profile, set_), profile)
 
 
 @app.command()

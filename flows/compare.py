@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,10 @@ from prefect import flow
 from pydantic import BaseModel
 
 from flows.align import STAGES, Pipeline, StageName, run_pipeline
+from flows.form import Form, filled_in
 from flows.profile import override
 from flows.variants import FIGURES, LastStage, parse_over
 from moslim_core.evaluation.comparison import Comparison, Measured
-from moslim_core.settings import Settings
-from tasks import environment
 from tasks.ledger import Ledger
 from tasks.references import digest_of
 from tasks.stage import ledger_of
@@ -34,11 +34,18 @@ class Compared(BaseModel):
 
 
 @flow(name="compare")
-def compare(settings: Settings, over: str, seeds: list[int], until: LastStage = "train_reward") -> Compared:
-    """Run every value of `over` (KEY=a,b,c) with every seed up to a stage, and compare their figures."""
+def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "train_reward") -> Compared:
+    """Run every value of a setting with every seed up to a stage, and compare their figures.
+
+    Args:
+        settings: what all runs share: a packaged profile with changes, or every setting by itself
+        over: the setting that differs, and its values: KEY=a,b,c
+        seeds: each value runs with each of them; intervals need three
+        until: the last stage; train_reward compares reward models, evaluate compares policies
+    """
     from moslim_core.evaluation import comparison as comparing
 
-    settings = environment.prepared(settings)
+    settings = filled_in(settings)
     key, values = parse_over(over)
     # All variants are checked before the first is run.
     variants = {(value, seed): override(settings, [f"{key}={value}", f"seed={seed}"]) for seed in seeds for value in values}
@@ -52,7 +59,12 @@ def compare(settings: Settings, over: str, seeds: list[int], until: LastStage = 
     runs = [_measured(value, seed, until, pipelines[value, seed], OF[until], ledger) for value in values for seed in seeds]
     if until == "evaluate":
         runs = [_measured(PROMPT_ONLY, seed, until, pipelines[values[0], seed], BEFORE, ledger) for seed in seeds] + runs
-    return publish(comparing.compare(key, runs), settings.work_dir / "comparisons" / f"{key}-{fingerprint[:8]}", run_id, ledger)
+    return publish(comparing.compare(key, runs), settings.work_dir / "comparisons" / folder_name(key, fingerprint), run_id, ledger)
+
+
+def folder_name(key: str, fingerprint: str) -> str:
+    """One name below `comparisons`, whatever a key that ends in a name of the user's own holds."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', key)}-{fingerprint[:8]}"
 
 
 @contextlib.contextmanager

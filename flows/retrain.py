@@ -6,14 +6,14 @@ from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
 from flows.align import run_pipeline
+from flows.form import Form, filled_in
 from moslim_core.errors import UserError
 from moslim_core.evaluation.gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.settings import Settings
-from tasks import environment
 from tasks.references import digest_of
 from tasks.registry import CHAMPION, Registry
-from tasks.retrain import drifts_from, measured, show, told
+from tasks.retrain import drifts_from, measured, show, show_control, told
 from tasks.stage import ledger_of
 
 DEFAULT_BOUNDS = Bounds()
@@ -32,14 +32,19 @@ class Retrained(BaseModel):
 
 
 @flow(name="retrain")
-def retrain(settings: Settings, name: str = "policy", bounds: Bounds = DEFAULT_BOUNDS) -> Retrained:
+def retrain(settings: Form, name: str = "policy", bounds: Bounds = DEFAULT_BOUNDS) -> Retrained:
     """Train a challenger, measure it and the champion on the same prompts, and promote it only if the gate holds.
 
     The first policy of a name has no champion to beat: only `bounds` can hold it back. `moslim rollback` undoes a promotion.
+
+    Args:
+        settings: what to train: a packaged profile with changes, or every setting by itself; its rows are read anew
+        name: the policy's name in MLflow's registry; models:/NAME@champion is what it is set beside
+        bounds: what the challenger must keep to, beside what the champion reaches
     """
+    settings = filled_in(settings)
     if settings.evaluation.policy:
         raise UserError("evaluation.policy is given, but retraining trains the policy that it evaluates.\nLeave it out.")
-    settings = environment.prepared(settings)
     registry, ledger = Registry(settings.work_dir, name), ledger_of(settings.work_dir)
     ledger.reconcile()
     champion = registry.version_at(CHAMPION)
@@ -73,13 +78,17 @@ def _retrain(settings: Settings, registry: Registry, champion: str | None, bound
         return Retrained(run_id=run_id, version=version, promoted=False, why=SAME, drift=drift, decision=None)
     registry.challenge(version, "trained by retrain")
     theirs = None
+    runs = {"retraining": run_id, "challenger's evaluation": outcomes["evaluate"].ref.run_id}
     if champion is not None:
         evaluation = settings.evaluation.model_copy(update={"policy": f"models:/{registry.name}/{champion}"})
         other = run_pipeline(settings.model_copy(update={"evaluation": evaluation}), "evaluate", run_id)
         theirs = measured(other.outcomes["evaluate"].ref, settings.work_dir)
-    decision = gate(measured(outcomes["evaluate"].ref, settings.work_dir), theirs, bounds)
+        runs["champion's evaluation"] = other.outcomes["evaluate"].ref.run_id
+    ours = measured(outcomes["evaluate"].ref, settings.work_dir)
+    decision = gate(ours, theirs, bounds)
     registry.tell(version, gate=decision.why, drift=drift)
-    show(decision, found, f"{registry.name}: version {version} against champion {champion}; {decision.why}")
+    show(decision, found, f"{registry.name}: version {version} against champion {champion}; {decision.why}", runs, registry.ledger)
+    show_control(settings.preferences, theirs, ours)
     if decision.holds:
         registry.promote(version, decision.why)
     return Retrained(run_id=run_id, version=version, promoted=decision.holds, why=decision.why, drift=drift, decision=decision)

@@ -18,6 +18,7 @@ import psutil
 from filelock import FileLock
 
 from tasks.launcher import LAST_LINES, guarded
+from tasks.ledger import DATABASE, PAGE
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
@@ -62,16 +63,20 @@ def mlflow_server(work_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], str
     log = work_dir / "mlflow" / "server.log"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", ledger.uri, "--default-artifact-root", (work_dir / "mlflow" / "artifacts").as_uri(),
+        "--default-artifact-root", (work_dir / "mlflow" / "artifacts").as_uri(),
     ]  # fmt: skip
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # Not on the command line, which everyone on this machine can read.
+    environment = {**os.environ, DATABASE: ledger.uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with log.open("ab") as file:
         process = subprocess.Popen(guarded(command), stdout=file, stderr=subprocess.STDOUT, env=environment)
+    address = f"http://127.0.0.1:{port}"
+    os.environ[PAGE] = address
     try:
-        wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log, "the MLflow server")
-        yield process, f"http://127.0.0.1:{port}/#/experiments/{ledger.experiment_id}/runs"
+        wait_until_healthy(f"{address}/health", process, log, "the MLflow server")
+        yield process, f"{address}/#/experiments/{ledger.experiment_id}/runs"
     finally:
         stop(process)
+        del os.environ[PAGE]
 
 
 def _drain() -> None:
@@ -118,10 +123,10 @@ def _start(home: Path, record: Path) -> tuple[subprocess.Popen[bytes], str]:
     port = free_port()
     log = home / "server.log"
     environment = {
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         **os.environ,
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("ab") as file:

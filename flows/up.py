@@ -19,6 +19,8 @@ import typer
 import yaml
 from filelock import FileLock
 
+from flows.databases import check_databases
+from flows.form import FromProfile, form_of
 from moslim_core.settings import Settings
 from tasks.launcher import LAST_LINES
 from tasks.ledger import is_alive
@@ -28,14 +30,15 @@ DEPLOYMENTS = Path(__file__).parents[1] / "deployments" / "prefect.yaml"
 START_SECONDS, STOP_SECONDS = 300.0, 60.0
 
 
-def bring_up(settings: Settings) -> None:
+def bring_up(settings: Settings, profile: str) -> None:
     """Start all that is not up, and say where it is. Ends with code 1 if something does not start."""
+    check_databases()
     work_dir = settings.work_dir
     with FileLock(str(work_dir / "up.lock")):
         state = running(work_dir)
         if state is None:
             _end(work_dir)
-            file = write_deployments(settings)
+            file = write_deployments(form_of(settings, profile))
             state = _start(work_dir, file)
     typer.echo(f"MLflow   {state['mlflow']}\nPrefect  {state['prefect'].removesuffix('/api')}")
     typer.echo(f"workers of {', '.join(state['workers'])}, log {work_dir / LOG}\nend with: moslim down --work-dir {work_dir}")
@@ -57,12 +60,12 @@ def running(work_dir: Path) -> dict[str, Any] | None:
     return state if is_alive(state["owner"]) else None
 
 
-def write_deployments(settings: Settings) -> Path:
-    """deployments/prefect.yaml with these settings in every form; returns the file, which is below the work directory."""
+def write_deployments(form: FromProfile | Settings) -> Path:
+    """deployments/prefect.yaml with every form filled in so; returns the file, which is below the work directory."""
     content = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))
     for deployment in content["deployments"]:
-        deployment["parameters"] = {**deployment.get("parameters", {}), "settings": settings.dump()}
-    file = settings.work_dir / "prefect" / "prefect.yaml"
+        deployment["parameters"] = {**deployment.get("parameters", {}), "settings": form.model_dump(mode="json")}
+    file = form.work_dir / "prefect" / "prefect.yaml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return file

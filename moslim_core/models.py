@@ -192,7 +192,7 @@ def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: Devic
     where = pick_device(device)
     source = resolve(name, cache)
     tokenizer = load_chat_tokenizer(name, cache)
-    model: Any = from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where, cache))
+    model: Any = from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where, cache), use_safetensors=True)
     return model.to(where).eval(), tokenizer
 
 
@@ -223,10 +223,14 @@ def load_config(name: str, cache: Path) -> Any:
 
 
 def from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
-    """`from_pretrained` with the network left alone unless the user named a hub id."""
+    """`from_pretrained` with the network left alone unless the user named a hub id, and without running code that a model brings."""
     try:
-        return loader.from_pretrained(source, local_files_only=os.path.isdir(source), **options)
+        return loader.from_pretrained(source, local_files_only=os.path.isdir(source), trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
+        if "custom code" in str(error):
+            raise UserError(
+                f"model {name!r} brings code of its own, which is not run here.\nGive a model whose architecture transformers has."
+            ) from error
         raise UserError(
             f"model {name!r} could not be loaded: {str(error).splitlines()[0]}\n"
             f"Give a local directory, a hub id that this machine can reach, or a packaged model: {', '.join(PACKAGED)}."

@@ -379,6 +379,8 @@ class AnnotationSettings(Section):
 class Settings(Section):
     """Everything that `moslim run` needs."""
 
+    model_config = ConfigDict(title="Every setting")
+
     work_dir: Path = Field(default=Path(".moslim"), description="everything is written below this folder")
     seed: int = Field(default=0, ge=0, description="seed of data splits, sampling and training")
     data: DataSettings = Field(default_factory=DataSettings)

@@ -11,6 +11,7 @@ from typing import Any
 
 from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS
+from tasks.ledger import Ledger
 from tasks.report import FINDINGS, PAGE
 from tasks.stage import Outcome, ledger_of
 from tasks.tables import log_tables
@@ -38,7 +39,7 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
     evaluation = ledger.download(outcomes["evaluate"].ref.uri)
     log_tables(ledger.client, run_id, evaluation)
     write_summary(latest, {"run_id": run_id, **json.loads((report / FINDINGS).read_text()), **_summary(outcomes, evaluation)})
-    _prefect_artifacts(latest / PAGE, outcomes, evaluation)
+    _prefect_artifacts(latest / PAGE, outcomes, evaluation, ledger)
 
 
 def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
@@ -86,7 +87,7 @@ def _link(path: Path, target: Path) -> None:
     os.replace(temporary, path)
 
 
-def _prefect_artifacts(page: Path, outcomes: Mapping[str, Outcome], evaluation: Path) -> None:
+def _prefect_artifacts(page: Path, outcomes: Mapping[str, Outcome], evaluation: Path, ledger: Ledger) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     from moslim_core.evaluation.suite import read_control
@@ -108,7 +109,7 @@ def _prefect_artifacts(page: Path, outcomes: Mapping[str, Outcome], evaluation: 
     )
     create_markdown_artifact(
         f"Report: `{page}`\n\nMLflow runs: "
-        + ", ".join(f"{name} `{o.ref.run_id}`{' (reused)' if o.cached else ''}" for name, o in outcomes.items()),
+        + ", ".join(f"{name} {ledger.link(o.ref.run_id)}{' (reused)' if o.cached else ''}" for name, o in outcomes.items()),
         key="report",
         description="The report and the runs it came from.",
     )

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 from filelock import FileLock
 
+from moslim_core.errors import UserError
 from tasks.references import ArtifactRef, digest_of, intact_digest
 
 EXPERIMENT = "moslim"
@@ -25,6 +26,10 @@ STAGE, FINGERPRINT, DIGEST, KIND, OWNER = (
     "moslim.owner",
 )
 OUTPUT = "output"
+# MLflow's own variable for where its server keeps records. May hold a password.
+DATABASE = "MLFLOW_BACKEND_STORE_URI"
+# Where the server that serves this ledger is, for links to its pages.
+PAGE = "MOSLIM_MLFLOW"
 # MLflow's page opens on runs and their charts, not on traces.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 METRIC_BATCH = 900
@@ -48,7 +53,7 @@ def is_alive(name: str) -> bool:
 
 
 class Ledger:
-    """Runs and artefacts. The store is MLFLOW_TRACKING_URI, else SQLite below the work directory."""
+    """Runs and artefacts. The store: MLFLOW_TRACKING_URI, else MLFLOW_BACKEND_STORE_URI, else SQLite below the work directory."""
 
     def __init__(self, work_dir: Path) -> None:
         from mlflow import MlflowClient
@@ -58,13 +63,13 @@ class Ledger:
         home = work_dir / "mlflow"
         home.mkdir(parents=True, exist_ok=True)
         self._copies = home / "copies"
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(DATABASE) or f"sqlite:///{home / 'mlflow.db'}"
         # Several processes that open a new SQLite store at once all fail: one makes it, the others wait.
         with FileLock(str(home / "init.lock")):
             self.client = MlflowClient(self.uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
-                local = "sqlite" in self.uri
+                local = urlsplit(self.uri).scheme not in ("http", "https")
                 location = (home / "artifacts").as_uri() if local else None
                 self.experiment_id = self.client.create_experiment(EXPERIMENT, artifact_location=location, tags=MODEL_TRAINING)
             else:
@@ -172,6 +177,11 @@ class Ledger:
     def close(self, run_id: str, status: str) -> None:
         self.client.set_terminated(run_id, status)
 
+    def link(self, run_id: str) -> str:
+        """Markdown that leads to a run's page, where a server that has one is known; else the run's id."""
+        server = self.uri if self.uri.startswith("http") else os.environ.get(PAGE)
+        return f"[`{run_id}`]({server}/#/experiments/{self.experiment_id}/runs/{run_id})" if server else f"`{run_id}`"
+
     def download(self, uri: str) -> Path:
         """A local folder with the artefact of runs:/ or models:/: the store's own where it is on this machine, else one copy.
 
@@ -199,6 +209,8 @@ class Ledger:
         scheme, _, rest = uri.partition(":/")
         if scheme == "runs":
             run_id, _, path = rest.partition("/")
+            if ".." in path.split("/"):
+                raise UserError(f"{uri}: a run's artefacts are below it.\nGive runs:/RUN/PATH without '..'.")
             return f"{self.client.get_run(run_id).info.artifact_uri}/{path}"
         if scheme == "models":
             name, _, alias = rest.partition("@")

@@ -64,7 +64,13 @@ def intact_digest(directory: Path) -> str | None:
     files: dict[str, dict[str, Any]] = json.loads(manifest.read_text())
     for name, recorded in files.items():
         file = directory / name
-        if not file.is_file() or file.stat().st_size != recorded["bytes"] or file_digest(file) != recorded["sha256"]:
+        # A manifest comes with the files that it lists, and must not point elsewhere.
+        if (
+            not file.resolve().is_relative_to(directory.resolve())
+            or not file.is_file()
+            or file.stat().st_size != recorded["bytes"]
+            or file_digest(file) != recorded["sha256"]
+        ):
             return None
     return _digest(files)
 

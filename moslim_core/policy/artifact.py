@@ -14,6 +14,7 @@ from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.settings import MappingSettings
 
 POLICY_FILE = "moslim_policy.json"
+ADAPTER_FILE = "adapter_model.safetensors"
 # Beside it, where the policy stage trained it: the metrics of its training.
 TRAINING_LOG = "training.jsonl"
 # Folder in the policy's with a base of its own, where a warm start made one.
@@ -57,6 +58,9 @@ def load_policy(directory: Path, cache: Path, dtype: DType = "auto", device: Dev
     from peft import PeftModel
 
     card = PolicyCard.load(directory)
+    # PEFT would open a pickle in its place.
+    if not (directory / ADAPTER_FILE).is_file():
+        raise UserError(f"{directory}: {ADAPTER_FILE} is missing.\nGive what `moslim policy` wrote.")
     base, tokenizer = models.load_chat_model(card.start(directory), cache, dtype, device)
     policy = PeftModel.from_pretrained(base, str(directory)).merge_and_unload()
     return policy.eval(), tokenizer, card

@@ -2,7 +2,7 @@
 
 from moslim_core.report.content import Both, ReportContent, Sample, SampleRow
 from moslim_core.report.drawing import save_png, to_svg
-from moslim_core.report.figures import all_figures
+from moslim_core.report.figures import all_figures, curves
 from moslim_core.report.page import render
 from moslim_core.report.summary import Finding, Summary, summarise
 
@@ -14,6 +14,7 @@ __all__ = [
     "SampleRow",
     "Summary",
     "all_figures",
+    "curves",
     "render",
     "save_png",
     "summarise",

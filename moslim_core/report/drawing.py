@@ -11,6 +11,7 @@ import math
 import re
 from io import StringIO
 from pathlib import Path
+from typing import BinaryIO
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -94,6 +95,6 @@ def to_svg(figure: Figure) -> str:
     )
 
 
-def save_png(figure: Figure, path: Path) -> None:
+def save_png(figure: Figure, path: Path | BinaryIO) -> None:
     """The figure on white, 160 dots per inch."""
     figure.savefig(path, format="png", dpi=160, facecolor="white", metadata={"Software": None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from moslim_core.evaluation.controllability import Control, Controllability
-from moslim_core.preferences import Preference
+from moslim_core.preferences import Preference, PreferenceSchema
 from moslim_core.report.content import ReportContent
 from moslim_core.report.differences import includes_zero
 from moslim_core.report.drawing import AFTER, BEFORE, INK, SYSTEMS, cell, columns, dress, grid, legend
@@ -37,8 +37,13 @@ def all_figures(content: ReportContent) -> dict[str, Figure]:
 
 
 def control_curves(content: ReportContent) -> Figure:
-    """Requested level against mean obtained level with 95 % intervals, one panel per steered preference."""
-    steered = _steered(content)
+    """Both systems' curves."""
+    return curves(content.preferences, _both(content))
+
+
+def curves(preferences: PreferenceSchema, systems: Mapping[str, Controllability]) -> Figure:
+    """Requested level against mean obtained level with 95 % intervals of one system or two, one panel per steered preference."""
+    steered = _steered(preferences)
     figure, axes = grid(len(steered), 3, height=3.1)
     for ax, preference in zip(axes, steered, strict=True):
         ax.plot(
@@ -50,7 +55,7 @@ def control_curves(content: ReportContent) -> Figure:
             ls=":",
             label="obtained = requested",
         )
-        for shift, (name, colour, marker, line), control in _both(content, preference):
+        for shift, (name, colour, marker, line), control in _beside(systems, preference):
             points = [(m.level + shift, m.obtained) for m in control.levels]
             for level, obtained in points:
                 if obtained.low is not None and obtained.high is not None:
@@ -74,11 +79,11 @@ def control_curves(content: ReportContent) -> Figure:
 
 def length_curves(content: ReportContent) -> Figure:
     """Mean words of the answers per requested level: control that is bought with length shows here."""
-    steered = _steered(content)
+    steered = _steered(content.preferences)
     figure, axes = grid(len(steered), 3, height=2.5)
     top = 0.0
     for ax, preference in zip(axes, steered, strict=True):
-        for shift, (name, colour, marker, line), control in _both(content, preference):
+        for shift, (name, colour, marker, line), control in _beside(_both(content), preference):
             points = [(m.level + shift, m.words) for m in control.levels if m.words is not None]
             ax.plot(*columns(points), color=colour, ls=line, marker=marker, ms=4, lw=1.6, label=name)
             top = max([top, *(words for _, words in points)])
@@ -137,15 +142,20 @@ def reliability_curves(content: ReportContent) -> Figure:
     return figure
 
 
-def _steered(content: ReportContent) -> list[Preference]:
-    return [p for p in content.preferences.preferences if not p.is_guard]
+def _steered(preferences: PreferenceSchema) -> list[Preference]:
+    return [p for p in preferences.preferences if not p.is_guard]
 
 
-def _both(content: ReportContent, preference: Preference) -> list[tuple[float, tuple[str, str, str, str], Control]]:
-    """Both systems' style and numbers, shifted a little to either side so that their intervals stay apart."""
-    systems: tuple[Controllability, ...] = (content.before, content.after)
+def _both(content: ReportContent) -> dict[str, Controllability]:
+    return dict(zip((name for name, *_ in SYSTEMS), (content.before, content.after), strict=True))
+
+
+def _beside(systems: Mapping[str, Controllability], preference: Preference) -> list[tuple[float, tuple[str, str, str, str], Control]]:
+    """Systems' style and numbers, shifted a little to either side so that their intervals stay apart; the last one is the policy."""
     shifts = (-0.018 * preference.k, 0.018 * preference.k)
-    return [(s, style, c.preferences[preference.name]) for s, style, c in zip(shifts, SYSTEMS, systems, strict=True)]
+    styles = [(name, *style) for name, (_, *style) in zip(systems, SYSTEMS[-len(systems) :], strict=True)]
+    shown = zip(shifts[-len(systems) :], styles, systems.values(), strict=True)
+    return [(shift, (name, colour, marker, line), c.preferences[preference.name]) for shift, (name, colour, marker, line), c in shown]
 
 
 def _tick(preference: Preference, level: int) -> str:

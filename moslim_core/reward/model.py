@@ -145,7 +145,7 @@ def create(
     applicability: bool = False,
 ) -> tuple[MultiHeadRewardModel, Any]:
     """(new model on a pretrained backbone, its tokenizer). `layers` keeps the first n. Raises UserError if there are fewer."""
-    backbone = models.from_pretrained(AutoModel, source, source, dtype=torch.float32)
+    backbone = models.from_pretrained(AutoModel, source, source, dtype=torch.float32, use_safetensors=True)
     config = backbone.config
     if layers is not None:
         if layers > config.num_hidden_layers:
@@ -158,7 +158,7 @@ def create(
         config.num_hidden_layers = layers
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:layers]
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = models.from_pretrained(AutoTokenizer, source, source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     limit = getattr(config, "max_position_embeddings", None) or max_length

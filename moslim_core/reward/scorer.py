@@ -32,7 +32,7 @@ class RewardScorer:
         if not config.is_file() or json.loads(config.read_text()).get("model_type") != "moslim_multi_head_reward":
             raise UserError(f"{directory} is no reward model of this project.\nGive what `moslim reward` wrote.")
         try:
-            model: Any = MultiHeadRewardModel.from_pretrained(directory, local_files_only=True)
+            model: Any = MultiHeadRewardModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
         except (OSError, SafetensorError) as error:
             raise UserError(f"{directory}: the reward model can't be read ({str(error).splitlines()[0]}).\nMake it again.") from error
         return cls(model.to(device), AutoTokenizer.from_pretrained(directory, local_files_only=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,19 @@ def test_a_cpu_takes_the_faster_dtype_and_stays_with_it(tmp_path: Path, monkeypa
     monkeypatch.setattr(models, "bfloat16_time_ratio", lambda: 0.3)
     assert models.pick_dtype("auto", "cpu", tmp_path / "fast") == torch.bfloat16
     assert models.pick_dtype("auto", "cpu", tmp_path / "slow") == torch.float32
+
+
+def test_pickled_weights_and_code_of_a_model_are_refused(tiny_chat: Path, tmp_path: Path) -> None:
+    pickled, coded = tmp_path / "pickled", tmp_path / "coded"
+    for folder in (pickled, coded):
+        shutil.copytree(tiny_chat, folder)
+    (pickled / "model.safetensors").unlink()
+    torch.save({}, pickled / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"could not be loaded: .*safetensors"):
+        models.load_chat_model(str(pickled), tmp_path, device="cpu")
+    config = json.loads((coded / "config.json").read_text())
+    (coded / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
+    (coded / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UserError, match="brings code of its own, which is not run here"):
+        models.load_config(str(coded), tmp_path)
+    assert not (tmp_path / "ran").exists()

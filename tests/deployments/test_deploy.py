@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import urllib.request
+import time
 from pathlib import Path
 
 import pytest
 
 from flows.server import prefect_server
+from tests.flow.test_up import ask
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,8 +29,15 @@ def test_the_file_deploys_every_flow_by_hand(tmp_path: Path, monkeypatch: pytest
             call = [sys.executable, "-m", "prefect", *command.split()]
             done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
-        request = urllib.request.Request(f"{api}/deployments/filter", b"{}", {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            found = {of["name"]: of for of in json.load(response)}
+        found = {of["name"]: of for of in ask(api, "/deployments/filter", {})}
+        # As a person who has put new rows at data.path would.
+        emit = [sys.executable, "-m", "prefect", "event", "emit", "moslim.rows.labelled", "--resource-id", "moslim.rows"]
+        deadline, runs = time.monotonic() + 120, []
+        while not runs and time.monotonic() < deadline:
+            # The server takes some seconds to know of a new trigger.
+            subprocess.run(emit, check=True, capture_output=True)
+            time.sleep(3)
+            runs = ask(api, "/flow_runs/filter", {})
     assert set(found) == {"label", "train_reward", "train_policy", "evaluate", "align", "compare", "retrain"}
-    assert found["label"]["parameters"] == {"until": "label"}
+    assert found["label"]["parameters"] == {"settings": {"profile": "demo", "work_dir": "/work"}, "until": "label"}
+    assert {run["deployment_id"] for run in runs} == {found["retrain"]["id"]}

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from prefect import Flow
 
+from flows.form import FromProfile
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deployments"
 
@@ -27,9 +29,9 @@ def test_every_deployment_is_of_a_flow_and_gives_parameters_that_it_has(deployme
     module, _, name = deployment["entrypoint"].rpartition(".")
     flow = getattr(import_module(module), name)
     assert isinstance(flow, Flow)
-    given = deployment.get("parameters", {})
-    assert set(given) < set(flow.parameters.properties)
-    assert {"settings", *given} >= set(flow.parameters.required)
+    given = deployment["parameters"]
+    assert set(flow.parameters.required) <= set(given) <= set(flow.parameters.properties)
+    assert FromProfile.model_validate(given["settings"]).work_dir == Path("/work")
     assert deployment["work_pool"]["name"] in ("cpu", "gpu")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from flows.server import free_port, stop, wait_until_healthy
+from moslim_core.errors import UserError
 from tasks.launcher import guarded
 from tasks.ledger import Ledger
-from tasks.references import write_manifest
+from tasks.references import MANIFEST, intact_digest, write_manifest
 
 
 def output(folder: Path, text: str) -> tuple[Path, str]:
@@ -88,3 +90,20 @@ def test_output_of_a_server_is_fetched_once_and_found_by_its_alias(tmp_path: Pat
     assert list(temporary.iterdir()) == []
     with pytest.raises(Exception, match="nobody"):
         ledger.download("models:/policy@nobody")
+
+
+@pytest.mark.parametrize("path", ["../../secret", "output/../../../secret"])
+def test_a_reference_leads_nowhere_but_below_its_run(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="below it"):
+        Ledger(tmp_path).download(f"runs:/{'0' * 32}/{path}")
+
+
+def test_a_manifest_that_points_elsewhere_is_not_intact(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("one")
+    made, digest = output(tmp_path / "made", "one")
+    assert intact_digest(made) == digest
+    listed = json.loads((made / MANIFEST).read_text())
+    for elsewhere in ("../secret", str(tmp_path / "secret")):
+        (made / MANIFEST).write_text(json.dumps({elsewhere: listed["rows.jsonl"]}))
+        assert intact_digest(made) is None

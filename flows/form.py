@@ -1,0 +1,66 @@
+"""What a deployment's form asks for: a packaged profile and changes to it, or every setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_args
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from flows import profile as profiles
+from moslim_core.settings import Section, Settings
+from tasks import environment
+
+# What flows/profiles holds: a form offers names, and no path.
+ProfileName = Literal["demo", "three-h", "ultrafeedback-7b", "helpsteer2"]
+
+
+class FromProfile(Section):
+    """A packaged profile, and what is to be other than it says."""
+
+    model_config = ConfigDict(title="A profile")
+
+    profile: ProfileName = Field(
+        default="demo",
+        title="Profile",
+        description="demo: minutes on a CPU; three-h: your own rows about helpfulness, honesty, harmlessness; "
+        "ultrafeedback-7b and helpsteer2 (1.5B): public ratings, on one GPU",
+    )
+    work_dir: Path = Field(title="Work directory", description="folder on the worker's machine that everything is written below")
+    set: tuple[str, ...] = Field(
+        default=(), title="Changes", description="KEY=VALUE as for --set, e.g. policy.steps=40 or data.path=/data/rows"
+    )
+
+    def settings(self) -> Settings:
+        """Raises UserError, naming the key and what it takes."""
+        return profiles.load(self.profile, [f"work_dir={self.work_dir}", *self.set])
+
+
+def _which(value: Any) -> str:
+    return "profile" if isinstance(value, FromProfile) or (isinstance(value, dict) and "profile" in value) else "settings"
+
+
+class _Tabs:
+    """Prefect's form has tabs for anyOf, and raw JSON for oneOf."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        made: dict[str, Any] = handler(core)
+        return {"anyOf": made.pop("oneOf"), **made}
+
+
+# An error is about the kind that was given, not about both.
+Form = Annotated[Annotated[FromProfile, Tag("profile")] | Annotated[Settings, Tag("settings")], Discriminator(_which), _Tabs()]
+
+
+def form_of(settings: Settings, profile: str) -> FromProfile | Settings:
+    """The shortest form that stands for `settings`, which were loaded from `profile`."""
+    if profile in get_args(ProfileName):
+        form = FromProfile(profile=cast(ProfileName, profile), work_dir=settings.work_dir)
+        if form.settings() == settings:
+            return form
+    return settings
+
+
+def filled_in(form: FromProfile | Settings) -> Settings:
+    """The settings that a form stands for, their work directory made ready. Raises UserError."""
+    return environment.prepared(form.settings() if isinstance(form, FromProfile) else form)
