@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks import environment
+from tasks import hosted
 from tasks.evaluate import evaluate, given_policy
 from tasks.label import label
 from tasks.latest import publish
@@ -38,8 +38,8 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
     if settings.evaluation.policy and until == "evaluate":
         given, settings = given_policy(settings)
         wanted = ("label", "evaluate")
-    if "train_policy" in wanted:
-        # What training will lack is said before other stages have taken their time.
+    if "train_policy" in wanted and settings.placement == "inline":
+        # What training will lack here is said before other stages have taken their time.
         launch(settings)
     outcomes["label"] = label(settings, run_id)
     rows = outcomes["label"].ref
@@ -79,7 +79,7 @@ def run_pipeline(settings: Settings, until: StageName, parent: str | None = None
 @flow(name="align")
 def align(settings: Settings, until: StageName = "report") -> Pipeline:
     """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report."""
-    settings = environment.prepared(settings)
+    settings = hosted.prepared(settings)
     pipeline = run_pipeline(settings, until)
     publish(settings, pipeline.run_id, pipeline.outcomes)
     return pipeline

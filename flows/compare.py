@@ -15,7 +15,7 @@ from flows.profile import override
 from moslim_core.errors import UserError
 from moslim_core.evaluation.comparison import Comparison, Measured
 from moslim_core.settings import Settings
-from tasks import environment
+from tasks import hosted
 from tasks.ledger import Ledger
 from tasks.references import digest_of
 from tasks.stage import ledger_of
@@ -69,7 +69,7 @@ def compare(settings: Settings, over: str, seeds: list[int], until: StageName = 
     """Run every value of `over` (KEY=a,b,c) with every seed up to a stage, and compare their figures."""
     from moslim_core.evaluation import comparison as comparing
 
-    settings = environment.prepared(settings)
+    settings = hosted.prepared(settings)
     key, values = parse_over(over)
     # All variants are checked before the first is run.
     variants = {(value, seed): override(settings, [f"{key}={value}", f"seed={seed}"]) for seed in seeds for value in values}

@@ -10,7 +10,7 @@ from moslim_core.errors import UserError
 from moslim_core.evaluation.gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.settings import Settings
-from tasks import environment
+from tasks import hosted
 from tasks.references import digest_of
 from tasks.registry import CHAMPION, Registry
 from tasks.retrain import drifts_from, measured, show, told
@@ -39,7 +39,7 @@ def retrain(settings: Settings, name: str = "policy", bounds: Bounds = DEFAULT_B
     """
     if settings.evaluation.policy:
         raise UserError("evaluation.policy is given, but retraining trains the policy that it evaluates.\nLeave it out.")
-    settings = environment.prepared(settings)
+    settings = hosted.prepared(settings)
     registry, ledger = Registry(settings.work_dir, name), ledger_of(settings.work_dir)
     ledger.reconcile()
     champion = registry.version_at(CHAMPION)

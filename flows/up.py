@@ -19,12 +19,12 @@ import typer
 import yaml
 from filelock import FileLock
 
+from flows.deploy import DEPLOYMENTS
 from moslim_core.settings import Settings
 from tasks.launcher import LAST_LINES
 from tasks.ledger import is_alive
 
 STATE, LOG, MARK = "up.json", "up.log", "MOSLIM_UP"
-DEPLOYMENTS = Path(__file__).parents[1] / "deployments" / "prefect.yaml"
 START_SECONDS, STOP_SECONDS = 300.0, 60.0
 
 

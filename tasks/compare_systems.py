@@ -29,7 +29,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGES = {name: Stage(PREFIX + name, version=1, kind="compared", section=_section) for name in METHODS}
+STAGES = {name: Stage(PREFIX + name, version=1, kind="compared", section=_section, pool="gpu") for name in METHODS}
 
 
 def work(job: Job) -> dict[str, float]:

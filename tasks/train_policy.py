@@ -34,7 +34,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=5, kind="policy", section=_section, launch=machine.launch)
+STAGE = Stage("train_policy", version=5, kind="policy", section=_section, launch=machine.launch, pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:
