@@ -38,14 +38,14 @@ def _make_pools() -> None:
 
 def _watch() -> None:
     """A deployed flow run that gives no sign of life any more is Crashed, so that whoever waits for it runs it again."""
-    from prefect.automations import Automation
+    from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
     alive = "prefect.flow-run.heartbeat"
     ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-    wanted = Automation(
+    wanted = AutomationCore(
         name=LOST,
         trigger=EventTrigger(
             posture=Posture.Proactive,
@@ -58,14 +58,16 @@ def _watch() -> None:
             threshold=1,
             within=timedelta(seconds=LOST_SECONDS),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {LOST_SECONDS} seconds")],
+        actions=[
+            ChangeFlowRunState(name=None, state=StateType.CRASHED, message=f"no sign of life for {LOST_SECONDS} seconds", force=False)
+        ],
     )
-    try:
-        wanted.id = Automation.read(name=LOST).id
-    except ValueError:
-        wanted.create()
-    else:
-        wanted.update()
+    with get_client(sync_client=True) as client:
+        known = client.read_automations_by_name(name=LOST)
+        if known:
+            client.update_automation(automation_id=known[0].id, automation=wanted)
+        else:
+            client.create_automation(automation=wanted)
 
 
 if __name__ == "__main__":

@@ -62,19 +62,23 @@ def run_elsewhere(
     raise RuntimeError(f"{stage}: its flow run on pool {pool} ended as {state.name}: {state.message}")
 
 
-def leave_outcome(ledger: Ledger, parent: str, outcome: Outcome) -> None:
-    """Put a stage's outcome with its parent's run. Raises UserError if the ledger has no such run."""
+def require_parent(ledger: Ledger, parent: str) -> None:
+    """Raises UserError if the run for which a stage is run is not in this worker's ledger."""
     from mlflow.exceptions import MlflowException
 
     try:
-        ledger.client.log_dict(parent, outcome.model_dump(mode="json"), _place(outcome.stage))
+        ledger.client.get_run(parent)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise UserError(
-            f"run {parent}, for which {outcome.stage} was run, is not in {ledger.uri}.\n"
-            "Give the workers of all pools the same MLFLOW_TRACKING_URI."
+            f"run {parent}, for which this stage is, is not in {ledger.uri}.\nGive the workers of all pools the same MLFLOW_TRACKING_URI."
         ) from error
+
+
+def leave_outcome(ledger: Ledger, parent: str, outcome: Outcome) -> None:
+    """Put a stage's outcome with its parent's run."""
+    ledger.client.log_dict(parent, outcome.model_dump(mode="json"), _place(outcome.stage))
 
 
 def outcome_of(ledger: Ledger, parent: str, stage: str) -> Outcome:
