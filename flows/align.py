@@ -38,8 +38,8 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
     if settings.evaluation.policy and until == "evaluate":
         given, settings = given_policy(settings)
         wanted = ("label", "evaluate")
-    if "train_policy" in wanted:
-        # What training will lack is said before other stages have taken their time.
+    if "train_policy" in wanted and settings.placement == "inline":
+        # What training will lack here is said before other stages have taken their time.
         launch(settings)
     outcomes["label"] = label(settings, run_id)
     rows = outcomes["label"].ref

@@ -6,10 +6,10 @@ from prefect import flow
 
 from flows.align import run_pipeline
 from flows.compare import Compared, closing_on_error, publish
-from flows.variants import START
+from flows.form import Form, filled_in
+from flows.variants import START, parse_baselines
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.settings import Settings
-from tasks import environment
 from tasks.compare_systems import compared
 from tasks.ledger import Ledger
 from tasks.references import ArtifactRef, digest_of
@@ -35,11 +35,18 @@ NOTES = (
 
 
 @flow(name="compare_systems")
-def compare_systems(settings: Settings, baselines: list[str], seeds: list[int]) -> Compared:
-    """Run every method under every seed, one stage each, and compare their fronts and costs."""
+def compare_systems(settings: Form, baselines: list[str], seeds: list[int]) -> Compared:
+    """Run every method under every seed, one stage each, and compare their fronts and costs.
+
+    Args:
+        settings: what all runs share: a packaged profile with changes, or every setting by itself
+        baselines: names of systems, or all; the starting model is always among them
+        seeds: each system runs with each of them; intervals need three
+    """
     from moslim_core.evaluation import comparison as comparing
 
-    settings = environment.prepared(settings)
+    baselines = parse_baselines(",".join(baselines))
+    settings = filled_in(settings)
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
     fingerprint = digest_of({"settings": settings.content(), "baselines": baselines, "seeds": seeds})

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from flows import profile as profiles
 from moslim_core.settings import Section, Settings
-from tasks import environment
+from tasks import hosted
 
 # What flows/profiles holds: a form offers names, and no path.
 ProfileName = Literal["demo", "three-h", "ultrafeedback-7b", "helpsteer2"]
@@ -63,4 +63,4 @@ def form_of(settings: Settings, profile: str) -> FromProfile | Settings:
 
 def filled_in(form: FromProfile | Settings) -> Settings:
     """The settings that a form stands for, their work directory made ready. Raises UserError."""
-    return environment.prepared(form.settings() if isinstance(form, FromProfile) else form)
+    return hosted.prepared(form.settings() if isinstance(form, FromProfile) else form)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 
+from flows.deploy import POOLS, deploy
 from flows.server import mlflow_server, prefect_server, stop
 from flows.up import STATE
 from tasks.launcher import guarded
 from tasks.ledger import owner
 
-POOLS = ("cpu", "gpu")
 REPORT_SECONDS = 20.0
 # Two seconds in place of ten: a run that is asked for starts at once.
 POLL = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
@@ -31,8 +31,7 @@ POLL = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 def main(work_dir: Path, deployments: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with mlflow_server(work_dir) as (mlflow, page), prefect_server(work_dir) as api:
-        _make_pools()
-        _run("deploy", "--all", "--prefect-file", str(deployments))
+        deploy(deployments)
         with contextlib.ExitStack() as stack:
             workers = {pool: stack.enter_context(_worker(pool)) for pool in POOLS}
             server = json.loads((work_dir / "prefect" / "server.json").read_text())["pid"]
@@ -47,25 +46,10 @@ def main(work_dir: Path, deployments: Path) -> None:
             print(f"{', '.join(dead)} ended: so does the rest", flush=True)
 
 
-def _make_pools() -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.workers.process import ProcessWorker
-
-    with get_client(sync_client=True) as client:
-        for pool in POOLS:
-            template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template), overwrite=True)
-
-
-def _run(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", *arguments], check=True, stdin=subprocess.DEVNULL)
-
-
 @contextlib.contextmanager
 def _worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that runs one flow at a time. At the end its flow is asked to report first that it was stopped."""
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"]
+    """A worker of a pool. At the end its flows are asked to report first that they were stopped."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
     process = subprocess.Popen(guarded(command), stdin=subprocess.DEVNULL, env={**os.environ, **POLL})
     try:
         yield process

@@ -20,13 +20,13 @@ import yaml
 from filelock import FileLock
 
 from flows.databases import check_databases
+from flows.deploy import DEPLOYMENTS
 from flows.form import FromProfile, form_of
 from moslim_core.settings import Settings
 from tasks.launcher import LAST_LINES
 from tasks.ledger import is_alive
 
 STATE, LOG, MARK = "up.json", "up.log", "MOSLIM_UP"
-DEPLOYMENTS = Path(__file__).parents[1] / "deployments" / "prefect.yaml"
 START_SECONDS, STOP_SECONDS = 300.0, 60.0
 
 
@@ -64,7 +64,9 @@ def write_deployments(form: FromProfile | Settings) -> Path:
     """deployments/prefect.yaml with every form filled in so; returns the file, which is below the work directory."""
     content = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))
     for deployment in content["deployments"]:
-        deployment["parameters"] = {**deployment.get("parameters", {}), "settings": form.model_dump(mode="json")}
+        # A stage's settings come with it.
+        if "settings" in deployment.get("parameters", {}):
+            deployment["parameters"]["settings"] = form.model_dump(mode="json")
     file = form.work_dir / "prefect" / "prefect.yaml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

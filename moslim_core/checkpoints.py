@@ -1,42 +1,54 @@
-"""Checkpoints that a kill can't spoil: one counts only when its last file, the marker, is there."""
+"""Checkpoints that neither a kill nor a bad disk can spoil: one counts only when its marker, the last file, fits all the others."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from transformers import TrainerCallback
 
 MARKER = "complete.json"
 
 
-class MarkComplete(TrainerCallback):
-    """Writes the marker, with `state()` in it, after the trainer wrote everything else."""
+def mark(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Write the marker, with `state` and every file's size and sha256 in it: the checkpoint is complete."""
+    partial = checkpoint / f"{MARKER}.partial"
+    partial.write_text(json.dumps({"state": state, "files": _files(checkpoint)}))
+    partial.rename(checkpoint / MARKER)
 
-    def __init__(self, state: Callable[[], dict[str, Any]] = dict) -> None:
-        self.state = state
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        partial = folder / f"{MARKER}.partial"
-        partial.write_text(json.dumps(self.state()))
-        partial.rename(folder / MARKER)
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was taken."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def intact(checkpoint: Path) -> dict[str, Any] | None:
+    """The state in a checkpoint's marker; None if there is no marker, or a file is not as the marker says."""
+    try:
+        marker = json.loads((checkpoint / MARKER).read_text())
+        state: dict[str, Any] = marker["state"]
+        found = _files(checkpoint)
+    except (OSError, ValueError, KeyError):
+        return None
+    return state if all(found.get(name) == recorded for name, recorded in marker["files"].items()) else None
 
 
 def last_complete(directory: Path) -> tuple[Path, dict[str, Any]] | None:
-    """(newest complete checkpoint, the state in its marker); incomplete ones are removed. None where there is none."""
-    complete = []
-    for folder in directory.glob("checkpoint-*"):
-        if (folder / MARKER).is_file():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-    if not complete:
-        return None
-    newest = max(complete, key=lambda f: int(f.name.rsplit("-", 1)[1]))
-    return newest, json.loads((newest / MARKER).read_text())
+    """(newest intact checkpoint, the state in its marker); newer ones that are not are removed. None where there is none."""
+    for folder in sorted(directory.glob("checkpoint-*"), key=step_of, reverse=True):
+        state = intact(folder)
+        if state is not None:
+            return folder, state
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _files(folder: Path) -> dict[str, list[Any]]:
+    """{relative name: [bytes, sha256]} of everything but the marker."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in (MARKER, f"{MARKER}.partial"):
+            with path.open("rb") as file:
+                files[path.relative_to(folder).as_posix()] = [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+    return files

@@ -381,7 +381,9 @@ class Settings(Section):
 
     model_config = ConfigDict(title="Every setting")
 
-    work_dir: Path = Field(default=Path(".moslim"), description="everything is written below this folder")
+    work_dir: Path = Field(
+        default=Path(".moslim"), description="everything is written below this folder; on a worker, below MOSLIM_WORK_DIR if that is set"
+    )
     seed: int = Field(default=0, ge=0, description="seed of data splits, sampling and training")
     data: DataSettings = Field(default_factory=DataSettings)
     annotation: AnnotationSettings = Field(default_factory=AnnotationSettings)
@@ -391,7 +393,11 @@ class Settings(Section):
     mapping: MappingSettings = Field(default_factory=MappingSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    placement: Literal["inline"] = Field(default="inline", description="inline: all stages run on this machine")
+    placement: Literal["inline", "pools"] = Field(
+        default="inline",
+        description="inline: all stages run on this machine; pools: each as a flow run of its own, training on a worker of the pool gpu, "
+        "the rest on one of cpu",
+    )
 
     @model_validator(mode="after")
     def _fits_preferences(self) -> Settings:
@@ -410,7 +416,7 @@ class Settings(Section):
 
     def content(self) -> dict[str, Any]:
         """`dump` without where the work is done: what results depend on."""
-        return {key: value for key, value in self.dump().items() if key != "work_dir"}
+        return {key: value for key, value in self.dump().items() if key not in ("work_dir", "placement")}
 
 
 def described(section: type[Section] = Settings, prefix: str = "") -> dict[str, list[tuple[str, str, str]]]:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks.references import ArtifactRef, intact_digest, path_digest
-from tasks.stage import Job, Outcome, Stage, folder_of, run_stage
+from tasks.stage import Job, Outcome, Stage, folder_of, ledger_of, run_stage
 
 if TYPE_CHECKING:
     from moslim_core.endpoint import Endpoint
@@ -124,14 +124,23 @@ def given_policy(settings: Settings) -> tuple[ArtifactRef, Settings]:
     """(the policy that `evaluation.policy` names, the settings with the preferences that it was trained for). Raises UserError."""
     from moslim_core.policy.artifact import PolicyCard
 
-    folder = folder_of(str(settings.evaluation.policy), settings.work_dir)
+    reference = str(settings.evaluation.policy)
+    folder = folder_of(reference, settings.work_dir)
+    recorded = reference.startswith(("runs:/", "models:/"))
+    if settings.placement == "pools" and not recorded:
+        raise UserError(
+            f"evaluation.policy={reference} is a folder of this machine, but with placement=pools another one reads it.\n"
+            "Give runs:/RUN/output or models:/NAME@ALIAS, or set placement=inline."
+        )
     schema = PolicyCard.load(folder).preferences
     try:
         schema.targets(settings.evaluation.targets)
     except UserError as error:
         raise UserError(f"evaluation.targets does not fit {folder}: {error}") from error
     digest = intact_digest(folder) or str(path_digest(folder))
-    ref = ArtifactRef(kind="policy", uri=str(folder), digest=digest, run_id="")
+    # Where the store has it now: an alias may move before another machine reads it.
+    uri = ledger_of(settings.work_dir).place(reference) if recorded else str(folder)
+    ref = ArtifactRef(kind="policy", uri=uri, digest=digest, run_id="")
     return ref, settings.model_copy(update={"preferences": schema})
 
 

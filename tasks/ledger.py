@@ -81,6 +81,17 @@ class Ledger:
             if not is_alive(run.data.tags.get(OWNER, owner())):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
+    @property
+    def served(self) -> bool:
+        """Whether the store is a server, which other machines see too."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def close_lost(self, parent: str, stage: str) -> None:
+        """Close the run of a stage below `parent` whose process was lost: it can't do so itself."""
+        where = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`{STAGE}` = '{stage}' and attributes.status = 'RUNNING'"
+        for run in self._search(where):
+            self.close(run.info.run_id, "KILLED")
+
     def open_pipeline(self, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None = None) -> str:
         """The run id of this pipeline: an interrupted one of the same fingerprint is taken up again."""
         return self._open("pipeline", fingerprint, name, params, parent)
@@ -143,15 +154,20 @@ class Ledger:
         known = self._known.setdefault(run_id, {})
         metrics = []
         now = int(time.time() * 1000)
-        for step, values in points:
-            for key, value in values.items():
-                if key not in known:
-                    known[key] = {m.step for m in self.client.get_metric_history(run_id, key)}
-                if step not in known[key]:
-                    known[key].add(step)
-                    metrics.append(Metric(key, value, now, step))
-        for start in range(0, len(metrics), METRIC_BATCH):
-            self.client.log_batch(run_id, metrics=metrics[start : start + METRIC_BATCH])
+        try:
+            for step, values in points:
+                for key, value in values.items():
+                    if key not in known:
+                        known[key] = {m.step for m in self.client.get_metric_history(run_id, key)}
+                    if step not in known[key]:
+                        known[key].add(step)
+                        metrics.append(Metric(key, value, now, step))
+            for start in range(0, len(metrics), METRIC_BATCH):
+                self.client.log_batch(run_id, metrics=metrics[start : start + METRIC_BATCH])
+        except BaseException:
+            # Which of them arrived, the store has to say the next time.
+            del self._known[run_id]
+            raise
 
     def log_dataset(self, run_id: str, name: str, digest: str, source: str) -> None:
         """An input of a run, as an MLflow dataset with its digest."""
@@ -189,7 +205,7 @@ class Ledger:
         """
         from mlflow.artifacts import download_artifacts
 
-        place = self._place(uri)
+        place = self.place(uri)
         if urlsplit(place).scheme in ("", "file"):
             return Path(download_artifacts(artifact_uri=place))
         copy = self._copies / digest_of(place)[:16]
@@ -204,7 +220,13 @@ class Ledger:
                 shutil.rmtree(partial, ignore_errors=True)
         return copy
 
-    def _place(self, uri: str) -> str:
+    def discard(self, run_id: str, path: str) -> None:
+        """Remove a file or folder of a run's artefacts."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(self.client.get_run(run_id).info.artifact_uri, tracking_uri=self.uri).delete_artifacts(path)
+
+    def place(self, uri: str) -> str:
         """Where the store keeps what runs:/RUN/PATH, models:/NAME@ALIAS or models:/NAME/VERSION names."""
         scheme, _, rest = uri.partition(":/")
         if scheme == "runs":
@@ -217,7 +239,7 @@ class Ledger:
             name, _, version = name.partition("/")
             if alias or version:
                 found = self.client.get_model_version_by_alias(name, alias) if alias else self.client.get_model_version(name, version)
-                return self._place(str(found.source))
+                return self.place(str(found.source))
         return uri
 
     def _search(self, where: str) -> list[Any]:

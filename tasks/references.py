@@ -26,6 +26,17 @@ class ArtifactRef(BaseModel):
     run_id: str
 
 
+class Outcome(BaseModel):
+    """A stage's output and what it cost; `cached` if an earlier run made it."""
+
+    ref: ArtifactRef
+    stage: str
+    cached: bool
+    seconds: float
+    peak_memory_gb: float
+    metrics: dict[str, float]
+
+
 def digest_of(value: Any) -> str:
     """sha256 of JSON data, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -25,9 +25,19 @@ listener: Listener | None = None
 _artifacts: dict[str, tuple[UUID, float]] = {}
 
 
+def tell(message: str) -> None:
+    """A line in the run's log."""
+    _run_logger().info(message)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def announce(stage: str, state: str, message: str) -> None:
     """`state` is running, resuming, reused, done or failed."""
-    _run_logger().info(message)
+    tell(message)
     if listener:
         listener.announce(stage, state)
     if state in ("done", "reused"):

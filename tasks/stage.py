@@ -8,39 +8,42 @@ Work happens in `work_dir/stages/<fingerprint>/`; an output is visible only when
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 from pydantic import BaseModel
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks import environment, reporting
+from tasks import environment, hosted, reporting
+from tasks.elsewhere import run_elsewhere
+from tasks.handover import Handover
 from tasks.launcher import Launch, run_worker
 from tasks.ledger import Ledger
-from tasks.references import STAGE_FILE, ArtifactRef, digest_of, write_manifest
-
-log = logging.getLogger(__name__)
+from tasks.references import STAGE_FILE, ArtifactRef, Outcome, digest_of, write_manifest
 
 LEDGER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the pipeline. `section` gives the settings that its result depends on; raise `version` when its results change."""
+    """A step of the pipeline. `section` gives the settings that its result depends on; raise `version` when its results change.
+
+    `pool`: whose workers run it where stages are placed on pools.
+    """
 
     name: str
     version: int
     kind: str
     section: Callable[[Settings], dict[str, Any]]
     launch: Callable[[Settings], Launch] = lambda settings: Launch()
+    pool: Literal["cpu", "gpu"] = "cpu"
 
 
 class Job(BaseModel):
@@ -53,17 +56,6 @@ class Job(BaseModel):
     checkpoints: Path
     events: Path
     cache: Path
-
-
-class Outcome(BaseModel):
-    """A stage's output and what it cost; `cached` if an earlier run made it."""
-
-    ref: ArtifactRef
-    stage: str
-    cached: bool
-    seconds: float
-    peak_memory_gb: float
-    metrics: dict[str, float]
 
 
 @cache
@@ -113,8 +105,13 @@ def compute(settings: Settings) -> tuple[str, str]:
 
 
 def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None) -> Outcome:
-    """The stage's output: that of an earlier run if it is intact, else made now, by one process at a time."""
+    """The stage's output: that of an earlier run if it is intact, else made now, by one process at a time.
+
+    With `placement` pools a worker of the stage's pool does all that, below the same `parent`.
+    """
     ledger = ledger_of(settings.work_dir)
+    if settings.placement == "pools":
+        return run_elsewhere(stage.name, stage.pool, settings, inputs, ledger, parent)
     key = fingerprint(stage, settings, inputs)
     locks = settings.work_dir / "locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -124,7 +121,9 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
             recorded = read_record(ledger.download(found.uri))
             reporting.announce(stage.name, "reused", f"{stage.name}: reused run {found.run_id} (same fingerprint {key[:12]})")
             return Outcome(ref=found, stage=stage.name, cached=True, **recorded)
-        return _work(stage, settings, inputs, parent, ledger, key)
+        # What trains, and what else uses a GPU, takes turns; so does the rest.
+        with hosted.slot("gpu" if stage.pool == "gpu" or compute(settings)[0] == "cuda" else "cpu"):
+            return _work(stage, settings, inputs, parent, ledger, key)
 
 
 def read_record(directory: Path) -> dict[str, Any]:
@@ -140,6 +139,8 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     home.mkdir(parents=True, exist_ok=True)
     output, events, clock = home / "output", home / "events.jsonl", home / "seconds"
     shutil.rmtree(output, ignore_errors=True)
+    checkpoints = Handover(ledger, run_id, home)
+    checkpoints.fetch()
     spent = float(clock.read_text()) if clock.exists() else 0.0
     device, dtype = compute(settings)
     job = Job(
@@ -147,7 +148,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
         settings=settings.model_copy(update={"model": settings.model.model_copy(update={"device": device, "dtype": dtype})}),
         inputs={name: ledger.download(ref.uri) for name, ref in inputs.items()},
         output=output,
-        checkpoints=home / "checkpoints",
+        checkpoints=checkpoints.folder,
         events=events,
         cache=environment.model_cache(settings.work_dir),
     )
@@ -157,10 +158,11 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     resumed = "resuming" if job.checkpoints.exists() else "running"
     reporting.announce(stage.name, resumed, f"{stage.name}: {resumed}, run {run_id}, fingerprint {key[:12]}")
     try:
-        peak = run_worker(file, events, home / "worker.log", recorder, stage.launch(settings))
+        with checkpoints.sending():
+            peak = run_worker(file, events, home / "worker.log", recorder, stage.launch(settings))
         recorder.flush()
     except BaseException as error:
-        recorder.flush()
+        recorder.try_flush()
         # A failure or a cancellation is on record at once; a kill of this very process is closed by the next command.
         ledger.close(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         reporting.announce(stage.name, "failed", f"{stage.name}: failed")
@@ -171,6 +173,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     (output / STAGE_FILE).write_text(json.dumps({**cost, "metrics": metrics}, indent=1))
     ledger.log_points(run_id, [(0, {**metrics, **cost})])
     ref = ledger.finish(run_id, stage.kind, output, write_manifest(output))
+    checkpoints.discard()
     shutil.rmtree(home, ignore_errors=True)
     reporting.announce(stage.name, "done", f"{stage.name}: done in {seconds:.0f} s")
     return Outcome(ref=ref, stage=stage.name, cached=False, metrics=metrics, **cost)
@@ -190,7 +193,7 @@ class _Recorder:
         else:
             reporting.progress(self.stage, event["phase"], event["done"], event["total"])
         if time.monotonic() - self.flushed > LEDGER_SECONDS:
-            self.flush()
+            self.try_flush()
 
     def seconds(self) -> float:
         """Seconds of work, those of interrupted attempts included."""
@@ -199,5 +202,14 @@ class _Recorder:
     def flush(self) -> None:
         self.flushed = time.monotonic()
         self.clock.write_text(f"{self.seconds():.1f}")
-        points, self.points = self.points, []
-        self.ledger.log_points(self.run_id, points)
+        self.ledger.log_points(self.run_id, self.points)
+        self.points = []
+
+    def try_flush(self) -> None:
+        """`flush`; points that the ledger does not take now are kept for the next time."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.flush()
+        except (MlflowException, OSError) as error:
+            reporting.tell(f"{self.stage}: MLflow took no metrics, they are kept: {reporting.first_line(error)}")

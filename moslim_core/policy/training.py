@@ -14,7 +14,7 @@ from transformers import set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from moslim_core import models
-from moslim_core.checkpoints import MarkComplete, last_complete
+from moslim_core.checkpoints import last_complete
 from moslim_core.data.rows import read_json_lines
 from moslim_core.distributed import gather, is_first, refuse_sharded, sharded, take_own_device, wait
 from moslim_core.policy.artifact import BASE, MERGED, PolicyCard
@@ -30,6 +30,7 @@ from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.saving import MarkComplete
 from moslim_core.settings import PolicySettings, Settings
 
 REFERENCE_ROLLOUTS = 128

@@ -17,13 +17,14 @@ from trl import SFTConfig, SFTTrainer
 
 from moslim_core import models
 from moslim_core.adapters import adapter_config
-from moslim_core.checkpoints import MarkComplete, last_complete
+from moslim_core.checkpoints import last_complete
 from moslim_core.data.rows import Row, load_rows
 from moslim_core.distributed import is_first, mixed_precision, processes, wait
 from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.preferences import PreferenceSchema, condition, is_held_out
 from moslim_core.progress import Progress
+from moslim_core.saving import MarkComplete
 from moslim_core.settings import PolicySettings, Settings
 
 

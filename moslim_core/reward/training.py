@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from moslim_core import models
 from moslim_core.adapters import adapter_config
-from moslim_core.checkpoints import MarkComplete, last_complete
+from moslim_core.checkpoints import last_complete
 from moslim_core.data.rows import Row, load_rows, plain_text
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
@@ -28,6 +28,7 @@ from moslim_core.reward.model import ADAPTER, APPLICABILITY, MultiHeadRewardMode
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.reward.weights import Weighting, row_weights
+from moslim_core.saving import MarkComplete
 from moslim_core.settings import ModelSettings, RewardSettings
 
 METRICS_FILE = "metrics.json"

@@ -1,18 +1,19 @@
-"""A checkpoint counts only with its marker."""
+"""A checkpoint counts only with its marker, and as the marker says that it was."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
-from moslim_core.checkpoints import MARKER, MarkComplete, last_complete
+import pytest
+
+from moslim_core.checkpoints import MARKER, last_complete, mark
 
 
 def saved(folder: Path, step: int, state: dict[str, int]) -> Path:
-    (checkpoint := folder / f"checkpoint-{step}").mkdir()
-    MarkComplete(lambda: state).on_save(
-        SimpleNamespace(output_dir=str(folder)), SimpleNamespace(global_step=step, is_world_process_zero=True), None
-    )
+    (checkpoint := folder / f"checkpoint-{step}").mkdir(parents=True)
+    (checkpoint / "weights").write_bytes(bytes([step]) * 100)
+    mark(checkpoint, state)
     return checkpoint
 
 
@@ -26,4 +27,13 @@ def test_newest_complete_checkpoint_counts_and_incomplete_ones_go(tmp_path: Path
     (half / f"{MARKER}.partial").write_text("{")
     assert last_complete(tmp_path) == (tenth, {"rows": 10})
     assert not half.exists()
-    assert list(tenth.iterdir()) == [tenth / MARKER]
+    assert set(tenth.iterdir()) == {tenth / MARKER, tenth / "weights"}
+
+
+@pytest.mark.parametrize("spoil", [lambda f: f.write_bytes(b""), lambda f: f.write_bytes(b"x" * 100), lambda f: f.unlink()])
+def test_a_spoiled_checkpoint_gives_way_to_the_one_before(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    first, second = saved(tmp_path, 1, {"rows": 1}), saved(tmp_path, 2, {"rows": 2})
+    assert last_complete(tmp_path) == (second, {"rows": 2})
+    spoil(second / "weights")
+    assert last_complete(tmp_path) == (first, {"rows": 1})
+    assert not second.exists()

@@ -1,0 +1,41 @@
+"""Flow `stage`: one stage of a pipeline whose stages are placed on pools, on a worker of its pool."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from moslim_core.errors import UserError
+from moslim_core.settings import Settings
+from tasks import compare_systems, evaluate, hosted, label, report, train_policy, train_reward
+from tasks.elsewhere import FLOW, leave_outcome, require_parent
+from tasks.references import ArtifactRef
+from tasks.stage import ledger_of, run_stage
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        label.STAGE,
+        train_reward.REWARD_STAGE,
+        train_reward.JUDGE_STAGE,
+        train_policy.STAGE,
+        evaluate.STAGE,
+        report.STAGE,
+        *compare_systems.STAGES.values(),
+    )
+}
+
+
+@flow(name=FLOW, flow_run_name="{name}")
+def stage(settings: Settings, name: str, inputs: dict[str, ArtifactRef], parent: str) -> None:
+    """Run the stage `name` here, and leave its outcome with the MLflow run `parent`. Other flows start this one.
+
+    Raises UserError if this worker's ledger has no such run.
+    """
+    if name not in STAGES:
+        raise UserError(f"name={name}: there is no such stage.\nGive one of {', '.join(STAGES)}.")
+    settings = hosted.prepared(settings.model_copy(update={"placement": "inline"}))
+    ledger = ledger_of(settings.work_dir)
+    require_parent(ledger, parent)
+    outcome = task(name=name, cache_policy=NO_CACHE)(run_stage)(STAGES[name], settings, inputs, parent)
+    leave_outcome(ledger, parent, outcome)

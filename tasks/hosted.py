@@ -1,0 +1,69 @@
+"""A flow on a worker: it takes the worker's work directory, takes turns for its machine, and does not outlive it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from moslim_core.settings import Settings
+from tasks import environment
+
+WORK_DIR = "MOSLIM_WORK_DIR"
+LOOK_SECONDS = 0.5
+# After a kill -9 of its holder a slot is free again this much later; Prefect takes no less.
+LEASE_SECONDS = 60.0
+
+
+def by_worker() -> bool:
+    """Whether a worker started this process."""
+    return "PREFECT__FLOW_RUN_ID" in os.environ
+
+
+def prepared(settings: Settings) -> Settings:
+    """What a flow does first: `settings` with this machine's work directory, made ready. Raises UserError if it can't be written.
+
+    Settings come from another machine where a worker runs the flow, so that its own MOSLIM_WORK_DIR wins.
+    """
+    if by_worker():
+        settings = settings.model_copy(update={"work_dir": Path(os.environ.get(WORK_DIR) or settings.work_dir)})
+        threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+    return environment.prepared(settings)
+
+
+def _end_after(worker: int) -> None:
+    """Stop this flow, which still reports that, once its worker is gone: nobody could cancel it any more."""
+    while os.getppid() == worker:
+        time.sleep(LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def slot(kind: str) -> Iterator[None]:
+    """Hold this machine's one slot for `kind` of work (cpu, gpu) among the flows of all its workers: a concurrency limit of Prefect's.
+
+    A server that is away neither ends nor fails what goes on.
+    """
+    if not by_worker():
+        yield
+        return
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.concurrency.sync import concurrency
+
+    # Workers that see different devices of one machine do not wait for each other.
+    name = " ".join(filter(None, (kind, "of", socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"))))
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(name, 1)
+    with contextlib.ExitStack() as held:
+        held.enter_context(concurrency(name, lease_duration=LEASE_SECONDS))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(httpx.HTTPError):
+                held.close()
