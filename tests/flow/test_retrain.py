@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from moslim_core.evaluation.gate import Measured
 from moslim_core.settings import Settings
 from tasks.registry import CHALLENGER, CHAMPION, Registry
 from tests.flow.conftest import Moslim
+from tests.flow.test_up import ask
 
 pytestmark = pytest.mark.integration
 
@@ -74,6 +76,10 @@ def test_a_worse_challenger_is_refused_and_a_better_one_promoted_and_rolled_back
     client = MlflowClient(f"sqlite:///{settings.work_dir}/mlflow/mlflow.db")
     assert client.get_model_version("policy", "2").tags["moslim.gate"] == better.why
     assert client.get_run(better.run_id).data.tags["moslim.promoted"] == "True"
+
+    shown = {of["key"]: of["data"] for of in ask(os.environ["PREFECT_API_URL"], "/artifacts/latest/filter", {})}
+    assert "length/spearman" in shown["retrain-gate"] and shown["retrain-control"].startswith("data:image/png;base64,")
+    assert better.run_id in shown["retrain-runs"] and better.why in shown["retrain-runs"]
 
     monkeypatch.setattr(flow, "measured", real)
     assert flow.retrain(new).why == flow.SAME
