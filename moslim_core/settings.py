@@ -181,7 +181,9 @@ class PPOSettings(Section):
     value_clip: float = Field(
         default=0.2, gt=0, description="furthest that a value may move within one batch of answers, in units of reward"
     )
-    critic_learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of the critic's head")
+    critic_learning_rate: float = Field(
+        default=3e-5, gt=0, description="learning rate of the critic's head; an update moves a value by this times the hidden size at most"
+    )
     kl_target: float | None = Field(
         default=None, gt=0, description="nats per answer that beta is steered to; default: beta stays as it is given"
     )

@@ -35,7 +35,7 @@ def section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=6, kind="policy", section=section, launch=machine.launch, pool="gpu")
+STAGE = Stage("train_policy", version=7, kind="policy", section=section, launch=machine.launch, pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:

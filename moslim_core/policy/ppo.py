@@ -18,7 +18,7 @@ from trl import GRPOConfig
 from moslim_core.distributed import processes
 from moslim_core.policy import advantages as ppo
 from moslim_core.policy.grpo import SharedPrefixGRPOTrainer
-from moslim_core.policy.relabelling import pair
+from moslim_core.policy.relabelling import alone, centred, pair
 from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.setup import Setup
 from moslim_core.policy.shared_prefix import completion_log_probs, unpadded
@@ -98,9 +98,9 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         scored = super()._generate_and_score_completions(inputs)
         scores, reference = self.scores, scored.pop("ref_per_token_logps", None)
-        pairs = pair(inputs) if self.policy.relabel else None
-        if pairs is not None:
-            scored |= pairs.expand(scored)
+        pairs = (pair if self.policy.relabel else alone)(inputs)
+        scored |= pairs.expand(scored)
+        if self.policy.relabel:
             scores = self.reward.under(pairs).to(scores)
         mask = scored["completion_mask"].float()
         args, once = cast(GRPOConfig, self.args), self._once()
@@ -114,26 +114,23 @@ class PPOTrainer(SharedPrefixGRPOTrainer):
         if once:
             scored |= {"log_probs": log_probs, "entropies": entropies, "values": values}
         log_probs, values = log_probs.detach(), values.detach()
-        if pairs is not None:
-            # Only what an answer was drawn under tells how far the policy is from the reference.
-            reference = log_probs if reference is None else pairs.only_own(reference, log_probs)
-        elif reference is None:
-            reference = log_probs
+        # Only what an answer was drawn under tells how far the policy is from the reference.
+        reference = log_probs if reference is None else pairs.only_own(reference, log_probs)
+        weight = pairs.weights(log_probs, mask)
+        # After few batches a critic knows no prompts: what all answers to a request have in common is taken off before it.
+        scores = pairs.by_family(centred, weight, scores)
         rewards = ppo.token_rewards(scores, log_probs, reference, mask, self.kl_coefficient)
         settings = self.policy.ppo
         advantages, returns = ppo.estimate(rewards, values, mask, settings.discount, settings.gae_lambda)
         if self.policy.normalise_advantages:
             advantages = ppo.whiten(advantages, mask, self._sum)
-        if pairs is not None:
-            weight = pairs.weights(log_probs, mask)
-            advantages = advantages * weight.unsqueeze(1)
-            self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
+        advantages = advantages * weight.unsqueeze(1)
+        self._metrics["train"]["own_weight"].append(weight[pairs.own].mean().item())
         if "importance_sampling_ratio" in scored:
             # vLLM's probabilities are not quite the policy's: TRL's weight of an answer, 0 where they are too far apart.
             advantages = advantages * scored.pop("importance_sampling_ratio")
         scored |= {"advantages": advantages, "returns": returns, "old_values": values, "old_per_token_logps": log_probs}
-        own = slice(None) if pairs is None else pairs.own
-        self._record((log_probs - reference)[own], values[own], returns[own], mask[own])
+        self._record((log_probs - reference)[pairs.own], values[pairs.own], returns[pairs.own], mask[pairs.own])
         return scored
 
     def _sum(self, local: torch.Tensor) -> torch.Tensor:

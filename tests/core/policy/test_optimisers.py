@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from moslim_core.checkpoints import MARKER
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
+from moslim_core.policy.reward_function import PolicyReward
 from moslim_core.policy.training import OPTIMISERS
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.settings import PolicySettings
@@ -100,6 +101,21 @@ def test_reward_rises(
     )  # fmt: skip
     rewards = [values["reward"] for values in metrics(tmp_path, "output").values()]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.1
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_what_all_answers_have_in_common_teaches_nothing(
+    optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, adapters = PolicyReward.__call__, []
+    for shift in (0.0, 5.0):
+        monkeypatch.setattr(PolicyReward, "__call__", lambda self, *a, shift=shift, **k: [r + shift for r in plain(self, *a, **k)])
+        folder = tmp_path / str(shift)
+        folder.mkdir()
+        train(folder, tiny_chat, reward_folder, "output", {"standardisation": "none"}, optimiser=optimiser, beta=0.1, steps=2)
+        adapters.append(load_file(folder / "output" / "adapter_model.safetensors"))
+    assert all(torch.allclose(adapters[0][k], adapters[1][k], atol=1e-4) for k in adapters[0])
+    assert any(v.abs().max() > 1e-3 for k, v in adapters[0].items() if "lora_B" in k)
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
