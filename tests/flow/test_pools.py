@@ -224,8 +224,11 @@ def train_again(service: Service) -> tuple[str, str]:
 
 @pytest.mark.parametrize(
     ("how", "flows_too"),
-    [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGKILL, True)],
-    ids=["kill -9", "SIGTERM", "power loss"],
+    [
+        pytest.param(signal.SIGKILL, False, id="kill -9"),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.faults),
+        pytest.param(signal.SIGKILL, True, id="power loss", marks=pytest.mark.faults),
+    ],
 )
 def test_another_worker_goes_on_where_one_was_lost(
     how: int, flows_too: bool, service: Service, undisturbed: dict[str, dict[int, float]]
@@ -244,6 +247,7 @@ def test_another_worker_goes_on_where_one_was_lost(
     assert [of["state_type"] for of in stages[:2]] == ["COMPLETED", "CRASHED"]
 
 
+@pytest.mark.faults
 def test_servers_that_are_away_cost_a_training_nothing(service: Service, undisturbed: dict[str, dict[int, float]]) -> None:
     worker = service.worker("gpu")
     flow_run, run = train_again(service)
