@@ -58,14 +58,14 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
         outcomes["report"] = report(settings, {**inputs, "evaluation": outcomes["evaluate"].ref}, run_id)
 
 
-def run_pipeline(settings: Settings, until: StageName, parent: str | None = None) -> Pipeline:
-    """The stages up to `until`, within a flow; recorded as one run with a child run per stage, below `parent` if given.
+def run_pipeline(settings: Settings, until: StageName, parent: str | None = None, name: str | None = None) -> Pipeline:
+    """The stages up to `until`, within a flow; recorded as one run with a child run per stage, below `parent` if given, as `name`.
 
     Raises UserError where the report would have no control to show.
     """
     if until == "report" and "controllability" not in settings.evaluation.suite:
         raise UserError("evaluation.suite leaves out controllability, which the report is about.\nAdd it, or end before: moslim evaluate.")
-    run_id = open_pipeline(settings, until, parent)
+    run_id = open_pipeline(settings, until, parent, name)
     outcomes: dict[str, Outcome] = {}
     try:
         _stages(settings, until, run_id, outcomes)

@@ -55,7 +55,10 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
     run_id = ledger.open_comparison(fingerprint, f"compare {over}", {"over": over, "seeds": seeds, "until": until, **settings.content()})
     with closing_on_error(ledger, run_id):
         # Seed by seed, so that a comparison that is cut short has whole seeds.
-        pipelines = {which: run_pipeline(variant, until, run_id) for which, variant in variants.items()}
+        pipelines = {
+            (value, seed): run_pipeline(variant, until, run_id, f"{key}={value}, seed {seed}")
+            for (value, seed), variant in variants.items()
+        }
     runs = [_measured(value, seed, until, pipelines[value, seed], OF[until], ledger) for value in values for seed in seeds]
     if until == "evaluate":
         runs = [_measured(PROMPT_ONLY, seed, until, pipelines[values[0], seed], BEFORE, ledger) for seed in seeds] + runs

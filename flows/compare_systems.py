@@ -65,7 +65,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int]) -> C
 
 def _under(settings: Settings, baselines: list[str], run_id: str, ledger: Ledger) -> list[Measured]:
     """All rows under the settings' seed."""
-    outcomes = run_pipeline(settings, "train_policy" if OURS in baselines else "train_reward", run_id).outcomes
+    outcomes = run_pipeline(settings, "train_policy" if OURS in baselines else "train_reward", run_id, f"seed {settings.seed}").outcomes
     rows = outcomes["label"].ref
     shared = {"rows": rows, "reward_model": outcomes["train_reward"].ref}
     if settings.evaluation.judge == "reward_model":

@@ -9,12 +9,13 @@ from tasks.references import digest_of
 from tasks.stage import Outcome, ledger_of
 
 
-def open_pipeline(settings: Settings, until: str, parent: str | None = None) -> str:
-    """The parent run's id: that of an interrupted run with the same settings, else a new one; below `parent` in a comparison."""
+def open_pipeline(settings: Settings, until: str, parent: str | None = None, name: str | None = None) -> str:
+    """The parent run's id: that of an interrupted run with the same settings, else a new one; in a comparison below `parent`, where
+    `name` tells it from its siblings."""
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
     section = settings.content()
-    name = "align" if until == "report" else f"align until {until}"
+    name = name or ("align" if until == "report" else f"align until {until}")
     return ledger.open_pipeline(digest_of({"settings": section, "until": until}), name, section, parent)
 
 
@@ -25,5 +26,6 @@ def close_pipeline(settings: Settings, run_id: str, status: str, outcomes: Mappi
     for name, outcome in outcomes.items():
         numbers |= {f"seconds/{name}": outcome.seconds} | outcome.metrics
         ledger.client.set_tag(run_id, f"moslim.run.{name}", outcome.ref.run_id)
-    ledger.log_points(run_id, [(0, numbers)])
+    # MLflow's compare page starts with the first of them: by name that is a figure of the policy or of a head.
+    ledger.log_points(run_id, [(0, dict(sorted(numbers.items())))])
     ledger.close(run_id, status)
