@@ -21,7 +21,7 @@ demo: setup
 
 # Two files at once: much of the time goes to waiting for servers that start.
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # What takes minutes to notice: lost machines, servers that are away.
 faults: setup

@@ -18,6 +18,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("moslim", deadline=None, derandomize=True, database=None)
 settings.load_profile("moslim")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first: side by side with others, none is left over at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "flow")
+
+
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog near the river.",
     "How do I bake bread at home? Mix flour, water, salt and yeast.",
