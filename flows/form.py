@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from flows import profile as profiles
-from moslim_core.settings import Section, Settings
+from moslim_core.section import Section
+from moslim_core.settings import Settings
 from tasks import hosted
 
 # What flows/profiles holds: a form offers names, and no path.

@@ -26,8 +26,8 @@ from pydantic import BaseModel
 
 from moslim_core.data.rows import well_formed
 from moslim_core.errors import UserError
+from moslim_core.judge_settings import JudgeSettings
 from moslim_core.preferences import Message
-from moslim_core.settings import JudgeSettings
 
 log = logging.getLogger(__name__)
 

@@ -69,8 +69,7 @@ class Ledger:
             self.client = MlflowClient(self.uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
-                local = urlsplit(self.uri).scheme not in ("http", "https")
-                location = (home / "artifacts").as_uri() if local else None
+                location = None if self.served else (home / "artifacts").as_uri()
                 self.experiment_id = self.client.create_experiment(EXPERIMENT, artifact_location=location, tags=MODEL_TRAINING)
             else:
                 self.experiment_id = experiment.experiment_id
@@ -195,7 +194,7 @@ class Ledger:
 
     def link(self, run_id: str) -> str:
         """Markdown that leads to a run's page, where a server that has one is known; else the run's id."""
-        server = self.uri if self.uri.startswith("http") else os.environ.get(PAGE)
+        server = self.uri if self.served else os.environ.get(PAGE)
         return f"[`{run_id}`]({server}/#/experiments/{self.experiment_id}/runs/{run_id})" if server else f"`{run_id}`"
 
     def download(self, uri: str) -> Path:

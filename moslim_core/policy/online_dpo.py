@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ from torch.utils.data import SequentialSampler
 from moslim_core.distributed import processes
 from moslim_core.errors import UserError
 from moslim_core.policy.relabelling import Pairs, alone, pair
-from moslim_core.policy.reward_function import PolicyReward
+from moslim_core.policy.reward_function import PolicyReward, zero_variance
 from moslim_core.policy.setup import Setup, largest_divisor
 from moslim_core.policy.shared_prefix import completion_log_probs, first_broken, generate_completions
 from moslim_core.preferences import chat_text
@@ -106,15 +107,12 @@ class SharedPrefixOnlineDPOTrainer(OnlineDPOTrainer):
         """Rewards (n * t,) of the pairs."""
         texts = self.processing_class.batch_decode(drawn, skip_special_tokens=True)
         rewards = torch.tensor(self.reward(completions=texts, completion_ids=drawn, log_metric=self._collect, **inputs))
-        by_group = defaultdict(list)
-        for group, reward in zip(inputs["group"], rewards, strict=True):
-            by_group[group].append(reward)
         ended = [answer[-1] in self.eos_token_ids for answer in drawn]
         self._collect("completions/mean_length", sum(map(len, drawn)) / len(drawn))
         self._collect("completions/clipped_ratio", 1 - sum(ended) / len(ended))
         self._collect("reward", rewards.mean())
         self._collect("reward_std", rewards.std())
-        self._collect("frac_reward_zero_std", sum(len(set(map(float, of))) == 1 for of in by_group.values()) / len(by_group))
+        self._collect("frac_reward_zero_std", zero_variance(rewards.numpy(), np.array(inputs["group"])))
         return self.reward.under(pairs) if self.relabel else rewards
 
     def _collect(self, name: str, value: Any) -> None:

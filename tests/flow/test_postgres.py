@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from flows.databases import DRIVERS
 from flows.server import free_port
 from flows.up import STATE
 from tests.flow.conftest import Moslim, environment
-from tests.flow.test_up import ask, family
+from tests.flow.test_up import ask, completed, family
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -89,12 +88,7 @@ def test_up_on_postgresql_runs_a_flow_and_keeps_the_password_to_itself(
         assert result.returncode == 0, result.stdout + result.stderr
         api = json.loads((tmp_path / STATE).read_text())["prefect"]
         (label,) = [of for of in ask(api, "/deployments/filter", {}) if of["name"] == "label"]
-        run = ask(api, f"/deployments/{label['id']}/create_flow_run", {})
-        deadline = time.monotonic() + 300
-        while (run := ask(api, f"/flow_runs/{run['id']}"))["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"):
-            assert time.monotonic() < deadline, run
-            time.sleep(1)
-        assert run["state_type"] == "COMPLETED", run["state"]
+        run = completed(api, label["id"], 300)
         kept = dumped(addresses)
         assert run["name"] in kept and "moslim.fingerprint" in kept, "both servers' records are in PostgreSQL"
         assert not list(tmp_path.rglob("*.db"))

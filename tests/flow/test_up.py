@@ -47,6 +47,17 @@ def ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
             time.sleep(0.5)
 
 
+def completed(api: str, deployment: str, seconds: float) -> dict[str, Any]:
+    """A flow run of a deployment, asked for now, that completes within so many seconds."""
+    run: dict[str, Any] = ask(api, f"/deployments/{deployment}/create_flow_run", {})
+    deadline = time.monotonic() + seconds
+    while (run := ask(api, f"/flow_runs/{run['id']}"))["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"):
+        assert time.monotonic() < deadline, run
+        time.sleep(1)
+    assert run["state_type"] == "COMPLETED", run["state"]
+    return run
+
+
 @pytest.fixture
 def work_dir(tmp_path: Path, moslim: Moslim) -> Iterator[Path]:
     yield tmp_path
@@ -76,12 +87,7 @@ def test_up_serves_every_flow_and_down_leaves_nothing(work_dir: Path, profile: P
     assert moslim(*up).returncode == 0
     assert json.loads((work_dir / STATE).read_text()) == state, "what is up stays as it is"
 
-    run = ask(api, f"/deployments/{deployments['label']['id']}/create_flow_run", {})
-    deadline = time.monotonic() + 240
-    while (run := ask(api, f"/flow_runs/{run['id']}"))["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"):
-        assert time.monotonic() < deadline, run
-        time.sleep(1)
-    assert run["state_type"] == "COMPLETED", run["state"]
+    completed(api, deployments["label"]["id"], 240)
     assert (work_dir / "latest" / "data_card.html").is_file()
 
     result = moslim("down", "--work-dir", str(work_dir))

@@ -18,10 +18,11 @@ from moslim_core.data.annotation import GIVEN, Annotation, RewardModelAnnotator,
 from moslim_core.data.rows import Row
 from moslim_core.endpoint import Usage
 from moslim_core.errors import UserError
+from moslim_core.judge_settings import AnnotationSettings
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
-from moslim_core.settings import AnnotationSettings, Settings
+from moslim_core.settings import Settings
 from tests.core.chat_server import Reply, Request, says, serving
 
 PREFERENCES: list[dict[str, Any]] = [

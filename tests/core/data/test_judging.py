@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from moslim_core.data.judging import VERSION, JudgeAnnotator, escape, question
 from moslim_core.data.rows import Row
 from moslim_core.endpoint import Endpoint, parse
+from moslim_core.judge_settings import JudgeSettings
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.settings import JudgeSettings
 from tests.core.chat_server import error, in_turn, says, serving
 
 SCHEMA = PreferenceSchema.model_validate(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moslim_core.endpoint import Endpoint
-from moslim_core.settings import JudgeSettings
+from moslim_core.judge_settings import JudgeSettings
 from tests.core.chat_server import ChatServer
 
 

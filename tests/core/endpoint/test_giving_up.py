@@ -127,7 +127,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from moslim_core.endpoint import Endpoint, Question
-from moslim_core.settings import JudgeSettings
+from moslim_core.judge_settings import JudgeSettings
 schema = {schema!r}
 asked = [Question([{{"role": "user", "content": f"question {{n}}"}}], schema, "v1") for n in range(60)]
 Endpoint(JudgeSettings(base_url=sys.argv[1], model="judge", concurrency=3), Path(sys.argv[2])).ask(asked)

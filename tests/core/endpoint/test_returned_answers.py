@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from moslim_core.endpoint import Endpoint, Usage, _retry_after, parse
-from moslim_core.settings import JudgeSettings
+from moslim_core.judge_settings import JudgeSettings
 from tests.core.chat_server import Reply, Request, error, in_turn, says, serving
 from tests.core.endpoint.asking import FINE, KEY, SCHEMA, questions, refused
 
