@@ -7,17 +7,18 @@ from prefect import flow
 from flows.align import run_pipeline
 from flows.compare import Compared, closing_on_error, publish
 from flows.form import Form, filled_in
+from flows.profile import override
 from flows.variants import START, parse_baselines
+from moslim_core.baselines import OURS
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.settings import Settings
 from tasks.compare_systems import compared
 from tasks.ledger import Ledger
-from tasks.references import ArtifactRef, digest_of
+from tasks.references import digest_of
 from tasks.stage import Outcome, ledger_of
 from tasks.train_reward import train_judge
 
 KEY = "compared systems"
-OURS = "moslim"
 # What a row's cost is called on the page.
 COSTS = {
     "reward_models": "reward models trained",
@@ -30,6 +31,7 @@ COSTS = {
 NOTES = (
     "Every row is measured at the same operating points, on the same prompts, by the same judge.",
     "Rollouts: a method has the answers that policy.steps draw, in total; one that trains several policies shares its steps among them.",
+    "No training ends by the clock: policy.max_minutes is not used here.",
     "Work leaves out the labels and the reward model, which all rows share; rows of one training have that training's work each.",
 )
 
@@ -46,7 +48,10 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int]) -> C
     from moslim_core.evaluation import comparison as comparing
 
     baselines = parse_baselines(",".join(baselines))
-    settings = filled_in(settings)
+    # What is cut off by the clock has fewer answers to learn from than the others.
+    settings = override(filled_in(settings), ["policy.max_minutes=null"])
+    for name in OURS.keys() & set(baselines):
+        _optimised_by(settings, OURS[name])
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
     fingerprint = digest_of({"settings": settings.content(), "baselines": baselines, "seeds": seeds})
@@ -65,7 +70,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int]) -> C
 
 def _under(settings: Settings, baselines: list[str], run_id: str, ledger: Ledger) -> list[Measured]:
     """All rows under the settings' seed."""
-    outcomes = run_pipeline(settings, "train_policy" if OURS in baselines else "train_reward", run_id, f"seed {settings.seed}").outcomes
+    outcomes = run_pipeline(settings, "train_reward", run_id, f"seed {settings.seed}").outcomes
     rows = outcomes["label"].ref
     shared = {"rows": rows, "reward_model": outcomes["train_reward"].ref}
     if settings.evaluation.judge == "reward_model":
@@ -75,10 +80,19 @@ def _under(settings: Settings, baselines: list[str], run_id: str, ledger: Ledger
     for name in baselines:
         if name == START:
             continue
-        own: dict[str, ArtifactRef] = {"policy": outcomes["train_policy"].ref} if name == OURS else {}
-        outcome = compared(name, settings, {**shared, "start": start.ref, **own}, run_id)
-        runs += _measured(settings.seed, outcome, outcomes["train_policy"].seconds if own else 0.0, ledger)
+        inputs, seconds, own = {**shared, "start": start.ref}, 0.0, settings
+        if name in OURS:
+            own = _optimised_by(settings, OURS[name])
+            trained = run_pipeline(own, "train_policy", run_id, f"seed {settings.seed}, {name}").outcomes["train_policy"]
+            inputs, seconds = {**inputs, "policy": trained.ref}, trained.seconds
+        outcome = compared(name, own, inputs, run_id)
+        runs += _measured(settings.seed, outcome, seconds, ledger)
     return runs
+
+
+def _optimised_by(settings: Settings, optimiser: str) -> Settings:
+    """Raises UserError where the rest of the settings does not go with the optimiser."""
+    return override(settings, [f"policy.optimiser={optimiser}"])
 
 
 def _measured(seed: int, outcome: Outcome, before: float, ledger: Ledger) -> list[Measured]:

@@ -22,6 +22,8 @@ from tasks.ledger import DATABASE, PAGE
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
+# In memory, as is the default, leases of concurrency limits end with the server, and Prefect then ends the flows that hold them.
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 @contextlib.contextmanager
@@ -127,6 +129,8 @@ def _start(home: Path, record: Path) -> tuple[subprocess.Popen[bytes], str]:
         **os.environ,
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_HOME": str(home),
+        **LEASES,
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("ab") as file:

@@ -1,17 +1,24 @@
 """Compared systems: every method answers at the same operating points, from the same starting model, reward model and rollout budget.
 
-Each module has a class `Compared` (`method.Method`); it is imported when chosen, so that names alone cost nothing.
+This project's method has one name per optimiser. Each module has a class `Compared`
+(`method.Method`); it is imported when chosen, so that names alone cost nothing.
 """
 
+# name: its optimiser.
+OURS = {f"moslim_{optimiser}": optimiser for optimiser in ("rloo", "grpo", "online_dpo", "ppo")}
+
 METHODS = {
-    name: f"moslim_core.baselines.{name}"
-    for name in (
-        "prompt_only",
-        "best_of_n",
-        "morlhf",
-        "rewarded_soups",
-        "ric",
-        "cpo",
-        "moslim",
-    )
+    **{
+        name: f"moslim_core.baselines.{name}"
+        for name in (
+            "prompt_only",
+            "best_of_n",
+            "morlhf",
+            "rewarded_soups",
+            "rlphf",
+            "ric",
+            "cpo",
+        )
+    },
+    **dict.fromkeys(OURS, "moslim_core.baselines.moslim"),
 }

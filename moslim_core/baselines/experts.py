@@ -1,4 +1,6 @@
-"""RL without instructions on r = sum w_i r_i, one policy per weight vector: what MORLHF is, and what Rewarded Soups starts from.
+"""Policies of compared methods, trained by the stage's own RL: with r = sum w_i r_i and no instructions, one per weight vector.
+
+That is what MORLHF is, and what Rewarded Soups starts from.
 
 r_i is the expected score of head i. It needs no reward of its own: asked for the best level of every preference, the mapping's
 `ordinal` utility is that score, and its weights are w. Data, optimiser and answers per prompt are those of the settings. (ours)
@@ -38,11 +40,9 @@ def expert_settings(
     The answers that a prompt gets under several targets it gets without targets; there are no requests to relabel.
     """
     policy = settings.policy
-    minutes = policy.max_minutes
     own = policy.model_copy(
         update={
             "steps": math.ceil(policy.steps / policies),
-            "max_minutes": minutes / policies if minutes is not None else None,
             "group_size": policy.group_size * policy.targets_per_prompt,
             "targets_per_prompt": 1,
             "relabel": False,
@@ -105,12 +105,11 @@ class ExpertProgress(Progress):
         self.stage.update(f"{phase} {self.name}", done, total)
 
 
-class Expert:
-    """A policy trained for one weight vector, in a folder of its own. `name`: its own within the method."""
+class TrainedPolicy:
+    """A policy of a method, in a folder of its own. `name`: its own within the method."""
 
-    def __init__(self, context: Context, name: str, weights: Array, policies: int, standardisation: Standardisation = "none") -> None:
-        self.context, self.name = context, name
-        self.settings = expert_settings(context.settings, context.schema, weights, policies, standardisation)
+    def __init__(self, context: Context, name: str, settings: Settings, examples_of: training.Examples) -> None:
+        self.context, self.name, self.settings, self.examples_of = context, name, settings, examples_of
         self.folder = context.work / "policies" / name
         self.log = context.work / "logs" / f"{name}.jsonl"
 
@@ -129,7 +128,7 @@ class Expert:
             checkpoints=context.work / "checkpoints" / self.name,
             output=partial,
             progress=ExpertProgress(self.name, self.log, context.progress),
-            examples_of=PlainExamples(best_levels(context.schema)),
+            examples_of=self.examples_of,
         )
         partial.rename(self.folder)
 
@@ -137,3 +136,11 @@ class Expert:
     def rollouts(self) -> int:
         """Answers that its training drew."""
         return rollouts(self.settings.policy, PolicyCard.load(self.folder).steps)
+
+
+class Expert(TrainedPolicy):
+    """A policy trained for one weight vector, (m,), being one of so many `policies` that share the budget."""
+
+    def __init__(self, context: Context, name: str, weights: Array, policies: int, standardisation: Standardisation = "none") -> None:
+        settings = expert_settings(context.settings, context.schema, weights, policies, standardisation)
+        super().__init__(context, name, settings, PlainExamples(best_levels(context.schema)))

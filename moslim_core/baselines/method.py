@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel
@@ -116,7 +116,7 @@ class Context:
 class Method(ABC):
     """A compared system. `rows`: names of the rows that it gives the comparison, one training serving all of them."""
 
-    rows: ClassVar[tuple[str, ...]]
+    rows: tuple[str, ...]
 
     def __init__(self, context: Context) -> None:
         self.context = context

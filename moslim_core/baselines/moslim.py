@@ -1,18 +1,20 @@
-"""This project's method: the one policy of stage `train_policy`, asked for levels."""
+"""This project's method: the one policy of stage `train_policy`, asked for levels; a row per optimiser."""
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
 
-from moslim_core.baselines.method import Asked, Cost, LevelBased, phase_seconds, rollouts
+from moslim_core.baselines.method import Asked, Context, Cost, LevelBased, phase_seconds, rollouts
 from moslim_core.evaluation.system import System
 from moslim_core.policy.artifact import TRAINING_LOG, PolicyCard, load_policy
 from moslim_core.preferences import Targets
 
 
 class Compared(LevelBased):
-    rows = ("moslim",)
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.rows = (f"moslim_{context.settings.policy.optimiser}",)
 
     @property
     def folder(self) -> Path:

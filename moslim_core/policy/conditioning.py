@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moslim_core.data.rows import plain_text
@@ -20,22 +20,34 @@ def held_out_combinations(schema: PreferenceSchema, settings: PolicySettings, se
 def training_examples(
     prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, settings: PolicySettings, seed: int
 ) -> list[dict[str, Any]]:
+    """Examples under contrasting levels of preferences, both drawn evenly, held-out combinations left out (see `examples_under`)."""
+    rng = random.Random(seed)
+    held_out = held_out_combinations(schema, settings, seed)
+    sampler = TargetSampler(schema, rng.getrandbits(32), settings.none_fraction, held_out, settings.max_preferences)
+    return examples_under(sampler.contrasting, prompts, schema, settings, rng)
+
+
+def examples_under(
+    draw: Callable[[int], Sequence[Targets]],
+    prompts: Sequence[Sequence[Message]],
+    schema: PreferenceSchema,
+    settings: PolicySettings,
+    rng: random.Random,
+) -> list[dict[str, Any]]:
     """steps x prompts_per_step x targets_per_prompt examples, every prompt equally often, those of one prompt together.
 
+    `draw` gives so many targets for one prompt.
     Columns: `prompt` (the conversation with the instruction, for the policy), `question` (the plain conversation, all that the
     reward model sees), `targets` (JSON: a table column can't hold mappings with different keys), `group` (a running number), `family`
     (one for all targets that a prompt is asked under at once).
     """
-    rng = random.Random(seed)
-    held_out = held_out_combinations(schema, settings, seed)
-    sampler = TargetSampler(schema, rng.getrandbits(32), settings.none_fraction, held_out, settings.max_preferences)
     examples: list[dict[str, Any]] = []
     order: list[int] = []
     for _ in range(settings.steps * settings.prompts_per_step):
         if not order:
             order = rng.sample(range(len(prompts)), len(prompts))
         prompt = prompts[order.pop()]
-        for targets in sampler.contrasting(settings.targets_per_prompt):
+        for targets in draw(settings.targets_per_prompt):
             examples.append(
                 {
                     "prompt": condition(prompt, targets, schema, settings.placement, rng),

@@ -34,7 +34,7 @@ class Head(nn.Module):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.linear(pooled)
 
-    def log_probabilities(self, outputs: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    def log_probabilities(self, outputs: torch.Tensor, scale: float | torch.Tensor = 1.0) -> torch.Tensor:
         """outputs (n, width) -> log p (n, K)."""
         return F.log_softmax(outputs / scale, dim=-1)
 
@@ -65,7 +65,7 @@ class OrdinalHead(Head):
         thresholds = torch.cat([self.first[None], self.first + F.softplus(self.gaps).cumsum(0)])
         return thresholds - self.linear(pooled)
 
-    def log_probabilities(self, outputs: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    def log_probabilities(self, outputs: torch.Tensor, scale: float | torch.Tensor = 1.0) -> torch.Tensor:
         end = outputs.new_full((len(outputs), 1), float("inf"))
         upper, lower = torch.cat([outputs / scale, end], dim=1), torch.cat([-end, outputs / scale], dim=1)
         # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - e^(l - u)): no difference of two numbers near 1.
@@ -82,7 +82,7 @@ class RegressionHead(Head):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.linear(pooled) + (self.k + 1) / 2
 
-    def log_probabilities(self, outputs: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    def log_probabilities(self, outputs: torch.Tensor, scale: float | torch.Tensor = 1.0) -> torch.Tensor:
         edges = torch.arange(1, self.k, device=outputs.device) + 0.5
         z = (edges - outputs.double()) / scale
         end = z.new_full((len(z), 1), float("inf"))

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from moslim_core import models
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
+from moslim_core.reward.calibration import calibrated
 from moslim_core.reward.heads import HEADS, Head, HeadType
 
 # Key of the optional head that tells which preferences an answer is about; no preference can have this name.
@@ -29,7 +30,7 @@ CLS_FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbe
 
 
 class MultiHeadRewardConfig(PretrainedConfig):
-    """The backbone's configuration, the preference schema, the pooling, and one head type and one scale per head.
+    """The backbone's configuration, the preference schema, the pooling, and per head a type and a calibration.
 
     `shared`: one backbone for all heads; off, one of the same kind for each (for comparison). `adapter_of`: the model whose weights
     the backbone has but for the adapter that lies beside it, if that is how it was trained.
@@ -46,6 +47,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         heads: list[HeadType] | None = None,
         applicability: bool = False,
         scales: list[float] | None = None,
+        shifts: list[list[float]] | None = None,
         shared: bool = True,
         adapter_of: str | None = None,
         **kwargs: Any,
@@ -57,6 +59,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         self.heads = heads
         self.applicability = applicability
         self.scales = scales
+        self.shifts = shifts
         self.shared = shared
         self.adapter_of = adapter_of
         super().__init__(**kwargs)
@@ -70,7 +73,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
 
 
 class MultiHeadRewardModel(PreTrainedModel):
-    """`forward` gives one (n, width_i) tensor of outputs per preference; `probabilities` makes p_i of them with the head's scale."""
+    """`forward` gives one (n, width_i) tensor of outputs per preference; `probabilities` makes p_i of them."""
 
     config_class = MultiHeadRewardConfig
 
@@ -119,9 +122,13 @@ class MultiHeadRewardModel(PreTrainedModel):
         return dict(zip(self.names, cast("list[Head]", list(self.heads)), strict=True))
 
     def probabilities(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """{preference: outputs (n, width_i)} -> {preference: p (n, K_i)}, with each head's scale."""
+        """{preference: outputs (n, width_i)} -> {preference: p (n, K_i)}, calibrated once `scales` and `shifts` are fitted."""
         scales = self.config.scales or [1.0] * len(self.names)
-        return {n: head.log_probabilities(outputs[n], scale).exp() for (n, head), scale in zip(self.head_of.items(), scales, strict=True)}
+        shifts = self.config.shifts or [[0.0] * head.k for head in self.head_of.values()]
+        return {
+            name: calibrated(head, outputs[name], scale, shift).exp()
+            for (name, head), scale, shift in zip(self.head_of.items(), scales, shifts, strict=True)
+        }
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:

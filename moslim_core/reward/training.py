@@ -20,7 +20,7 @@ from moslim_core.data.rows import Row, load_rows, plain_text
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward.batches import LengthBatches
-from moslim_core.reward.calibration import fit_scale
+from moslim_core.reward.calibration import fit_calibration
 from moslim_core.reward.card import model_card
 from moslim_core.reward.losses import masked_loss
 from moslim_core.reward.metrics import HeadMetrics, head_metrics
@@ -272,12 +272,12 @@ def _optimiser(model: MultiHeadRewardModel, settings: RewardSettings) -> torch.o
 
 def _calibrate(scorer: RewardScorer, rows: list[Row]) -> None:
     outputs = scorer.outputs([plain_text(r.prompt) for r in rows], [r.response for r in rows])
-    scales = []
+    fitted = []
     for name, head in scorer.model.head_of.items():
         labelled = [i for i, row in enumerate(rows) if name in row.labels]
         levels = np.array([rows[i].labels[name] for i in labelled], dtype=int)
-        scales.append(fit_scale(head, outputs[name][labelled], levels))
-    scorer.model.config.scales = scales
+        fitted.append(fit_calibration(head, outputs[name][labelled], levels))
+    scorer.model.config.scales, scorer.model.config.shifts = map(list, zip(*fitted, strict=True))
 
 
 def dump_metrics(metrics: dict[str, HeadMetrics]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def test_last_stage() -> None:
 
 def test_baselines_are_known_names_and_the_starting_model_is_always_there() -> None:
     assert parse_baselines("all") == list(METHODS)
-    assert parse_baselines("moslim, morlhf") == ["prompt_only", "morlhf", "moslim"]
+    assert parse_baselines("moslim_ppo, morlhf") == ["prompt_only", "morlhf", "moslim_ppo"]
     for text in ("", "magic", "morlhf,magic"):
         with pytest.raises(UserError, match="write all, or some of prompt_only"):
             parse_baselines(text)

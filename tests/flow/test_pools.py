@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from flows import profile as profiles
-from flows.server import free_port, wait_until_healthy
+from flows.server import LEASES, free_port, wait_until_healthy
 from tests.flow.conftest import environment
 from tests.flow.test_up import ask
 
@@ -54,6 +54,7 @@ class Service:
             "PREFECT_API_URL": self.api,
             "MLFLOW_TRACKING_URI": self.store,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            **LEASES,
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "DO_NOT_TRACK": "true",
@@ -251,9 +252,12 @@ def test_another_worker_goes_on_where_one_was_lost(
 def test_servers_that_are_away_cost_a_training_nothing(service: Service, undisturbed: dict[str, dict[int, float]]) -> None:
     worker = service.worker("gpu")
     flow_run, run = train_again(service)
+    held = ask(service.api, f"/flow_runs/{flow_run}")["state"]["state_details"]["deployment_concurrency_lease_id"]
     service.stop("mlflow", "prefect")
     time.sleep(AWAY_SECONDS)
     service.start("mlflow", "prefect")
+    # Prefect renews it every 225 seconds, and ends the flow run if it can't.
+    ask(service.api, f"/v2/concurrency_limits/leases/{held}/renew", {"lease_duration": 300})
     service.completed(flow_run)
     lose(worker)
     assert service.curve(run) == undisturbed

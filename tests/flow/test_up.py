@@ -39,7 +39,7 @@ def ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
     while True:
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return json.load(response)
+                return json.loads(response.read() or "null")
         except urllib.error.HTTPError as error:
             # SQLite was busy: whoever asks Prefect's API has to ask again, as its own client does.
             if error.code != 503 or time.monotonic() > deadline:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +15,15 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from moslim_core import models
-from moslim_core.baselines import METHODS, best_of_n, rewarded_soups
+from moslim_core.baselines import METHODS, OURS, best_of_n, rewarded_soups, rlphf
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
 from moslim_core.baselines.measure import measure, read_rows
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Context, Method, rollouts
 from moslim_core.policy import training
-from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.preferences import PreferenceSchema, Targets, parse
 from moslim_core.progress import Progress
+from moslim_core.reward.mapping import RewardMapping
 
 Make = Callable[..., Context]
 
@@ -30,16 +33,17 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_every_name_has_a_method_and_every_row_one_name() -> None:
-    made = [importlib.import_module(module).Compared for module in METHODS.values()]
-    assert all(issubclass(method, Method) for method in made)
-    rows = [row for method in made for row in method.rows]
+    made = {name: importlib.import_module(module).Compared for name, module in METHODS.items()}
+    assert all(issubclass(method, Method) for method in made.values())
+    rows = [row for name, method in made.items() for row in ((name,) if name in OURS else method.rows)]
     assert len(set(rows)) == len(rows) and set(METHODS) <= set(rows)
+    assert list(OURS.values()) == list(training.OPTIMISERS)
 
 
 def test_the_budget_is_shared_out_and_never_less_than_the_settings(context: Make) -> None:
-    made = context(steps=5, max_minutes=6.0)
+    made = context(steps=5)
     own = expert_settings(made.settings, made.schema, np.array([0.5, 0.5]), 3, "none").policy
-    assert own.steps == 2 and own.max_minutes == 2.0 and 3 * rollouts(own, own.steps) >= rollouts(made.settings.policy, 5)
+    assert own.steps == 2 and 3 * rollouts(own, own.steps) >= rollouts(made.settings.policy, 5)
     assert rollouts(own, 1) == rollouts(made.settings.policy, 1)
 
 
@@ -75,6 +79,23 @@ def test_an_expert_reads_no_instruction(context: Make) -> None:
     made = context()
     (example, *_) = PlainExamples(best_levels(made.schema))([[{"role": "user", "content": "Rain?"}]], made.schema, made.settings.policy, 0)
     assert example["prompt"] == [{"role": "user", "content": "Rain?"}] and example["targets"] == '{"length": 3, "warmth": 2}'
+
+
+def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: Make) -> None:
+    made = context(steps=6, targets_per_prompt=3)
+    method = rlphf.Compared(made)
+    prompts = [[{"role": "user", "content": "Rain?"}]]
+    examples = method.policy.examples_of(prompts, made.schema, method.policy.settings.policy, 0)
+    asked = Counter(e["targets"] for e in examples)
+    assert asked == {'{"length": 3}': 6, '{"warmth": 2}': 6, '{"length": 3, "warmth": 2}': 6}
+    assert [parse(e["prompt"][0]["content"], made.schema) for e in examples] == [json.loads(e["targets"]) for e in examples]
+    mapping = RewardMapping(made.schema, method.policy.settings.mapping)
+    p = {"length": np.array([[0.0, 0.5, 0.5]] * 2), "warmth": np.array([[0.2, 0.8]] * 2)}
+    both, alone = mapping(p, [Targets({"length": 3, "warmth": 2}), Targets({"warmth": 2})]).rewards
+    assert (both, alone) == (pytest.approx(0.75 + 0.8), pytest.approx(0.8))
+    method.train()
+    for weights, wanted in (([0.0, 1.0], {"warmth": 2}), ([0.1, 0.9], {"length": 3, "warmth": 2})):
+        assert method.at("rlphf", np.array(weights)).targets == Targets(wanted)
 
 
 @pytest.fixture
@@ -145,7 +166,7 @@ def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make)
     assert found == sorted(found) and found[-1] > found[0]
 
 
-@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups"])
+@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "rlphf"])
 def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     made = context()
     numbers = measure(name, made)
@@ -154,6 +175,6 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert (row.control is not None) == (name in ("prompt_only", "best_of_n"))
-        assert row.cost.policies == {"morlhf": 3, "rewarded_soups": 2}.get(name, 0)
+        assert row.cost.policies == {"morlhf": 3, "rewarded_soups": 2, "rlphf": 1}.get(name, 0)
         assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16
     assert measure(name, made) == numbers, "what is there is not done again, and gives the same"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from moslim_core.reward.calibration import fit_scale
+from moslim_core.reward.calibration import calibrated, fit_calibration
 from moslim_core.reward.heads import HEAD_TYPES, HEADS, ClassificationHead, OrdinalHead, RegressionHead, TwoHotHead, two_hot
 
 
@@ -96,17 +96,36 @@ def test_probabilities_are_probabilities(kind: str, k: int, pooled: list[list[fl
 
 
 @pytest.mark.parametrize("kind", HEAD_TYPES)
-@pytest.mark.parametrize("scale", [0.4, 1.0, 2.5])
-def test_known_scale_is_found(kind: str, scale: float) -> None:
-    """Levels drawn from a head's own probabilities at a scale lead back to it."""
+@pytest.mark.parametrize(("scale", "shift"), [(0.4, [0.0] * 4), (1.0, [0.5, -0.5, 0.3, -0.3]), (2.5, [-0.4, 0.0, 0.0, 0.4])])
+def test_known_calibration_is_found(kind: str, scale: float, shift: list[float]) -> None:
+    """Levels drawn from a head's own probabilities at a scale and a shift lead back to them."""
     torch.manual_seed(0)
     head, rng = HEADS[kind](3, 4), np.random.default_rng(0)
     with torch.no_grad():
         outputs = head(torch.randn(20_000, 3) * 6)
-        p = head.log_probabilities(outputs, scale).exp().numpy()
+        p = calibrated(head, outputs, scale, shift).exp().numpy()
     levels = 1 + (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1).clip(max=3)
-    assert fit_scale(head, outputs.numpy(), levels) == pytest.approx(scale, rel=0.06)
+    found = fit_calibration(head, outputs.numpy(), levels)
+    assert found[0] == pytest.approx(scale, rel=0.06)
+    assert found[1] == pytest.approx(shift, abs=0.1)
 
 
-def test_scale_of_no_rows_is_1() -> None:
-    assert fit_scale(ClassificationHead(2, 3), np.zeros((0, 3)), np.zeros(0, int)) == 1.0
+def test_calibration_of_no_rows_is_none() -> None:
+    assert fit_calibration(ClassificationHead(2, 3), np.zeros((0, 3)), np.zeros(0, int)) == (1.0, [0.0, 0.0, 0.0])
+
+
+def test_a_shift_multiplies_the_odds_of_its_level() -> None:
+    p = calibrated(ClassificationHead(2, 3), torch.tensor([[1.0, 1.0, 2.0]]).log(), 1.0, [np.log(3), 0.0, 0.0]).exp()
+    assert p[0].tolist() == pytest.approx([3 / 6, 1 / 6, 2 / 6])
+
+
+def test_shifts_give_back_shares_that_class_weights_bent() -> None:
+    """A head that knows nothing and was told that all levels are as frequent; a level without rows keeps a share.
+
+    Where the gradient of sum -log p + |b|^2 vanishes, n p_k = n_k - 2 b_k.
+    """
+    levels = np.repeat([1, 2], [90, 10])
+    scale, shift = fit_calibration(ClassificationHead(2, 3), np.zeros((100, 3)), levels)
+    p = calibrated(ClassificationHead(2, 3), torch.zeros(1, 3), scale, shift).exp()[0].tolist()
+    assert p == pytest.approx([(count - 2 * b) / 100 for count, b in zip((90, 10, 0), shift, strict=True)], abs=1e-3)
+    assert p == pytest.approx([0.872, 0.097, 0.031], abs=0.01)

@@ -106,7 +106,7 @@ def test_first_layers_are_kept(backbone: Path) -> None:
 @pytest.mark.parametrize("head", HEAD_TYPES)
 def test_saved_model_gives_the_same_probabilities(backbone: Path, tmp_path: Path, head: HeadType) -> None:
     model, tokenizer = create(str(backbone), SCHEMA, 1, 64, head)
-    model.config.scales = [0.5, 2.0]
+    model.config.scales, model.config.shifts = [0.5, 2.0], [[0.0, 0.1], [0.3, -0.1, -0.1, -0.1]]
     before = RewardScorer(model, tokenizer)(QUESTIONS, ANSWERS)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

@@ -109,6 +109,7 @@ def test_measured_is_what_the_saved_model_gives(trained: tuple[Path, Any]) -> No
     assert again["quality"] == metrics["quality"]
     assert scorer.model.config.scales == [h.scale for h in metrics.values()]
     assert all(s != 1 for s in scorer.model.config.scales)
+    assert all(any(shift) for shift in scorer.model.config.shifts)
 
 
 def test_resumed_run_ends_with_the_same_weights(trained: tuple[Path, Any], tiny_encoder: Path) -> None:

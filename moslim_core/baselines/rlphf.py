@@ -1,0 +1,70 @@
+"""Prompted multi-objective RL: one policy reads which preferences are wanted, r is the sum of their rewards (P-MORL, Jang et al. 2023).
+
+What is wanted is the best level of a preference, as the source asks for one extreme of each of its three; a prompt is answered under
+several of the non-empty sets of preferences, all of which come up equally often. The instruction is worded as this project's. (ours)
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from moslim_core.baselines.experts import TrainedPolicy, best_levels
+from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
+from moslim_core.evaluation.system import System
+from moslim_core.policy.artifact import load_policy
+from moslim_core.policy.conditioning import examples_under
+from moslim_core.preferences import Message, PreferenceSchema, Targets
+from moslim_core.settings import MappingSettings, PolicySettings
+
+
+class WantedExamples:
+    """Training examples that ask for the best levels of a set of preferences."""
+
+    def __init__(self, steered: PreferenceSchema) -> None:
+        best = best_levels(steered)
+        self.sets = [Targets({n: best[n] for n in names}) for size in range(len(best)) for names in itertools.combinations(best, size + 1)]
+
+    def __call__(
+        self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int
+    ) -> list[dict[str, Any]]:
+        rng = random.Random(seed)
+        dealt: list[Targets] = []
+
+        def draw(count: int) -> list[Targets]:
+            while len(dealt) < count:
+                dealt.extend(rng.sample(self.sets, len(self.sets)))
+            return [dealt.pop(0) for _ in range(count)]
+
+        return examples_under(draw, prompts, schema, policy, rng)
+
+
+class Compared(Method):
+    rows = ("rlphf",)
+
+    @cached_property
+    def policy(self) -> TrainedPolicy:
+        settings = self.context.settings
+        own = settings.policy.model_copy(update={"held_out_fraction": 0.0, "warm_start": "none", "save_merged": False})
+        mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum")
+        chosen = settings.model_copy(update={"policy": own, "mapping": mapping})
+        return TrainedPolicy(self.context, self.rows[0], chosen, WantedExamples(self.context.schema))
+
+    def train(self) -> None:
+        self.policy.train()
+
+    @cached_property
+    def system(self) -> System:
+        settings = self.context.settings.model
+        model, tokenizer, _ = load_policy(self.policy.folder, self.context.cache, settings.dtype, settings.device)
+        return self.context.system(self.rows[0], model, tokenizer)
+
+    def at(self, row: str, weights: Array) -> Asked:
+        best = best_levels(self.context.schema)
+        return Asked(self.system, Targets({n: best[n] for n, w in zip(self.context.schema.names, weights, strict=True) if w > 0}))
+
+    def cost(self, row: str) -> Cost:
+        return Cost(policies=1, rollouts=self.policy.rollouts, resident=1, seconds=phase_seconds([self.policy.log]))
