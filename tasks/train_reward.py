@@ -33,8 +33,8 @@ def _judge_section(settings: Settings) -> dict[str, Any]:
     return {"reward": judge_settings(settings).model_dump(mode="json"), "preferences": settings.dump()["preferences"]}
 
 
-REWARD_STAGE = Stage("train_reward", version=6, kind="reward_model", section=_section, pool="gpu")
-JUDGE_STAGE = Stage(JUDGE, version=6, kind="reward_model", section=_judge_section, pool="gpu")
+REWARD_STAGE = Stage("train_reward", version=7, kind="reward_model", section=_section, pool="gpu")
+JUDGE_STAGE = Stage(JUDGE, version=7, kind="reward_model", section=_judge_section, pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:
