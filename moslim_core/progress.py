@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ class Progress:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
+        if path is not None and path.is_file():
+            # A full disk may have cut off the last line of an earlier attempt.
+            written = path.read_bytes()
+            os.truncate(path, written.rfind(b"\n") + 1)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Numbers of one step. What is not finite is left out: a store would turn it into a false number."""

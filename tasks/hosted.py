@@ -1,4 +1,4 @@
-"""A flow on a worker: it takes the worker's work directory, takes turns for its machine, and does not outlive it."""
+"""A flow on a worker: it takes the worker's work directory, takes turns with others, and does not outlive it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks import environment
 
 WORK_DIR = "MOSLIM_WORK_DIR"
 LOOK_SECONDS = 0.5
-# After a kill -9 of its holder a slot is free again this much later; Prefect takes no less.
+# After a kill -9 of its holder a slot or a lock is free again this much later; Prefect takes no less.
 LEASE_SECONDS = 60.0
 
 
@@ -45,20 +45,41 @@ def _end_after(worker: int) -> None:
 
 @contextlib.contextmanager
 def slot(kind: str) -> Iterator[None]:
-    """Hold this machine's one slot for `kind` of work (cpu, gpu) among the flows of all its workers: a concurrency limit of Prefect's.
+    """Hold this machine's one slot for `kind` of work (cpu, gpu) among the flows of all its workers."""
+    # Workers that see different devices of one machine do not wait for each other.
+    with _turn(" ".join(filter(None, (kind, "of", socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"))))):
+        yield
 
-    A server that is away neither ends nor fails what goes on.
-    """
+
+@contextlib.contextmanager
+def making(key: str) -> Iterator[None]:
+    """Hold the right to make the output with this fingerprint among the workers of all machines."""
+    name = f"making {key[:16]}"
+    with _turn(name):
+        yield
+    if by_worker():
+        import httpx
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import ObjectNotFound
+
+        # The output is there now. Who waited for it gets past a limit that is not, and finds it.
+        with contextlib.suppress(httpx.HTTPError, ObjectNotFound), get_client(sync_client=True) as client:
+            client.delete_global_concurrency_limit_by_name(name)
+
+
+@contextlib.contextmanager
+def _turn(name: str) -> Iterator[None]:
+    """Hold the one slot of a concurrency limit of Prefect's. A server that is away neither ends nor fails what goes on."""
     if not by_worker():
         yield
         return
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.concurrency.sync import concurrency
+    from prefect.exceptions import ObjectAlreadyExists
 
-    # Workers that see different devices of one machine do not wait for each other.
-    name = " ".join(filter(None, (kind, "of", socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"))))
-    with get_client(sync_client=True) as client:
+    # Another process may make it between the question whether it is there and its making.
+    with contextlib.suppress(ObjectAlreadyExists), get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(name, 1)
     with contextlib.ExitStack() as held:
         held.enter_context(concurrency(name, lease_duration=LEASE_SECONDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -99,11 +100,12 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
 
 def _drain(child: subprocess.Popen[bytes], log: Path, tail: deque[str]) -> None:
     assert child.stdout is not None
-    with log.open("ab") as file:
+    with log.open("ab", buffering=0) as file:
         for line in child.stdout:
-            file.write(line)
-            file.flush()
             tail.append(line.decode(errors="replace").rstrip())
+            # On a full disk: who stops reading stops the worker too.
+            with contextlib.suppress(OSError):
+                file.write(line)
 
 
 def _follow(events: Path, seen: int, on_event: Callable[[dict[str, Any]], None]) -> int:

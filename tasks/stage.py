@@ -115,7 +115,7 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
     key = fingerprint(stage, settings, inputs)
     locks = settings.work_dir / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(locks / f"{key}.lock")):
+    with FileLock(str(locks / f"{key}.lock")), hosted.making(key):
         found = ledger.finished(stage.name, key)
         if found is not None:
             recorded = read_record(ledger.download(found.uri))
@@ -141,7 +141,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     shutil.rmtree(output, ignore_errors=True)
     checkpoints = Handover(ledger, run_id, home)
     checkpoints.fetch()
-    spent = float(clock.read_text()) if clock.exists() else 0.0
+    spent = _spent(clock)
     device, dtype = compute(settings)
     job = Job(
         stage=stage.name,
@@ -177,6 +177,14 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     shutil.rmtree(home, ignore_errors=True)
     reporting.announce(stage.name, "done", f"{stage.name}: done in {seconds:.0f} s")
     return Outcome(ref=ref, stage=stage.name, cached=False, metrics=metrics, **cost)
+
+
+def _spent(clock: Path) -> float:
+    """Seconds that interrupted attempts took; a full disk may have kept the last one from saying so."""
+    try:
+        return float(clock.read_text())
+    except (OSError, ValueError):
+        return 0.0
 
 
 class _Recorder:

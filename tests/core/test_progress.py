@@ -19,3 +19,11 @@ def test_events(tmp_path: Path) -> None:
         {"event": "metrics", "step": 3, "values": {"a": 1.0}},
     ]
     Progress().update("silent", 0, 0)
+
+
+def test_half_a_line_of_an_earlier_attempt_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    Progress(path).update("reading", 1, 2)
+    path.write_text(path.read_text() + '{"event": "prog')
+    Progress(path).update("reading", 2, 2)
+    assert [json.loads(line)["done"] for line in path.read_text().splitlines()] == [1, 2]

@@ -263,3 +263,23 @@ def test_servers_that_are_away_cost_a_training_nothing(service: Service, undistu
     assert service.curve(run) == undisturbed
     stages = ask(service.api, "/flow_runs/filter", {"flow_runs": {"name": {"any_": ["train_policy"]}}, "sort": "START_TIME_DESC"})
     assert stages[0]["state_type"] == "COMPLETED" and stages[0]["run_count"] == 1
+
+
+@pytest.mark.faults
+def test_what_is_cancelled_in_the_page_stops_and_can_go_on(service: Service, undisturbed: dict[str, dict[int, float]]) -> None:
+    worker = service.worker("gpu")
+    flow_run, run = train_again(service)
+    at_work = worker.children(recursive=True)
+    assert ask(service.api, f"/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})["status"] == "ACCEPT"
+    gone, left = psutil.wait_procs(at_work, timeout=45)
+    assert gone and not left
+    until(lambda: service.ended(flow_run), "the flow run ends", 60)
+    newest = {of["name"]: of["state_type"] for of in ask(service.api, "/flow_runs/filter", {"sort": "START_TIME_ASC"})}
+    assert (service.ended(flow_run) or {})["state_type"] == newest["train_policy"] == "CANCELLED"
+    until(lambda: all(r.info.status != "RUNNING" for r in service.runs()), "no MLflow run is left running", 30)
+    assert service.client.get_run(run).info.status == "KILLED"
+
+    service.completed(service.align())
+    lose(worker)
+    assert service.client.get_run(run).info.status == "FINISHED"
+    assert service.curve(run) == undisturbed

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from flows.server import prefect_server
 from moslim_core.preferences import Preference, PreferenceSchema
 from moslim_core.settings import Settings
 from tasks import environment, hosted
+from tests.flow.test_up import ask
 
 FLOW = """
 import signal, sys, time
@@ -24,6 +26,14 @@ time.sleep(120)
 """
 # What a worker does: it starts the flow, here with its own standard output, and waits.
 WORKER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+MAKER = """
+import sys, time
+from tasks.hosted import making
+with making("0123456789abcdef"):
+    print("started", time.time(), flush=True)
+    time.sleep(2)
+    print("ended", time.time(), flush=True)
+"""
 SETTINGS = Settings(preferences=PreferenceSchema((Preference(name="warmth", levels=("cold", "warm")),)), work_dir=Path("elsewhere"))
 
 
@@ -47,3 +57,14 @@ def test_a_flow_is_stopped_and_can_say_so_when_its_worker_is_killed(tmp_path: Pa
         assert worker.stdout.readline() == "started\n"
         worker.kill()
         assert worker.stdout.readline() == "stopped\n"
+
+
+@pytest.mark.integration
+def test_two_machines_take_turns_for_one_output(tmp_path: Path) -> None:
+    with prefect_server(tmp_path) as api:
+        variables = {**os.environ, "PREFECT__FLOW_RUN_ID": "x", "PREFECT_API_URL": api}
+        at_work = [subprocess.Popen([sys.executable, "-c", MAKER], env=variables, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        told = [process.communicate(timeout=120)[0].split() for process in at_work]
+        (first_start, first_end), (second_start, second_end) = sorted((float(of[1]), float(of[3])) for of in told)
+        assert first_start < first_end <= second_start < second_end
+        assert ask(api, "/v2/concurrency_limits/filter", {}) == [], "no limit is left behind"
