@@ -32,6 +32,8 @@ NOTES = (
     "Every row is measured at the same operating points, on the same prompts, by the same judge.",
     "Rollouts: a method has the answers that policy.steps draw, in total; one that trains several policies shares its steps among them.",
     "No training ends by the clock: policy.max_minutes is not used here.",
+    "A level is asked of a method that takes weights at the operating point whose answers to training prompts are nearest to it, "
+    "as the reward model sees them.",
     "Work leaves out the labels and the reward model, which all rows share; rows of one training have that training's work each.",
 )
 
@@ -104,8 +106,7 @@ def _measured(seed: int, outcome: Outcome, before: float, ledger: Ledger) -> lis
     runs = []
     for row in read_rows(ledger.download(outcome.ref.uri)):
         over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
-        if row.control is not None:
-            over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
+        over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
         costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
         costs |= {f"seconds of training: {phase}": row.cost.seconds.get(phase, 0.0) for phase in PHASES}
         runs.append(

@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 
-from moslim_core import models
 from moslim_core.baselines import prompt_only
 from moslim_core.baselines.method import Answering, Asked, Cost, LevelBased, rollouts
 from moslim_core.data.rows import plain_text
@@ -67,12 +66,8 @@ class Compared(LevelBased):
     def start(self) -> prompt_only.Compared:
         return prompt_only.Compared(self.context)
 
-    @cached_property
-    def scorer(self) -> RewardScorer:
-        return RewardScorer.load(self.context.reward_model, models.pick_device(self.context.settings.model.device))
-
     def under(self, targets: Targets) -> Answering:
-        return BestOf(self.start.under(targets), self.n, self.scorer, self.context.settings.mapping)
+        return BestOf(self.start.under(targets), self.n, self.context.scorer, self.context.settings.mapping)
 
     def cost(self, row: str) -> Cost:
         return Cost(policies=0, rollouts=0, resident=2, drawn=self.n)

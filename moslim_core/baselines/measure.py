@@ -1,6 +1,6 @@
 """One method through the harness: it trains, answers at every operating point, and an independent judge says what was obtained.
 
-Files of a row: `front.<row>.json`, `cost.<row>.json`, `answers.<row>.jsonl`, and `controllability.<row>.json` where levels steer.
+Files of a row: `front.<row>.json`, `controllability.<row>.json`, `cost.<row>.json`, `answers.<row>.jsonl`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from typing import NamedTuple
 
 from moslim_core.baselines import METHODS
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
-from moslim_core.data.rows import write_json_lines
+from moslim_core.data.rows import plain_text, write_json_lines
 from moslim_core.evaluation.answers import judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, levels_of, reference_of, score_table
-from moslim_core.preferences import Targets
+from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.reward.metrics import expected_level
 
 
 class Row(NamedTuple):
-    """What was measured of one row; `control` where levels steer it."""
+    """What was measured of one row."""
 
     name: str
     front: Front
-    control: Controllability | None
+    control: Controllability
     cost: Cost
 
 
@@ -33,47 +34,73 @@ def measure(name: str, context: Context) -> dict[str, float]:
     method: Method = importlib.import_module(METHODS[name]).Compared(context)
     method.train()
     context.output.mkdir(parents=True, exist_ok=True)
+    settings = context.settings
     metrics: dict[str, float] = {}
     for row in method.rows:
-        found = _front(method, row, context)
-        numbers = {f"front/{figure}": getattr(found, figure).value for figure in FIGURES}
-        if isinstance(method, LevelBased):
-            control = _control(method, row, context)
-            numbers |= {f"{preference}/spearman": of.spearman.value for preference, of in control.preferences.items()}
+        answers, asked, typical = _points(method, row, context)
+        found = _front(answers, asked, context)
+        rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
+        control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
         cost = method.cost(row)
-        (context.output / f"cost.{row}.json").write_text(cost.model_dump_json(indent=1), encoding="utf-8")
+        for what, value in (("front", found), ("controllability", control), ("cost", cost)):
+            (context.output / f"{what}.{row}.json").write_text(value.model_dump_json(indent=1), encoding="utf-8")
+        write_json_lines(context.output / f"answers.{row}.jsonl", (a.model_dump() for point in answers for a in point))
+        numbers = {f"front/{figure}": getattr(found, figure).value for figure in FIGURES}
+        numbers |= {f"{preference}/spearman": of.spearman.value for preference, of in control.preferences.items()}
         metrics |= {f"{row}/{figure}": float(value) for figure, value in numbers.items() if value is not None}
     return metrics
 
 
-def _front(method: Method, row: str, context: Context) -> Front:
-    rows: list[Obtained] = []
-    tables, asked = [], []
-    for number, weights in enumerate(context.weights):
-        levels = levels_of(weights.tolist(), context.schema) if isinstance(method, LevelBased) else Targets()
-        obtained = _judged(method.at(row, weights), f"point {number + 1}", levels, context)
-        rows += obtained
-        asked.append(levels)
-        tables.append(score_table(obtained, context.schema))
+def _points(method: Method, row: str, context: Context) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
+    """(judged answers, what was asked for, `_typical` levels) at every operating point; levels are not looked up where they steer."""
+    answers, asked, typical = [], [], []
+    for number, weights in enumerate(context.weights, start=1):
+        who, targets = method.at(row, weights), Targets()
+        if isinstance(method, LevelBased):
+            targets = levels_of(weights.tolist(), context.schema)
+        answers.append(_judged(who, f"point {number}", targets, context))
+        asked.append(targets)
+        if not isinstance(method, LevelBased):
+            typical.append(_typical(who, f"typical {number}", context))
+    return answers, asked, typical
+
+
+def _typical(who: Answering, what: str, context: Context) -> dict[str, float]:
+    """{preference: mean expected level} of answers to training prompts, as the reward model sees them."""
+    prompts = context.known_prompts
+    given = [(p, a) for p, a in zip(prompts, who.answers(what, prompts, context.sampling), strict=True) if a is not None]
+    found = context.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
+    return {name: float(expected_level(p).mean()) for name, p in found.items()}
+
+
+def by_level(points: Sequence[list[Obtained]], typical: Sequence[dict[str, float]], schema: PreferenceSchema) -> list[Obtained]:
+    """What a method that is steered by weights gives when a level is asked for: its answers at the point where that level is nearest.
+
+    So it has as fine a control as its operating points allow, and which point stands for which level is found without the judge
+    and without the evaluation's prompts. (ours)
+    """
+    rows = []
+    for targets in requests(schema, []):
+        ((name, level),) = targets.items()
+        nearest = min(range(len(points)), key=lambda n: abs(typical[n][name] - level))
+        rows += [a.model_copy(update={"targets": dict(targets)}) for a in points[nearest]]
+    return rows
+
+
+def _front(points: Sequence[list[Obtained]], asked: list[Targets], context: Context) -> Front:
+    tables = [score_table(answers, context.schema) for answers in points]
     reference = reference_of(tables, context.schema.names, context.reference)
     settings = context.settings
-    found = front(tables, context.weights, asked, context.schema.names, reference, settings.evaluation.bootstrap, settings.seed)
-    write_json_lines(context.output / f"answers.{row}.jsonl", (r.model_dump() for r in rows))
-    (context.output / f"front.{row}.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
-    return found
+    return front(tables, context.weights, asked, context.schema.names, reference, settings.evaluation.bootstrap, settings.seed)
 
 
-def _control(method: LevelBased, row: str, context: Context) -> Controllability:
-    """Of every requestable level alone."""
-    settings = context.settings
-    rows = [
+def _under_requests(method: LevelBased, context: Context) -> list[Obtained]:
+    """Answers under every requestable level alone."""
+    return [
         one
-        for targets in requests(settings.preferences, [])
+        for targets in requests(context.settings.preferences, [])
         for one in _judged(method.under(targets), "request " + ", ".join(f"{n}={v}" for n, v in targets.items()), targets, context)
     ]
-    found = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
-    (context.output / f"controllability.{row}.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
-    return found
 
 
 def _judged(who: Answering, what: str, targets: Targets, context: Context) -> list[Obtained]:
@@ -87,12 +114,11 @@ def read_rows(folder: Path) -> Sequence[Row]:
     found = []
     for file in sorted(folder.glob("front.*.json")):
         name = file.name.removeprefix("front.").removesuffix(".json")
-        control = folder / f"controllability.{name}.json"
         found.append(
             Row(
                 name,
                 Front.model_validate_json(file.read_bytes()),
-                Controllability.model_validate_json(control.read_bytes()) if control.is_file() else None,
+                Controllability.model_validate_json((folder / f"controllability.{name}.json").read_bytes()),
                 Cost.model_validate_json((folder / f"cost.{name}.json").read_bytes()),
             )
         )

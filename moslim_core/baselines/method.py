@@ -7,6 +7,7 @@ k-th part of the steps (rounded up), and one that trains none may spend it on an
 from __future__ import annotations
 
 import json
+import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel
 
+from moslim_core import models
 from moslim_core.data.rows import read_json_lines
 from moslim_core.errors import UserError
 from moslim_core.evaluation.fronts import levels_of, simplex_grid
@@ -27,6 +29,7 @@ from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.progress import Progress
+from moslim_core.reward.scorer import RewardScorer
 from moslim_core.settings import PolicySettings, Settings
 
 Array = np.ndarray
@@ -100,6 +103,16 @@ class Context:
     @cached_property
     def prompts(self) -> list[list[Message]]:
         return [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.evaluation.jsonl")]
+
+    @cached_property
+    def known_prompts(self) -> list[list[Message]]:
+        """As many of the prompts that may be trained on, to find settings of a method with."""
+        known = [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.train.jsonl")]
+        return random.Random(self.settings.seed).sample(known, min(len(known), len(self.prompts)))
+
+    @cached_property
+    def scorer(self) -> RewardScorer:
+        return RewardScorer.load(self.reward_model, models.pick_device(self.settings.model.device))
 
     @property
     def sampling(self) -> Sampling:

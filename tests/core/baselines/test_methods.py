@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from moslim_core import models
 from moslim_core.baselines import METHODS, OURS, best_of_n, rewarded_soups, rlphf
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
-from moslim_core.baselines.measure import measure, read_rows
+from moslim_core.baselines.measure import by_level, measure, read_rows
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Context, Method, rollouts
+from moslim_core.evaluation.controllability import Obtained
 from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema, Targets, parse
 from moslim_core.progress import Progress
@@ -79,6 +80,24 @@ def test_an_expert_reads_no_instruction(context: Make) -> None:
     made = context()
     (example, *_) = PlainExamples(best_levels(made.schema))([[{"role": "user", "content": "Rain?"}]], made.schema, made.settings.policy, 0)
     assert example["prompt"] == [{"role": "user", "content": "Rain?"}] and example["targets"] == '{"length": 3, "warmth": 2}'
+
+
+def test_a_level_is_asked_of_a_weighted_method_where_it_is_nearest(context: Make) -> None:
+    schema = context().schema
+    points = [
+        [Obtained(prompt=0, targets={}, text=text, tokens=1, truncated=False, levels={"length": float(place)})]
+        for place, text in enumerate("abc")
+    ]
+    typical = [{"length": 1.2, "warmth": 1.9}, {"length": 2.6, "warmth": 1.4}, {"length": 2.9, "warmth": 1.0}]
+    found = {(*row.targets.items(),): row.text for row in by_level(points, typical, schema)}
+    one = ("length", 1), ("length", 2), ("length", 3), ("warmth", 1), ("warmth", 2)
+    assert found == dict(zip(((pair,) for pair in one), "abcca", strict=True))
+
+
+def test_what_is_known_for_calibration_is_no_evaluation_prompt(context: Make) -> None:
+    made = context()
+    assert len(made.known_prompts) == len(made.prompts) == 2
+    assert not any(prompt in made.prompts for prompt in made.known_prompts)
 
 
 def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: Make) -> None:
@@ -159,7 +178,7 @@ def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make)
     found = []
     for n in (1, 4, 16):
         best = best_of_n.BestOf(
-            method.start.under(targets), n, method.scorer, made.settings.mapping.model_copy(update={"standardisation": "none"})
+            method.start.under(targets), n, made.scorer, made.settings.mapping.model_copy(update={"standardisation": "none"})
         )
         answers = [a for a in best.answers(f"best of {n}", made.prompts, made.sampling) if a is not None]
         found.append(best.rewards([p[0]["content"] for p in made.prompts], [a.text for a in answers]).mean())
@@ -174,7 +193,7 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     assert {row.name for row in rows} == set(importlib.import_module(METHODS[name]).Compared.rows)
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
-        assert (row.control is not None) == (name in ("prompt_only", "best_of_n"))
+        assert row.control.preferences["length"].answers == 6
         assert row.cost.policies == {"morlhf": 3, "rewarded_soups": 2, "rlphf": 1}.get(name, 0)
         assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16
     assert measure(name, made) == numbers, "what is there is not done again, and gives the same"
