@@ -46,6 +46,6 @@ def test_a_run_has_a_row_and_uses_the_budget(context: Callable[..., Context]) ->
     made = context(sft={"batch_size": 8})
     numbers = measure("ric", made)
     (row,) = read_rows(made.output)
-    assert row.name == "ric" and len(row.front.points) == 3 and row.control is None
+    assert row.name == "ric" and len(row.front.points) == 3 and row.control.answers == 10
     assert row.cost.rollouts == 16 and row.cost.policies == 1 and row.cost.seconds["update"] > 0
     assert measure("ric", made) == numbers
