@@ -12,7 +12,7 @@ from typing import Any
 from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS
 from tasks.ledger import Ledger
-from tasks.report import FINDINGS, PAGE
+from tasks.report import FIGURES, FINDINGS, PAGE
 from tasks.stage import Outcome, ledger_of
 from tasks.tables import log_tables
 
@@ -36,9 +36,14 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
     shutil.copyfile(page, latest / f".{PAGE}")
     os.replace(latest / f".{PAGE}", latest / PAGE)
     ledger.client.log_artifact(run_id, str(page))
+    ledger.client.log_artifacts(run_id, str(report / FIGURES), FIGURES)
+    summary = json.loads((report / FINDINGS).read_text())
+    # What MLflow shows as the run's description.
+    told = [summary["headline"], *(f"- **{of['preference']}**: {of['sentence']}" for of in summary["findings"]), *summary["remarks"]]
+    ledger.client.set_tag(run_id, "mlflow.note.content", "\n\n".join(told))
     evaluation = ledger.download(outcomes["evaluate"].ref.uri)
     log_tables(ledger.client, run_id, evaluation)
-    write_summary(latest, {"run_id": run_id, **json.loads((report / FINDINGS).read_text()), **_summary(outcomes, evaluation)})
+    write_summary(latest, {"run_id": run_id, **summary, **_summary(outcomes, evaluation)})
     _prefect_artifacts(latest / PAGE, outcomes, evaluation, ledger)
 
 

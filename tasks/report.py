@@ -18,6 +18,7 @@ from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, read_record, run_stage
 
 PAGE = "report.html"
+FIGURES = "figures"
 FINDINGS = "findings.json"
 SAMPLES = 2
 STAGES = {
@@ -43,9 +44,9 @@ def work(job: Job) -> dict[str, float]:
     job.output.mkdir(parents=True)
     (job.output / PAGE).write_text(render(content), encoding="utf-8")
     (job.output / FINDINGS).write_text(summarise(content).model_dump_json(indent=1))
-    (job.output / "figures").mkdir()
+    (job.output / FIGURES).mkdir()
     for name, figure in figures.items():
-        save_png(figure, job.output / "figures" / f"{name}.png")
+        save_png(figure, job.output / FIGURES / f"{name}.png")
     progress.update("drawing the report", 1, 1)
     return {}
 

@@ -13,6 +13,8 @@ from moslim_core.errors import UserError
 from moslim_core.preferences import Message, chat_text
 
 LENGTH_STEP = 32
+# Of a batch, padded. A prompt of thousands of tokens would make all that share its batch as long.
+BATCH_TOKENS = 32_768
 
 
 class Sampling(NamedTuple):
@@ -77,9 +79,8 @@ def generate(
     config = GenerationConfig(max_new_tokens=sampling.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=stops, **settings)
     done = _read(kept)
     answers: dict[int, Answer] = {}
-    for start in range(0, len(order), sampling.batch_size):
-        chosen = order[start : start + sampling.batch_size]
-        batch_seed = random.Random(f"{seed}/{start}").getrandbits(63)
+    for chosen in _batches(order, [len(prompt) + sampling.max_new_tokens for prompt in prompts], sampling.batch_size):
+        batch_seed = random.Random(f"{seed}/{len(answers)}").getrandbits(63)
         key = hashlib.sha256(json.dumps([sampling, batch_seed, [prompts[i] for i in chosen]]).encode()).hexdigest()
         if key not in done:
             torch.manual_seed(batch_seed)
@@ -90,6 +91,19 @@ def generate(
         answers |= dict(zip(chosen, done[key], strict=True))
         on_batch(len(answers))
     return [answers[i] for i in range(len(prompts))]
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
+    """`order` cut into batches of at most `size`, and of BATCH_TOKENS where they are as long as the longest; one at least."""
+    batches: list[list[int]] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, lengths[index])
+        if not batches or len(batches[-1]) == size or (len(batches[-1]) + 1) * longest > BATCH_TOKENS:
+            batches.append([])
+            longest = lengths[index]
+        batches[-1].append(index)
+    return batches
 
 
 def _answer(tokenizer: Any, ids: list[int], stops: Sequence[int]) -> Answer:

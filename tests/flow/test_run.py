@@ -70,6 +70,9 @@ def test_ledger_has_a_parent_and_a_finished_child_per_stage(finished: Finished) 
         assert len(run.data.tags["moslim.fingerprint"]) == 64
     client = MlflowClient(f"sqlite:///{finished.work_dir}/mlflow/mlflow.db")
     assert {file.path for file in client.list_artifacts(parent.info.run_id, "tables")} == {"tables/control.json", "tables/front.json"}
+    figures = {Path(file.path).name for file in client.list_artifacts(parent.info.run_id, "figures")}
+    assert {"control.png", "front.png", "training.png"} <= figures
+    assert "**length**" in parent.data.tags["mlflow.note.content"]
     rewards = client.get_metric_history(found["train_policy"][0].info.run_id, "reward")
     assert sorted(m.step for m in rewards) == list(range(1, STEPS + 1))
     kl = {m.step: m.value for m in client.get_metric_history(found["train_policy"][0].info.run_id, "kl")}

@@ -10,6 +10,7 @@ import pytest
 
 from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.policy import generation
 from moslim_core.policy.generation import Sampling, generate
 
 WORDS = ["rain", "snow and rain", "How do I bake bread at home?", "fox", "The quick brown fox jumps over the lazy dog."]
@@ -66,6 +67,23 @@ def test_batches_that_were_kept_are_not_done_again(chat: tuple[Any, Any], tmp_pa
     kept.write_text(json.dumps([first_key, [["kept as it is", 3, True], *first_answers[1:]]]) + "\n")
     assert [a.text for a in generate(*chat, CONVERSATIONS, sampling, seed=1, kept=kept)].count("kept as it is") == 1
     assert generate(*chat, CONVERSATIONS, sampling, seed=2, kept=kept) == generate(*chat, CONVERSATIONS, sampling, seed=2)
+
+
+def test_a_long_prompt_makes_no_others_as_long(chat: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*["hi"] * 5, "rain " * 60, "rain and snow"]
+    conversations = [[{"role": "user", "content": text}] for text in texts]
+    lengths = [len(prompt) + 4 for prompt in generation.prompt_tokens(chat[1], conversations)]
+    monkeypatch.setattr(generation, "BATCH_TOKENS", 3 * max(lengths[0], lengths[-1]))
+    sizes, done = [], 0
+
+    def on_batch(answered: int) -> None:
+        nonlocal done
+        sizes.append(answered - done)
+        done = answered
+
+    answers = generate(*chat, conversations, Sampling(4, temperature=0.0), 0, on_batch)
+    assert sizes == [3, 3, 1] and max(lengths) > 3 * lengths[-1]
+    assert answers == [generate(*chat, [c], Sampling(4, temperature=0.0), 0)[0] for c in conversations]
 
 
 def test_prompt_that_leaves_no_room_is_named(chat: tuple[Any, Any]) -> None:
