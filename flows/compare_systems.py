@@ -78,17 +78,16 @@ def _under(settings: Settings, baselines: list[str], run_id: str, ledger: Ledger
     if settings.evaluation.judge == "reward_model":
         shared["judge"] = train_judge(settings, rows, run_id).ref
     start = compared(START, settings, shared, run_id)
-    runs = _measured(settings.seed, start, 0.0, ledger)
+    runs = _measured(settings.seed, [start], ledger)
     for name in baselines:
         if name == START:
             continue
-        inputs, seconds, own = {**shared, "start": start.ref}, 0.0, settings
+        own, inputs, done = settings, {**shared, "start": start.ref}, []
         if name in OURS:
             own = _optimised_by(settings, OURS[name])
-            trained = run_pipeline(own, "train_policy", run_id, f"seed {settings.seed}, {name}").outcomes["train_policy"]
-            inputs, seconds = {**inputs, "policy": trained.ref}, trained.seconds
-        outcome = compared(name, own, inputs, run_id)
-        runs += _measured(settings.seed, outcome, seconds, ledger)
+            done = [run_pipeline(own, "train_policy", run_id, f"seed {settings.seed}, {name}").outcomes["train_policy"]]
+            inputs["policy"] = done[0].ref
+        runs += _measured(settings.seed, [*done, compared(name, own, inputs, run_id)], ledger)
     return runs
 
 
@@ -97,24 +96,25 @@ def _optimised_by(settings: Settings, optimiser: str) -> Settings:
     return override(settings, [f"policy.optimiser={optimiser}"])
 
 
-def _measured(seed: int, outcome: Outcome, before: float, ledger: Ledger) -> list[Measured]:
-    """The rows of a method. `before`: seconds of work in an earlier stage of its own."""
+def _measured(seed: int, outcomes: list[Outcome], ledger: Ledger) -> list[Measured]:
+    """The rows of a method, measured by the last of the stages that are its own."""
     from moslim_core.baselines.measure import read_rows
     from moslim_core.baselines.method import PHASES
     from moslim_core.evaluation.fronts import FIGURES
 
     runs = []
-    for row in read_rows(ledger.download(outcome.ref.uri)):
+    for row in read_rows(ledger.download(outcomes[-1].ref.uri)):
         over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
         over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
         costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
+        costs["peak memory, GB"] = max(outcome.peak_memory_gb for outcome in outcomes)
         costs |= {f"seconds of training: {phase}": row.cost.seconds.get(phase, 0.0) for phase in PHASES}
         runs.append(
             Measured(
                 variant=row.name,
                 seed=seed,
                 figures={name: of.value for name, of in over_prompts.items() if of.value is not None},
-                seconds=before + outcome.seconds,
+                seconds=sum(outcome.seconds for outcome in outcomes),
                 over_prompts=over_prompts,
                 costs=costs,
             )

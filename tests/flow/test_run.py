@@ -256,25 +256,27 @@ def test_compare_of_optimisers_beside_the_starting_model_on_two_processes(
 
 def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path, moslim: Moslim) -> None:
     """This project's method is the finished run's own policy; a second call runs nothing."""
-    arguments = ["compare", "--baselines", "best_of_n,rewarded_soups,moslim_online_dpo", "--seeds", "0", "--profile", str(profile)]
+    arguments = ["compare", "--baselines", "best_of_n,rewarded_soups,moslim_rloo", "--seeds", "0", "--profile", str(profile)]
     before = stage_runs(again.work_dir)
     result = moslim(*arguments, "--set", f"work_dir={again.work_dir}")
     assert result.returncode == 0, result.stdout + result.stderr
     (folder,) = (again.work_dir / "comparisons").glob("systems-*")
     found = json.loads((folder / "compare.json").read_text())
     soups = ["personalised_soups", "rewarded_soups", "rewarded_soups_exact"]
-    assert found["variants"] == ["prompt_only", "best_of_n", *soups, "moslim_online_dpo"]
+    assert found["variants"] == ["prompt_only", "best_of_n", *soups, "moslim_rloo"]
     assert set(found["figures"]["front/hypervolume"]) == set(found["variants"])
-    assert found["costs"]["training answers"] == {"prompt_only": 0, "best_of_n": 0, **dict.fromkeys(soups, 96), "moslim_online_dpo": 96}
+    assert set(found["figures"]["length/spearman"]) == set(found["variants"])
+    assert all(gigabytes > 0.1 for gigabytes in found["costs"]["peak memory, GB"].values())
+    assert found["costs"]["training answers"] == {"prompt_only": 0, "best_of_n": 0, **dict.fromkeys(soups, 96), "moslim_rloo": 96}
     assert "rewarded_soups_exact" in (folder / "compare.html").read_text()
     after = stage_runs(again.work_dir)
     new = {name: of for name, of in after.items() if name.startswith("compared_")}
-    assert set(new) == {"compared_prompt_only", "compared_best_of_n", "compared_rewarded_soups", "compared_moslim"}
+    assert set(new) == {"compared_prompt_only", "compared_best_of_n", "compared_rewarded_soups", "compared_moslim_rloo"}
     assert len(after["train_policy"]) == len(before["train_policy"])
     parents = {run.data.tags["mlflow.parentRunId"] for of in new.values() for run in of}
     assert len(parents) == 1 and parents <= {run.info.run_id for run in after["comparison"]}
     again_result = moslim(*arguments, "--set", f"work_dir={again.work_dir}")
-    assert again_result.returncode == 0 and "compared_moslim: reused" in again_result.stderr
+    assert again_result.returncode == 0 and "compared_moslim_rloo: reused" in again_result.stderr
     assert len(stage_runs(again.work_dir)["compared_rewarded_soups"]) == 1
 
 
