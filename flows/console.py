@@ -189,10 +189,13 @@ def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> No
         for measure, found in run.result.measures.items():
             cells = [str(of[name].result.measures[measure].overall.mean) for of in runs]
             table.add_row(f"{name}: {measure}", *cells, str(found.overall.judged), str(found.overall.missing))
-        for measure, reason in run.result.not_run.items():
-            table.add_row(f"{name}: {measure}", "not run", "not run", reason, "")
     console.print(table)
     for name, run in runs[1].items():
+        reasons: dict[str, list[str]] = {}
+        for measure, reason in run.result.not_run.items():
+            reasons.setdefault(reason, []).append(measure)
+        for reason, measures in reasons.items():
+            console.print(f"{name}: {', '.join(measures)} not run ({reason})", highlight=False, soft_wrap=True)
         for reason, count in run.dropped.items():
             console.print(f"{name}: {count} items left out ({reason})", highlight=False)
     console.print(f"run      {outcome.ref.run_id}\nfiles    {folder}", highlight=False, soft_wrap=True)
