@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 from moslim_core.settings import Settings
 from tasks import environment
 
 WORK_DIR = "MOSLIM_WORK_DIR"
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 LOOK_SECONDS = 0.5
 # After a kill -9 of its holder a slot or a lock is free again this much later; Prefect takes no less.
 LEASE_SECONDS = 60.0
@@ -22,7 +24,30 @@ LEASE_SECONDS = 60.0
 
 def by_worker() -> bool:
     """Whether a worker started this process."""
-    return "PREFECT__FLOW_RUN_ID" in os.environ
+    return FLOW_RUN in os.environ
+
+
+def flow_run() -> str:
+    """The id of the flow run that a worker started this process for; empty if none did."""
+    return os.environ.get(FLOW_RUN, "")
+
+
+def is_over(flow_run: str) -> bool:
+    """Whether Prefect says that a worker's flow run has ended. No worker, no Prefect that would know."""
+    if not (flow_run and by_worker()):
+        return False
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run)).state
+    except ObjectNotFound:
+        return True
+    except httpx.HTTPError:
+        return False
+    return state is not None and state.is_final()
 
 
 def prepared(settings: Settings) -> Settings:

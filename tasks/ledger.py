@@ -15,15 +15,17 @@ import psutil
 from filelock import FileLock
 
 from moslim_core.errors import UserError
+from tasks import hosted
 from tasks.references import ArtifactRef, digest_of, intact_digest
 
 EXPERIMENT = "moslim"
-STAGE, FINGERPRINT, DIGEST, KIND, OWNER = (
+STAGE, FINGERPRINT, DIGEST, KIND, OWNER, FLOW_RUN = (
     "moslim.stage",
     "moslim.fingerprint",
     "moslim.output_digest",
     "moslim.kind",
     "moslim.owner",
+    "moslim.flow_run",
 )
 OUTPUT = "output"
 # MLflow's own variable for where its server keeps records. May hold a password.
@@ -75,9 +77,10 @@ class Ledger:
                 self.experiment_id = experiment.experiment_id
 
     def reconcile(self) -> None:
-        """Close the runs whose process died: an interrupted run never stays RUNNING for ever."""
+        """Close the runs whose process died, or whose flow run ended on another machine: none stays RUNNING for ever."""
         for run in self._search("attributes.status = 'RUNNING'"):
-            if not is_alive(run.data.tags.get(OWNER, owner())):
+            tags = run.data.tags
+            if not is_alive(tags.get(OWNER, owner())) or hosted.is_over(tags.get(FLOW_RUN, "")):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     @property
@@ -108,16 +111,14 @@ class Ledger:
         return self._open(stage, fingerprint, stage, params, parent)
 
     def _open(self, stage: str, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None) -> str:
+        mine = {OWNER: owner(), FLOW_RUN: hosted.flow_run(), **({"mlflow.parentRunId": parent} if parent else {})}
         for run in self._search(f"tags.`{STAGE}` = '{stage}' and tags.`{FINGERPRINT}` = '{fingerprint}'"):
             if run.info.status != "FINISHED":
                 self.client.update_run(run.info.run_id, status="RUNNING")
-                self.client.set_tag(run.info.run_id, OWNER, owner())
-                if parent:
-                    self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
+                for key, value in mine.items():
+                    self.client.set_tag(run.info.run_id, key, value)
                 return run.info.run_id
-        tags = {STAGE: stage, FINGERPRINT: fingerprint, OWNER: owner(), "mlflow.runName": name}
-        if parent:
-            tags["mlflow.parentRunId"] = parent
+        tags = {STAGE: stage, FINGERPRINT: fingerprint, "mlflow.runName": name, **mine}
         run_id = self.client.create_run(self.experiment_id, tags=tags).info.run_id
         from mlflow.entities import Param
 

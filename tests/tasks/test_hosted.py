@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.server import prefect_server
 from moslim_core.preferences import Preference, PreferenceSchema
 from moslim_core.settings import Settings
 from tasks import environment, hosted
+from tasks.ledger import Ledger
 from tests.flow.test_up import ask
 
 FLOW = """
@@ -59,12 +62,41 @@ def test_a_flow_is_stopped_and_can_say_so_when_its_worker_is_killed(tmp_path: Pa
         assert worker.stdout.readline() == "stopped\n"
 
 
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
+        yield address
+
+
 @pytest.mark.integration
-def test_two_machines_take_turns_for_one_output(tmp_path: Path) -> None:
-    with prefect_server(tmp_path) as api:
-        variables = {**os.environ, "PREFECT__FLOW_RUN_ID": "x", "PREFECT_API_URL": api}
-        at_work = [subprocess.Popen([sys.executable, "-c", MAKER], env=variables, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-        told = [process.communicate(timeout=120)[0].split() for process in at_work]
-        (first_start, first_end), (second_start, second_end) = sorted((float(of[1]), float(of[3])) for of in told)
-        assert first_start < first_end <= second_start < second_end
-        assert ask(api, "/v2/concurrency_limits/filter", {}) == [], "no limit is left behind"
+def test_two_machines_take_turns_for_one_output(api: str) -> None:
+    variables = {**os.environ, "PREFECT__FLOW_RUN_ID": "x", "PREFECT_API_URL": api}
+    at_work = [subprocess.Popen([sys.executable, "-c", MAKER], env=variables, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=120)[0].split() for process in at_work]
+    (first_start, first_end), (second_start, second_end) = sorted((float(of[1]), float(of[3])) for of in told)
+    assert first_start < first_end <= second_start < second_end
+    assert ask(api, "/v2/concurrency_limits/filter", {}) == [], "no limit is left behind"
+
+
+@pytest.mark.integration
+def test_a_run_whose_flow_ended_on_another_machine_is_closed(api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process can't be looked up from here; the next flow, on whatever machine, finds out by Prefect."""
+    flow = ask(api, "/flows/", {"name": "align"})["id"]
+    states = ("RUNNING", "CRASHED")
+    flow_runs = {s: ask(api, "/flow_runs/", {"flow_id": flow, "state": {"type": s}})["id"] for s in states}
+    ledger, opened = Ledger(tmp_path), {}
+    for state, flow_run in flow_runs.items():
+        monkeypatch.setenv(hosted.FLOW_RUN, flow_run)
+        opened[state] = ledger.open_stage("label", state, None, {})
+        ledger.client.set_tag(opened[state], "moslim.owner", "elsewhere:1:1")
+
+    def statuses() -> list[str]:
+        return [ledger.client.get_run(opened[state]).info.status for state in states]
+
+    monkeypatch.delenv(hosted.FLOW_RUN)
+    ledger.reconcile()
+    assert statuses() == ["RUNNING", "RUNNING"], "no worker started this process, which may have another Prefect"
+    monkeypatch.setenv(hosted.FLOW_RUN, flow_runs["RUNNING"])
+    with temporary_settings({PREFECT_API_URL: api}):
+        ledger.reconcile()
+    assert statuses() == ["RUNNING", "KILLED"]
