@@ -274,6 +274,8 @@ def test_what_is_cancelled_in_the_page_stops_and_can_go_on(service: Service, und
     gone, left = psutil.wait_procs(at_work, timeout=45)
     assert gone and not left
     until(lambda: service.ended(flow_run), "the flow run ends", 60)
+    waiting = {"flow_runs": {"state": {"type": {"any_": list(WAITING)}}}}
+    until(lambda: not ask(service.api, "/flow_runs/filter", waiting), "every flow run ends", 60)
     newest = {of["name"]: of["state_type"] for of in ask(service.api, "/flow_runs/filter", {"sort": "START_TIME_ASC"})}
     assert (service.ended(flow_run) or {})["state_type"] == newest["train_policy"] == "CANCELLED"
     until(lambda: all(r.info.status != "RUNNING" for r in service.runs()), "no MLflow run is left running", 30)
