@@ -28,12 +28,14 @@ class Measured(BaseModel):
 class Figure(BaseModel):
     """One figure of one variant over its seeds, or with one seed over its prompts.
 
-    `difference`: to the first variant, paired by seed; null for that one.
+    `difference`: to the first variant, paired by seed; null for that one. `over_prompts`: the mean of these very runs, whose interval
+    says nothing of what other seeds would give; null where a run has none.
     """
 
     by_seed: dict[int, float]
     mean: Interval
     difference: Interval | None
+    over_prompts: Interval | None = None
 
 
 class Comparison(BaseModel):
@@ -64,6 +66,17 @@ def t_interval(values: Sequence[float]) -> Interval:
         return Interval(value=mean, low=None, high=None)
     half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
     return Interval(value=mean, low=mean - half, high=mean + half)
+
+
+def pooled(intervals: Sequence[Interval]) -> Interval | None:
+    """The mean of independent estimates, its bounds recovered from theirs (MOVER, Zou & Donner 2008); None if one has no bounds."""
+    found = [(i.value, i.low, i.high) for i in intervals if i.value is not None and i.low is not None and i.high is not None]
+    if not found or len(found) < len(intervals):
+        return None
+    value, low, high = np.array(found).T
+    mean = float(value.mean())
+    below, above = (float(np.sqrt(((bound - value) ** 2).sum()) / len(value)) for bound in (low, high))
+    return Interval(value=mean, low=mean - below, high=mean + above)
 
 
 def compare(key: str, runs: Sequence[Measured], notes: Sequence[str] = ()) -> Comparison:
@@ -99,8 +112,10 @@ def compare(key: str, runs: Sequence[Measured], notes: Sequence[str] = ()) -> Co
 
 def _figure(by_seed: dict[int, float], first: dict[int, float] | None, over_prompts: list[Interval]) -> Figure:
     shared = [seed for seed in by_seed if seed in first] if first is not None else []
+    of_these = pooled(over_prompts) if len(over_prompts) == len(by_seed) else None
     return Figure(
         by_seed=by_seed,
-        mean=over_prompts[0] if len(by_seed) == len(over_prompts) == 1 else t_interval(list(by_seed.values())),
+        mean=of_these if of_these and len(by_seed) == 1 else t_interval(list(by_seed.values())),
         difference=t_interval([by_seed[s] - first[s] for s in shared]) if first is not None else None,
+        over_prompts=of_these,
     )
