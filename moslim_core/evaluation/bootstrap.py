@@ -24,8 +24,10 @@ class Interval(BaseModel):
     def __str__(self) -> str:
         if self.value is None:
             return "n/a"
-        bounds = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
-        return f"{self.value:.2f}{bounds}"
+        known = [x for x in (self.value, self.low, self.high) if x is not None]
+        digits = 2 if max(map(abs, known)) >= 0.1 or not any(known) else 3
+        bounds = "" if self.low is None or self.high is None else f" [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return f"{self.value:.{digits}f}{bounds}"
 
 
 def finite(value: float) -> float | None:

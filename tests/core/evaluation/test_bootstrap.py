@@ -65,3 +65,9 @@ def test_too_few_prompts_have_no_bounds() -> None:
     # Two prompts of ten equal answers each: every draw would give an interval of no width.
     values, prompts = np.full(20, 0.5), np.repeat([0, 1], 10)
     assert interval(mean, (values,), resamples(prompts, 100, 0)) == Interval(value=0.5, low=None, high=None)
+
+
+def test_small_numbers_have_a_digit_more() -> None:
+    assert str(Interval(value=0.006, low=0.001, high=0.012)) == "0.006 [0.001, 0.012]"
+    assert str(Interval(value=0.06, low=-0.06, high=0.17)) == "0.06 [-0.06, 0.17]"
+    assert str(Interval(value=0.0, low=None, high=None)) == "0.00" and str(Interval(value=None, low=None, high=None)) == "n/a"
