@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.flow.conftest import LIMIT, Finished, command, environment
 from tests.flow.test_run import STAGES, stage_runs
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * LIMIT)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(2 * LIMIT)]
 
 # A disk of its own, for this process alone and what it starts.
 ON_A_DISK = ["unshare", "--map-root-user", "--mount"]
