@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -11,3 +12,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 def test_settings_page_is_made_from_the_settings() -> None:
     made = runpy.run_path(str(DOCS / "make_settings.py"))
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == made["page"](), "run python docs/make_settings.py"
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([\w./]+)`", text) if "/" in name and "NAME" not in name}
+    assert len(named) > 15
+    package = DOCS.parent / "moslim_core"
+    assert [name for name in sorted(named) if not (DOCS.parent / name).exists() and not (package / name).exists()] == []
