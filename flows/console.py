@@ -169,6 +169,8 @@ def run_with_display(settings: Settings, until: StageName, profile: str) -> None
 
 def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> None:
     from moslim_core.evaluation.suite import read_benchmarks, read_control
+    from moslim_core.report import Both
+    from moslim_core.report.benchmarks import not_run
     from tasks.evaluate import SYSTEMS
     from tasks.stage import ledger_of
 
@@ -191,10 +193,7 @@ def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> No
             table.add_row(f"{name}: {measure}", *cells, str(found.overall.judged), str(found.overall.missing))
     console.print(table)
     for name, run in runs[1].items():
-        reasons: dict[str, list[str]] = {}
-        for measure, reason in run.result.not_run.items():
-            reasons.setdefault(reason, []).append(measure)
-        for reason, measures in reasons.items():
+        for reason, measures in not_run(Both(before=runs[0][name], after=run)).items():
             console.print(f"{name}: {', '.join(measures)} not run ({reason})", highlight=False, soft_wrap=True)
         for reason, count in run.dropped.items():
             console.print(f"{name}: {count} items left out ({reason})", highlight=False)

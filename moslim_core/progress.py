@@ -21,7 +21,10 @@ class Progress:
         if path is not None and path.is_file():
             # A full disk may have cut off the last line of an earlier attempt.
             written = path.read_bytes()
-            os.truncate(path, written.rfind(b"\n") + 1)
+            whole = written.rfind(b"\n") + 1
+            # Not without need: another process of this stage may be writing already.
+            if whole < len(written):
+                os.truncate(path, whole)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Numbers of one step. What is not finite is left out: a store would turn it into a false number."""

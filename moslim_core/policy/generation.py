@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from moslim_core.batching import batches
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message, chat_text
 
@@ -79,7 +80,7 @@ def generate(
     config = GenerationConfig(max_new_tokens=sampling.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=stops, **settings)
     done = _read(kept)
     answers: dict[int, Answer] = {}
-    for chosen in _batches(order, [len(prompt) + sampling.max_new_tokens for prompt in prompts], sampling.batch_size):
+    for chosen in batches(order, [len(p) + sampling.max_new_tokens for p in prompts], BATCH_TOKENS, sampling.batch_size):
         batch_seed = random.Random(f"{seed}/{len(answers)}").getrandbits(63)
         key = hashlib.sha256(json.dumps([sampling, batch_seed, [prompts[i] for i in chosen]]).encode()).hexdigest()
         if key not in done:
@@ -91,19 +92,6 @@ def generate(
         answers |= dict(zip(chosen, done[key], strict=True))
         on_batch(len(answers))
     return [answers[i] for i in range(len(prompts))]
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
-    """`order` cut into batches of at most `size`, and of BATCH_TOKENS where they are as long as the longest; one at least."""
-    batches: list[list[int]] = []
-    longest = 0
-    for index in order:
-        longest = max(longest, lengths[index])
-        if not batches or len(batches[-1]) == size or (len(batches[-1]) + 1) * longest > BATCH_TOKENS:
-            batches.append([])
-            longest = lengths[index]
-        batches[-1].append(index)
-    return batches
 
 
 def _answer(tokenizer: Any, ids: list[int], stops: Sequence[int]) -> Answer:

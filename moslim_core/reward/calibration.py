@@ -15,10 +15,10 @@ from moslim_core.reward.heads import Head
 BOUNDS = (0.05, 20.0)
 
 
-def calibrated(head: Head, outputs: torch.Tensor, scale: float, shift: list[float]) -> torch.Tensor:
+def calibrated(head: Head, outputs: torch.Tensor, scale: float | torch.Tensor, shift: list[float] | torch.Tensor) -> torch.Tensor:
     """outputs (n, width), shift (K,) in nats -> log p (n, K)."""
     log_p = head.log_probabilities(outputs, scale)
-    return (log_p + torch.tensor(shift, dtype=log_p.dtype, device=log_p.device)).log_softmax(dim=-1)
+    return (log_p + torch.as_tensor(shift, dtype=log_p.dtype, device=log_p.device)).log_softmax(dim=-1)
 
 
 def fit_calibration(head: Head, outputs: np.ndarray, levels: np.ndarray) -> tuple[float, list[float]]:
@@ -34,8 +34,7 @@ def fit_calibration(head: Head, outputs: np.ndarray, levels: np.ndarray) -> tupl
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         at = torch.from_numpy(values).requires_grad_()
-        log_p = (head.log_probabilities(made, at[0].exp()) + at[1:]).log_softmax(dim=-1)
-        value = -log_p[rows, wanted].mean() + at[1:].square().sum() / len(levels)
+        value = -calibrated(head, made, at[0].exp(), at[1:])[rows, wanted].mean() + at[1:].square().sum() / len(levels)
         (gradient,) = torch.autograd.grad(value, at)
         return value.item(), gradient.numpy()
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from moslim_core.batching import batches
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.model import MultiHeadRewardModel, encode
@@ -77,9 +78,4 @@ class RewardScorer:
 
     def _batches(self, lengths: list[int]) -> list[list[int]]:
         """Row indices, shortest first, so that padded size stays within the token budget (one row at least)."""
-        batches: list[list[int]] = []
-        for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-            if not batches or (len(batches[-1]) + 1) * lengths[index] > self.token_budget:
-                batches.append([])
-            batches[-1].append(index)
-        return batches
+        return batches(sorted(range(len(lengths)), key=lambda i: (lengths[i], i)), lengths, self.token_budget)

@@ -111,9 +111,13 @@ class Service:
         """Wait until the flow run is completed. Nothing that runs then is left in either server."""
         ended = until(lambda: self.ended(flow_run), "the flow run ends", 420)
         assert ended["state_type"] == "COMPLETED", (ended["state"], self.logs())
+        self.settled()
+        assert [run.data.tags for run in self.runs() if run.info.status == "RUNNING"] == []
+
+    def settled(self) -> None:
+        """Wait until no flow run is left running."""
         running = {"flow_runs": {"state": {"type": {"any_": list(WAITING)}}}}
         until(lambda: not ask(self.api, "/flow_runs/filter", running), "no flow run is left running", 60)
-        assert [run.data.tags for run in self.runs() if run.info.status == "RUNNING"] == []
 
     def ended(self, flow_run: str) -> dict[str, Any] | None:
         found: dict[str, Any] = ask(self.api, f"/flow_runs/{flow_run}")
@@ -274,8 +278,7 @@ def test_what_is_cancelled_in_the_page_stops_and_can_go_on(service: Service, und
     gone, left = psutil.wait_procs(at_work, timeout=45)
     assert gone and not left
     until(lambda: service.ended(flow_run), "the flow run ends", 60)
-    waiting = {"flow_runs": {"state": {"type": {"any_": list(WAITING)}}}}
-    until(lambda: not ask(service.api, "/flow_runs/filter", waiting), "every flow run ends", 60)
+    service.settled()
     newest = {of["name"]: of["state_type"] for of in ask(service.api, "/flow_runs/filter", {"sort": "START_TIME_ASC"})}
     assert (service.ended(flow_run) or {})["state_type"] == newest["train_policy"] == "CANCELLED"
     until(lambda: all(r.info.status != "RUNNING" for r in service.runs()), "no MLflow run is left running", 30)
