@@ -28,7 +28,6 @@ from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.warm_start import conditioned_sft, fine_tune
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
-from moslim_core.reward.scorer import RewardScorer
 
 
 def rewards(
@@ -92,7 +91,7 @@ class Compared(LevelBased):
         each = [example for example in self.examples for _ in range(size)]
         sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature)
         drawn = generate(model, tokenizer, [e["prompt"] for e in each], sampling, settings.seed, kept=context.work / "drawn.jsonl")
-        scorer = RewardScorer.load(context.reward_model, str(model.device))
+        scorer = context.scorer
         probabilities = scorer([e["question"] for e in each], [answer.text for answer in drawn])
         asked = [load_targets(e["targets"], scorer.schema) for e in each]
         found = rewards(probabilities, asked, scorer.schema, settings.mapping.weights)

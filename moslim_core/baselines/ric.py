@@ -112,8 +112,7 @@ class Compared(Method):
     @cached_property
     def rewards(self) -> Rewards:
         prompts, answers = self.rated
-        scorer = RewardScorer.load(self.context.reward_model, models.pick_device(self.context.settings.model.device))
-        return Rewards(scorer, self.context.schema, [plain_text(p) for p in prompts], answers)
+        return Rewards(self.context.scorer, self.context.schema, [plain_text(p) for p in prompts], answers)
 
     @property
     def range(self) -> tuple[Array, Array]:
