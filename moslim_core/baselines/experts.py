@@ -25,6 +25,8 @@ from moslim_core.progress import Progress
 from moslim_core.settings import MappingSettings, PolicySettings, Settings
 
 Standardisation = Literal["none", "running"]
+# What this project's own training may do, and a compared one does not.
+PLAIN = {"held_out_fraction": 0.0, "warm_start": "none", "save_merged": False}
 
 
 def best_levels(schema: PreferenceSchema) -> Targets:
@@ -46,9 +48,7 @@ def expert_settings(
             "group_size": policy.group_size * policy.targets_per_prompt,
             "targets_per_prompt": 1,
             "relabel": False,
-            "held_out_fraction": 0.0,
-            "warm_start": "none",
-            "save_merged": False,
+            **PLAIN,
         }
     )
     mapping = MappingSettings(

@@ -26,6 +26,7 @@ from moslim_core.evaluation.fronts import levels_of, simplex_grid
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.operating_points import steered
 from moslim_core.evaluation.system import System
+from moslim_core.policy.artifact import load_policy
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.progress import Progress
@@ -124,6 +125,12 @@ class Context:
         settings = self.settings
         kept = self.work / "answers" / name
         return System(name, model, tokenizer, settings.preferences, settings.policy.placement, settings.seed, kept, self.progress)
+
+    def trained(self, name: str, folder: Path) -> System:
+        """A trained policy under evaluation."""
+        chosen = self.settings.model
+        model, tokenizer, _ = load_policy(folder, self.cache, chosen.dtype, chosen.device)
+        return self.system(name, model, tokenizer)
 
 
 class Method(ABC):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from moslim_core.baselines.experts import Expert, Standardisation
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
-from moslim_core.policy.artifact import load_policy
 from moslim_core.preferences import Targets
 
 STANDARDISATIONS: dict[str, Standardisation] = {"morlhf": "none", "morlhf_normalised": "running"}
@@ -27,9 +26,8 @@ class Compared(Method):
                 self.expert(row, weights).train()
 
     def at(self, row: str, weights: Array) -> Asked:
-        expert, settings = self.expert(row, weights), self.context.settings.model
-        model, tokenizer, _ = load_policy(expert.folder, self.context.cache, settings.dtype, settings.device)
-        return Asked(self.context.system(expert.name, model, tokenizer), Targets())
+        expert = self.expert(row, weights)
+        return Asked(self.context.trained(expert.name, expert.folder), Targets())
 
     def cost(self, row: str) -> Cost:
         experts = [self.expert(row, weights) for weights in self.context.weights]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moslim_core.baselines.method import Asked, Context, Cost, LevelBased, phase_seconds, rollouts
 from moslim_core.evaluation.system import System
-from moslim_core.policy.artifact import TRAINING_LOG, PolicyCard, load_policy
+from moslim_core.policy.artifact import TRAINING_LOG, PolicyCard
 from moslim_core.preferences import Targets
 
 
@@ -23,9 +23,7 @@ class Compared(LevelBased):
 
     @cached_property
     def system(self) -> System:
-        settings = self.context.settings.model
-        model, tokenizer, _ = load_policy(self.folder, self.context.cache, settings.dtype, settings.device)
-        return self.context.system(self.rows[0], model, tokenizer)
+        return self.context.trained(self.rows[0], self.folder)
 
     def under(self, targets: Targets) -> Asked:
         return Asked(self.system, targets)

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from moslim_core.baselines.experts import TrainedPolicy, best_levels
+from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
 from moslim_core.evaluation.system import System
-from moslim_core.policy.artifact import load_policy
 from moslim_core.policy.conditioning import examples_under
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.settings import MappingSettings, PolicySettings
@@ -48,9 +47,8 @@ class Compared(Method):
     @cached_property
     def policy(self) -> TrainedPolicy:
         settings = self.context.settings
-        own = settings.policy.model_copy(update={"held_out_fraction": 0.0, "warm_start": "none", "save_merged": False})
         mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum")
-        chosen = settings.model_copy(update={"policy": own, "mapping": mapping})
+        chosen = settings.model_copy(update={"policy": settings.policy.model_copy(update=PLAIN), "mapping": mapping})
         return TrainedPolicy(self.context, self.rows[0], chosen, WantedExamples(self.context.schema))
 
     def train(self) -> None:
@@ -58,9 +56,7 @@ class Compared(Method):
 
     @cached_property
     def system(self) -> System:
-        settings = self.context.settings.model
-        model, tokenizer, _ = load_policy(self.policy.folder, self.context.cache, settings.dtype, settings.device)
-        return self.context.system(self.rows[0], model, tokenizer)
+        return self.context.trained(self.rows[0], self.policy.folder)
 
     def at(self, row: str, weights: Array) -> Asked:
         best = best_levels(self.context.schema)

@@ -89,10 +89,11 @@ def levels_of(weights: Sequence[float], schema: PreferenceSchema) -> Targets:
     """What a method that is steered by levels is asked for at an operating point, one weight per preference of the schema. (ours)
 
     Of each preference the requestable level whose score is nearest to its weight over the largest weight, the better of two equally
-    near. So the largest weight asks for the best level and a weight of 0 for the worst; equal weights ask for the best of everything.
+    near. So the largest weight asks for the best level, and equal weights for the best of everything. A weight of 0 asks for nothing:
+    who does not care for a preference does not want its worst.
     """
     largest = max(weights)
-    return schema.targets({p.name: _nearest(p, w / largest) for p, w in zip(schema.preferences, weights, strict=True)})
+    return schema.targets({p.name: _nearest(p, w / largest) for p, w in zip(schema.preferences, weights, strict=True) if w > 0})
 
 
 def _nearest(preference: Preference, score: float) -> int:

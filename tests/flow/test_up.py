@@ -35,21 +35,22 @@ def family(work_dir: Path) -> list[psutil.Process]:
 def ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{api}{path}", data, {"Content-Type": "application/json"})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return json.loads(response.read() or "null")
-        except urllib.error.HTTPError as error:
-            # SQLite was busy: whoever asks Prefect's API has to ask again, as its own client does.
-            if error.code != 503 or time.monotonic() > deadline:
+        except (urllib.error.HTTPError, TimeoutError) as error:
+            # SQLite or the disk was busy: whoever asks Prefect's API has to ask again, as its own client does.
+            if getattr(error, "code", 503) != 503 or time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
 
 
 def completed(api: str, deployment: str, seconds: float) -> dict[str, Any]:
     """A flow run of a deployment, asked for now, that completes within so many seconds."""
-    run: dict[str, Any] = ask(api, f"/deployments/{deployment}/create_flow_run", {})
+    # The key: asked again after no answer came, it is still one flow run.
+    run: dict[str, Any] = ask(api, f"/deployments/{deployment}/create_flow_run", {"idempotency_key": str(time.time_ns())})
     deadline = time.monotonic() + seconds
     while (run := ask(api, f"/flow_runs/{run['id']}"))["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"):
         assert time.monotonic() < deadline, run

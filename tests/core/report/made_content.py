@@ -98,7 +98,8 @@ def fronts(names: Sequence[str], before: dict[str, float] = WEAK, after: dict[st
         rng = np.random.default_rng(5)
         found = []
         for targets in asked:
-            wanted = np.array([0.5 + control.get(p.name, 0) * (p.score(targets[p.name]) - 0.5) for p in schema.preferences])
+            scores = np.array([p.score(targets[p.name]) if p.name in targets else 0.5 for p in schema.preferences])
+            wanted = 0.5 + np.array([control.get(p.name, 0) for p in schema.preferences]) * (scores - 0.5)
             found.append(np.clip(wanted + rng.normal(0, 0.12, (24, len(names))), 0, 1))
         return found
 
