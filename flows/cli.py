@@ -149,6 +149,10 @@ def compare(
         str | None, typer.Option(metavar="A,B", help="this project's method beside other systems: all, or some of " + ", ".join(METHODS))
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="N,N,N", help="seeds, each used with every value; intervals need three")] = "0,1,2",
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="F,F", help="with --baselines: factors of the learning rates, e.g. 0.5,1,2; each system keeps its best"),
+    ] = None,
     until: Annotated[
         str | None, typer.Option(help="last stage of each run; default: train_reward for data and reward settings, else evaluate")
     ] = None,
@@ -161,11 +165,13 @@ def compare(
     if (over is None) == (baselines is None):
         raise UserError("give either --over KEY=A,B, to compare values of a setting, or --baselines all, to compare systems.")
     if over is not None:
+        if search is not None:
+            raise UserError(f"--search {search}: learning rates are searched for systems; --search goes with --baselines.")
         console.compare_with_display(_settings(profile, set_), over, seeds, until)
     elif until is not None:
         raise UserError(f"--until {until}: systems are always compared to the end; --until goes with --over.")
     else:
-        console.compare_systems_with_display(_settings(profile, set_), str(baselines), seeds)
+        console.compare_systems_with_display(_settings(profile, set_), str(baselines), seeds, search)
 
 
 @app.command()

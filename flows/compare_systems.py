@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
 from prefect import flow
 
 from flows.align import run_pipeline
 from flows.compare import Compared, closing_on_error, publish
 from flows.form import Form, filled_in
 from flows.profile import override
-from flows.variants import START, parse_baselines
-from moslim_core.baselines import OURS
+from flows.variants import START, parse_baselines, parse_search
+from moslim_core.baselines import OURS, UNTRAINED
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.settings import Settings
-from tasks.compare_systems import compared
+from tasks.compare_systems import compared, tried
 from tasks.ledger import Ledger
-from tasks.references import digest_of
+from tasks.references import ArtifactRef, digest_of
 from tasks.stage import Outcome, ledger_of
 from tasks.train_reward import train_judge
 
@@ -39,56 +42,103 @@ NOTES = (
 
 
 @flow(name="compare_systems")
-def compare_systems(settings: Form, baselines: list[str], seeds: list[int]) -> Compared:
+def compare_systems(settings: Form, baselines: list[str], seeds: list[int], search: Sequence[float] = ()) -> Compared:
     """Run every method under every seed, one stage each, and compare their fronts and costs.
 
     Args:
         settings: what all runs share: a packaged profile with changes, or every setting by itself
         baselines: names of systems, or all; the starting model is always among them
         seeds: each system runs with each of them; intervals need three
+        search: factors of the learning rates, of which each system keeps the one that suits it best with the first seed; none: as they are
     """
     from moslim_core.evaluation import comparison as comparing
 
     baselines = parse_baselines(",".join(baselines))
+    search = parse_search(",".join(map(str, search))) if search else []
     # What is cut off by the clock has fewer answers to learn from than the others.
     settings = override(filled_in(settings), ["policy.max_minutes=null"])
     for name in OURS.keys() & set(baselines):
         _optimised_by(settings, OURS[name])
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
-    fingerprint = digest_of({"settings": settings.content(), "baselines": baselines, "seeds": seeds})
-    run_id = ledger.open_comparison(
-        fingerprint, f"compare {', '.join(baselines)}", {"baselines": baselines, "seeds": seeds, **settings.content()}
-    )
+    asked = {"baselines": baselines, "seeds": seeds, "search": search}
+    fingerprint = digest_of({"settings": settings.content(), **asked})
+    run_id = ledger.open_comparison(fingerprint, f"compare {', '.join(baselines)}", {**asked, **settings.content()})
     runs: list[Measured] = []
+    notes = list(NOTES)
     with closing_on_error(ledger, run_id):
+        kept = dict.fromkeys(baselines, 1.0)
+        if search:
+            kept |= _searched(settings.model_copy(update={"seed": seeds[0]}), baselines, search, run_id)
+            notes.append(_search_said(kept, search, seeds[0]))
         for seed in seeds:
-            runs += _under(settings.model_copy(update={"seed": seed}), baselines, run_id, ledger)
+            runs += _under(settings.model_copy(update={"seed": seed}), kept, run_id, ledger)
     order = list(dict.fromkeys(run.variant for run in runs))
     runs.sort(key=lambda run: (order.index(run.variant), run.seed))
     folder = settings.work_dir / "comparisons" / f"systems-{fingerprint[:8]}"
-    return publish(comparing.compare(KEY, runs, NOTES), folder, run_id, ledger)
+    return publish(comparing.compare(KEY, runs, notes), folder, run_id, ledger)
 
 
-def _under(settings: Settings, baselines: list[str], run_id: str, ledger: Ledger) -> list[Measured]:
-    """All rows under the settings' seed."""
-    outcomes = run_pipeline(settings, "train_reward", run_id, f"seed {settings.seed}").outcomes
-    rows = outcomes["label"].ref
-    shared = {"rows": rows, "reward_model": outcomes["train_reward"].ref}
-    if settings.evaluation.judge == "reward_model":
-        shared["judge"] = train_judge(settings, rows, run_id).ref
+def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger: Ledger) -> list[Measured]:
+    """All rows under the settings' seed, each method with its learning rates times its factor."""
+    shared = _shared(settings, run_id)
     start = compared(START, settings, shared, run_id)
     runs = _measured(settings.seed, [start], ledger)
-    for name in baselines:
-        if name == START:
-            continue
-        own, inputs, done = settings, {**shared, "start": start.ref}, []
-        if name in OURS:
-            own = _optimised_by(settings, OURS[name])
-            done = [run_pipeline(own, "train_policy", run_id, f"seed {settings.seed}, {name}").outcomes["train_policy"]]
-            inputs["policy"] = done[0].ref
-        runs += _measured(settings.seed, [*done, compared(name, own, inputs, run_id)], ledger)
+    for name, factor in factors.items():
+        if name != START:
+            own, inputs, trained = _prepared(name, _learning(settings, factor), shared, run_id)
+            runs += _measured(settings.seed, [*trained, compared(name, own, {**inputs, "start": start.ref}, run_id)], ledger)
     return runs
+
+
+def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:
+    """{method that trains: of the factors the one that suits it best, the first of equals}; where it has several rows, they count alike."""
+    shared = _shared(settings, run_id)
+    kept = {}
+    for name in (name for name in baselines if name not in UNTRAINED):
+        suits = []
+        for factor in factors:
+            own, inputs, _ = _prepared(name, _learning(settings, factor), shared, run_id)
+            suits.append(fmean(tried(name, own, inputs, run_id).metrics.values()))
+        kept[name] = factors[suits.index(max(suits))]
+    return kept
+
+
+def _search_said(kept: Mapping[str, float], factors: Sequence[float], seed: int) -> str:
+    found = ", ".join(f"{name} {factor:g}" for name, factor in kept.items() if name not in UNTRAINED)
+    return (
+        f"Learning rates were searched with seed {seed} among {', '.join(f'{f:g}' for f in factors)} times the settings' own: kept is what "
+        f"brings answers to training prompts farthest where the weights point, by the reward model. Kept: {found}."
+    )
+
+
+def _learning(settings: Settings, factor: float) -> Settings:
+    """With every learning rate of a policy multiplied: what does not learn in one way learns in the other."""
+    policy = settings.policy
+    return override(
+        settings,
+        [f"policy.learning_rate={policy.learning_rate * factor}", f"policy.sft.learning_rate={policy.sft.learning_rate * factor}"],
+    )
+
+
+def _shared(settings: Settings, run_id: str) -> dict[str, ArtifactRef]:
+    """Inputs of all methods."""
+    outcomes = run_pipeline(settings, "train_reward", run_id, f"seed {settings.seed}").outcomes
+    shared = {"rows": outcomes["label"].ref, "reward_model": outcomes["train_reward"].ref}
+    if settings.evaluation.judge == "reward_model":
+        shared["judge"] = train_judge(settings, shared["rows"], run_id).ref
+    return shared
+
+
+def _prepared(
+    name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_id: str
+) -> tuple[Settings, dict[str, ArtifactRef], list[Outcome]]:
+    """(settings, inputs, stages before) of a method; this project's own has its policy trained."""
+    if name not in OURS:
+        return settings, dict(shared), []
+    own = _optimised_by(settings, OURS[name])
+    policy = run_pipeline(own, "train_policy", run_id, f"seed {own.seed}, {name}").outcomes["train_policy"]
+    return own, {**shared, "policy": policy.ref}, [policy]
 
 
 def _optimised_by(settings: Settings, optimiser: str) -> Settings:

@@ -260,15 +260,15 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
     _print_comparison(found, table)
 
 
-def compare_systems_with_display(settings: Settings, baselines: str, seeds: str) -> None:
+def compare_systems_with_display(settings: Settings, baselines: str, seeds: str, search: str | None) -> None:
     """Run the flow `compare_systems` with bars, print its table, and say where the page is. Raises UserError on a bad name."""
-    from flows.variants import parse_baselines, parse_seeds
+    from flows.variants import parse_baselines, parse_search, parse_seeds
 
-    names, numbers = parse_baselines(baselines), parse_seeds(seeds)
+    names, numbers, factors = parse_baselines(baselines), parse_seeds(seeds), parse_search(search) if search else []
     with display(settings):
         from flows.compare_systems import compare_systems
 
-        found = compare_systems(settings, names, numbers)
+        found = compare_systems(settings, names, numbers, factors)
     comparison = found.comparison
     # One row per system: there are too many of them for columns.
     table = Table(title=_title(comparison), title_justify="left")

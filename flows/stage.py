@@ -22,6 +22,7 @@ STAGES = {
         evaluate.STAGE,
         report.STAGE,
         *compare_systems.STAGES.values(),
+        *compare_systems.TRIALS.values(),
     )
 }
 

@@ -5,6 +5,7 @@ Apart from the flows: Prefect takes its server's address when it is imported, an
 
 from __future__ import annotations
 
+import math
 from typing import Literal, cast
 
 from moslim_core.baselines import METHODS
@@ -35,6 +36,17 @@ def parse_seeds(text: str) -> list[int]:
     if not parts or not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
         raise UserError(f"--seeds {text}: write different whole numbers, e.g. 0,1,2")
     return [int(part) for part in parts]
+
+
+def parse_search(text: str) -> list[float]:
+    """Factors of '0.5,1,2'. Raises UserError."""
+    try:
+        factors = [float(part) for part in text.split(",")]
+    except ValueError:
+        factors = []
+    if len(factors) < 2 or not all(0 < factor < math.inf for factor in factors) or len(set(factors)) < len(factors):
+        raise UserError(f"--search {text}: write at least two different factors of the learning rates, above 0, e.g. 0.5,1,2")
+    return factors
 
 
 def last_stage(key: str, until: str | None) -> LastStage:

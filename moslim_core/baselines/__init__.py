@@ -22,3 +22,6 @@ METHODS = {
     },
     **dict.fromkeys(OURS, "moslim_core.baselines.moslim"),
 }
+
+# They have no learning rate.
+UNTRAINED = ("prompt_only", "best_of_n")

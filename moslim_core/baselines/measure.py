@@ -6,16 +6,19 @@ Files of a row: `front.<row>.json`, `controllability.<row>.json`, `cost.<row>.js
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from moslim_core.baselines import METHODS
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, write_json_lines
 from moslim_core.evaluation.answers import judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
-from moslim_core.evaluation.fronts import FIGURES, Front, front, levels_of, reference_of, score_table
+from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
 
@@ -31,9 +34,7 @@ class Row(NamedTuple):
 
 def measure(name: str, context: Context) -> dict[str, float]:
     """Train the method `name` and measure its rows into `context.output`; their key numbers, as row/figure."""
-    method: Method = importlib.import_module(METHODS[name]).Compared(context)
-    method.train()
-    context.output.mkdir(parents=True, exist_ok=True)
+    method = _trained(name, context)
     settings = context.settings
     metrics: dict[str, float] = {}
     for row in method.rows:
@@ -49,6 +50,27 @@ def measure(name: str, context: Context) -> dict[str, float]:
         numbers |= {f"{preference}/spearman": of.spearman.value for preference, of in control.preferences.items()}
         metrics |= {f"{row}/{figure}": float(value) for figure, value in numbers.items() if value is not None}
     return metrics
+
+
+def suitability(name: str, context: Context) -> dict[str, float]:
+    """How well the settings suit a method, as row/inner_product: the mean over operating points of w . s, s being the reward model's mean
+    score of answers to training prompts. Neither the judge nor the evaluation's prompts have a part in it. (ours)"""
+    method = _trained(name, context)
+    found = {}
+    for row in method.rows:
+        levels = [_typical(method.at(row, weights), f"typical {n}", context) for n, weights in enumerate(context.weights, start=1)]
+        scores = np.array([[p.score(of[p.name]) for p in context.schema.preferences] for of in levels])
+        found[f"{row}/inner_product"] = inner_product(scores, context.weights)
+    (context.output / "suitability.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return found
+
+
+def _trained(name: str, context: Context) -> Method:
+    """The method `name`, ready to answer."""
+    method: Method = importlib.import_module(METHODS[name]).Compared(context)
+    method.train()
+    context.output.mkdir(parents=True, exist_ok=True)
+    return method
 
 
 def _points(method: Method, row: str, context: Context) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:

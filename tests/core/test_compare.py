@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.variants import last_stage, parse_baselines, parse_over, parse_seeds
+from flows.variants import last_stage, parse_baselines, parse_over, parse_search, parse_seeds
 from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 
@@ -24,6 +24,13 @@ def test_one_value_is_no_comparison(over: str) -> None:
 def test_bad_seeds(seeds: str) -> None:
     with pytest.raises(UserError, match="different whole numbers"):
         parse_seeds(seeds)
+
+
+def test_searched_factors() -> None:
+    assert parse_search("0.5, 1,2") == [0.5, 1, 2]
+    for text in ("", "1", "1,1", "0,1", "1,many", "1,inf", "1,nan"):
+        with pytest.raises(UserError, match="at least two different factors"):
+            parse_search(text)
 
 
 def test_last_stage() -> None:

@@ -280,6 +280,23 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path, 
     assert len(stage_runs(again.work_dir)["compared_rewarded_soups"]) == 1
 
 
+def test_systems_keep_the_learning_rate_that_suits_them(again: Finished, profile: Path, moslim: Moslim) -> None:
+    arguments = ["compare", "--baselines", "moslim_rloo", "--seeds", "0", "--search", "1,4", "--profile", str(profile)]
+    result = moslim(*arguments, "--set", f"work_dir={again.work_dir}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    after = stage_runs(again.work_dir)
+    suits = {
+        float(run.data.params["policy.learning_rate"]): run.data.metrics["moslim_rloo/inner_product"] for run in after["tried_moslim_rloo"]
+    }
+    assert len(suits) == 2
+    kept = max(suits, key=lambda rate: suits[rate])
+    pages = [json.loads(file.read_text()) for file in (again.work_dir / "comparisons").glob("systems-*/compare.json")]
+    (notes,) = [page["notes"] for page in pages if page["variants"] == ["prompt_only", "moslim_rloo"]]
+    assert notes[-1].endswith(f"Kept: moslim_rloo {kept / min(suits):g}.")
+    newest = max(after["compared_moslim_rloo"], key=lambda run: run.info.start_time)
+    assert kept == min(suits) or float(newest.data.params["policy.learning_rate"]) == kept
+
+
 def test_one_kind_of_comparison_at_a_time(profile: Path, moslim: Moslim, refused_dir: Path) -> None:
     for arguments, says in ([], "either --over"), (["--baselines", "magic"], "write all, or some of prompt_only"):
         result = moslim("compare", *arguments, "--profile", str(profile), "--set", f"work_dir={refused_dir}")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from moslim_core import models
 from moslim_core.baselines import METHODS, OURS, best_of_n, rewarded_soups, rlphf
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
-from moslim_core.baselines.measure import by_level, measure, read_rows
+from moslim_core.baselines.measure import by_level, measure, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Context, Method, rollouts
 from moslim_core.evaluation.controllability import Obtained
@@ -98,6 +98,19 @@ def test_what_is_known_for_calibration_is_no_evaluation_prompt(context: Make) ->
     made = context()
     assert len(made.known_prompts) == len(made.prompts) == 2
     assert not any(prompt in made.prompts for prompt in made.known_prompts)
+
+
+def test_settings_suit_by_what_the_reward_model_sees_in_training_prompts(context: Make) -> None:
+    """An answer whose length scores 1 for sure and whose warmth 0, whatever is asked for, has the mean weight of length."""
+    made, seen = context(), []
+
+    def sure(questions: list[str], answers: list[str]) -> dict[str, np.ndarray]:
+        seen.extend(questions)
+        return {"length": np.tile([0.0, 0, 1], (len(answers), 1)), "warmth": np.tile([1.0, 0], (len(answers), 1))}
+
+    vars(made)["scorer"] = sure
+    assert suitability("prompt_only", made) == {"prompt_only/inner_product": pytest.approx(made.weights[:, 0].mean())}
+    assert set(seen) == {prompt[0]["content"] for prompt in made.known_prompts}
 
 
 def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: Make) -> None:
