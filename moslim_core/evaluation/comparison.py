@@ -41,7 +41,7 @@ class Figure(BaseModel):
 class Comparison(BaseModel):
     """`figures[name][variant]`, in the order of the variants; means per run: `seconds` of work and `costs[name][variant]`.
 
-    `notes`: sentences that say how the variants were compared.
+    `notes`: sentences that say how the variants were compared. `runs`: what all of it was made from, a run per variant and seed.
     """
 
     key: str
@@ -51,6 +51,7 @@ class Comparison(BaseModel):
     seconds: dict[str, float]
     costs: dict[str, dict[str, float]] = {}
     notes: list[str] = []
+    runs: list[Measured] = []
 
     @property
     def intervals(self) -> str:
@@ -107,6 +108,7 @@ def compare(key: str, runs: Sequence[Measured], notes: Sequence[str] = ()) -> Co
             for name in dict.fromkeys(name for run in runs for name in run.costs)
         },
         notes=list(notes),
+        runs=list(runs),
     )
 
 

@@ -268,6 +268,9 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path, 
     assert set(found["figures"]["length/spearman"]) == set(found["variants"])
     assert all(gigabytes > 0.1 for gigabytes in found["costs"]["peak memory, GB"].values())
     assert found["costs"]["training answers"] == {"prompt_only": 0, "best_of_n": 0, **dict.fromkeys(soups, 96), "moslim_rloo": 96}
+    (soup,) = [run for run in found["runs"] if run["variant"] == "rewarded_soups"]
+    assert soup["seed"] == 0 and soup["costs"]["training answers"] == 96 and soup["costs"]["seconds of training: update"] > 0
+    assert {"value", "low", "high"} <= set(soup["over_prompts"]["front/hypervolume"])
     assert "rewarded_soups_exact" in (folder / "compare.html").read_text()
     after = stage_runs(again.work_dir)
     new = {name: of for name, of in after.items() if name.startswith("compared_")}
