@@ -15,7 +15,7 @@ from flows.variants import START, parse_baselines, parse_search
 from moslim_core.baselines import OURS, UNTRAINED
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.settings import Settings
-from tasks.compare_systems import compared, tried
+from tasks.compare_systems import compared
 from tasks.ledger import Ledger
 from tasks.references import ArtifactRef, digest_of
 from tasks.stage import Outcome, ledger_of
@@ -34,7 +34,7 @@ COSTS = {
 NOTES = (
     "Every row is measured at the same operating points, on the same prompts, by the same judge.",
     "Rollouts: a method has the answers that policy.steps draw, in total; one that trains several policies shares its steps among them.",
-    "No training ends by the clock: policy.max_minutes is not used here.",
+    "No training ends by the clock, and no combination of levels is held out: policy.max_minutes and held_out_fraction are not used here.",
     "A level is asked of a method that takes weights at the operating point whose answers to training prompts are nearest to it, "
     "as the reward model sees them.",
     "Work leaves out the labels and the reward model, which all rows share; rows of one training have that training's work each.",
@@ -55,8 +55,8 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
 
     baselines = parse_baselines(",".join(baselines))
     search = parse_search(",".join(map(str, search))) if search else []
-    # What is cut off by the clock has fewer answers to learn from than the others.
-    settings = override(filled_in(settings), ["policy.max_minutes=null"])
+    # What is cut off by the clock has fewer answers to learn from than the others; held-out combinations are not measured here.
+    settings = override(filled_in(settings), ["policy.max_minutes=null", "policy.held_out_fraction=0"])
     for name in OURS.keys() & set(baselines):
         _optimised_by(settings, OURS[name])
     ledger = ledger_of(settings.work_dir)
@@ -70,7 +70,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
         kept = dict.fromkeys(baselines, 1.0)
         if search:
             kept |= _searched(settings.model_copy(update={"seed": seeds[0]}), baselines, search, run_id)
-            notes.append(_search_said(kept, search, seeds[0]))
+        notes.append(_search_said(kept, search, seeds[0]))
         for seed in seeds:
             runs += _under(settings.model_copy(update={"seed": seed}), kept, run_id, ledger)
     order = list(dict.fromkeys(run.variant for run in runs))
@@ -81,30 +81,30 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
 
 def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger: Ledger) -> list[Measured]:
     """All rows under the settings' seed, each method with its learning rates times its factor."""
-    shared = _shared(settings, run_id)
-    start = compared(START, settings, shared, run_id)
+    shared, start = _shared(settings, run_id)
     runs = _measured(settings.seed, [start], ledger)
     for name, factor in factors.items():
         if name != START:
-            own, inputs, trained = _prepared(name, _learning(settings, factor), shared, run_id)
-            runs += _measured(settings.seed, [*trained, compared(name, own, {**inputs, "start": start.ref}, run_id)], ledger)
+            runs += _measured(settings.seed, _run(name, _learning(settings, factor), shared, run_id), ledger)
     return runs
 
 
 def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:
     """{method that trains: of the factors the one that suits it best, the first of equals}; where it has several rows, they count alike."""
-    shared = _shared(settings, run_id)
+    from moslim_core.baselines.measure import SUITABILITY
+
+    shared, _ = _shared(settings, run_id)
     kept = {}
     for name in (name for name in baselines if name not in UNTRAINED):
-        suits = []
-        for factor in factors:
-            own, inputs, _ = _prepared(name, _learning(settings, factor), shared, run_id)
-            suits.append(fmean(tried(name, own, inputs, run_id).metrics.values()))
+        found = [_run(name, _learning(settings, factor), shared, run_id)[-1].metrics for factor in factors]
+        suits = [fmean(value for metric, value in of.items() if metric.endswith(SUITABILITY)) for of in found]
         kept[name] = factors[suits.index(max(suits))]
     return kept
 
 
 def _search_said(kept: Mapping[str, float], factors: Sequence[float], seed: int) -> str:
+    if not factors:
+        return "Learning rates were not searched: every system has the settings' own."
     found = ", ".join(f"{name} {factor:g}" for name, factor in kept.items() if name not in UNTRAINED)
     return (
         f"Learning rates were searched with seed {seed} among {', '.join(f'{f:g}' for f in factors)} times the settings' own: kept is what "
@@ -121,24 +121,23 @@ def _learning(settings: Settings, factor: float) -> Settings:
     )
 
 
-def _shared(settings: Settings, run_id: str) -> dict[str, ArtifactRef]:
-    """Inputs of all methods."""
+def _shared(settings: Settings, run_id: str) -> tuple[dict[str, ArtifactRef], Outcome]:
+    """(inputs of all methods but the starting model, that one's stage)."""
     outcomes = run_pipeline(settings, "train_reward", run_id, f"seed {settings.seed}").outcomes
     shared = {"rows": outcomes["label"].ref, "reward_model": outcomes["train_reward"].ref}
     if settings.evaluation.judge == "reward_model":
         shared["judge"] = train_judge(settings, shared["rows"], run_id).ref
-    return shared
+    start = compared(START, settings, shared, run_id)
+    return {**shared, "start": start.ref}, start
 
 
-def _prepared(
-    name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_id: str
-) -> tuple[Settings, dict[str, ArtifactRef], list[Outcome]]:
-    """(settings, inputs, stages before) of a method; this project's own has its policy trained."""
+def _run(name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_id: str) -> list[Outcome]:
+    """The stages of a method; of this project's the policy's training is a stage of its own."""
     if name not in OURS:
-        return settings, dict(shared), []
+        return [compared(name, settings, dict(shared), run_id)]
     own = _optimised_by(settings, OURS[name])
     policy = run_pipeline(own, "train_policy", run_id, f"seed {own.seed}, {name}").outcomes["train_policy"]
-    return own, {**shared, "policy": policy.ref}, [policy]
+    return [policy, compared(name, own, {**shared, "policy": policy.ref}, run_id)]
 
 
 def _optimised_by(settings: Settings, optimiser: str) -> Settings:
@@ -156,6 +155,9 @@ def _measured(seed: int, outcomes: list[Outcome], ledger: Ledger) -> list[Measur
     for row in read_rows(ledger.download(outcomes[-1].ref.uri)):
         over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
         over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
+        figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
+        figures["front/without verdict"] = sum(point.missing for point in row.front.points)
+        figures["truncated"] = row.control.truncated
         costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
         costs["peak memory, GB"] = max(outcome.peak_memory_gb for outcome in outcomes)
         costs |= {f"seconds of training: {phase}": row.cost.seconds.get(phase, 0.0) for phase in PHASES}
@@ -163,7 +165,7 @@ def _measured(seed: int, outcomes: list[Outcome], ledger: Ledger) -> list[Measur
             Measured(
                 variant=row.name,
                 seed=seed,
-                figures={name: of.value for name, of in over_prompts.items() if of.value is not None},
+                figures=figures,
                 seconds=sum(outcome.seconds for outcome in outcomes),
                 over_prompts=over_prompts,
                 costs=costs,

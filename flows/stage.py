@@ -22,7 +22,6 @@ STAGES = {
         evaluate.STAGE,
         report.STAGE,
         *compare_systems.STAGES.values(),
-        *compare_systems.TRIALS.values(),
     )
 }
 

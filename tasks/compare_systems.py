@@ -1,7 +1,4 @@
-"""Stages `compared_<method>`: one compared system trains within the rollout budget, answers at the operating points, and is judged.
-
-Stages `tried_<method>`: it trains as well, and the reward model says from training prompts how well its settings suit it.
-"""
+"""Stages `compared_<method>`: one compared system trains within the rollout budget, answers at the operating points, and is judged."""
 
 from __future__ import annotations
 
@@ -10,14 +7,14 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from moslim_core.baselines import METHODS, UNTRAINED
+from moslim_core.baselines import METHODS
 from moslim_core.settings import Settings
 from tasks import train_policy
 from tasks.evaluate import UNCOUNTED, judge_of
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
 
-COMPARED, TRIED = "compared_", "tried_"
+PREFIX = "compared_"
 
 
 def _section(settings: Settings) -> dict[str, Any]:
@@ -26,12 +23,11 @@ def _section(settings: Settings) -> dict[str, Any]:
     return {**train_policy.section(settings), "evaluation": evaluation}
 
 
-STAGES = {name: Stage(COMPARED + name, version=3, kind="compared", section=_section, pool="gpu") for name in METHODS}
-TRIALS = {name: Stage(TRIED + name, version=1, kind="trial", section=_section, pool="gpu") for name in METHODS if name not in UNTRAINED}
+STAGES = {name: Stage(PREFIX + name, version=3, kind="compared", section=_section, pool="gpu") for name in METHODS}
 
 
 def work(job: Job) -> dict[str, float]:
-    from moslim_core.baselines.measure import measure, read_rows, suitability
+    from moslim_core.baselines.measure import measure, read_rows
     from moslim_core.baselines.method import Context
     from moslim_core.progress import Progress
 
@@ -48,21 +44,10 @@ def work(job: Job) -> dict[str, float]:
         output=job.output,
         progress=Progress(job.events),
     )
-    if job.stage.startswith(TRIED):
-        return suitability(job.stage.removeprefix(TRIED), context)
-    return measure(job.stage.removeprefix(COMPARED), context)
+    return measure(job.stage.removeprefix(PREFIX), context)
 
 
 def compared(name: str, settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
     """The rows of one method. `inputs`: rows and reward_model, judge where it is one, `start`, the output of prompt_only, for all but
     prompt_only, and policy for this project's method."""
-    return _run(STAGES[name], settings, inputs, parent)
-
-
-def tried(name: str, settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
-    """How well the settings suit a method that trains, as its metrics; `inputs` as for `compared`."""
-    return _run(TRIALS[name], settings, inputs, parent)
-
-
-def _run(stage: Stage, settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
-    return task(name=stage.name, cache_policy=NO_CACHE)(run_stage)(stage, settings, inputs, parent)
+    return task(name=STAGES[name].name, cache_policy=NO_CACHE)(run_stage)(STAGES[name], settings, inputs, parent)

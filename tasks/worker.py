@@ -19,7 +19,7 @@ MODULES = {
     "train_policy": "tasks.train_policy",
     "evaluate": "tasks.evaluate",
     "report": "tasks.report",
-    **{f"{kind}_{name}": "tasks.compare_systems" for name in METHODS for kind in ("compared", "tried")},
+    **{f"compared_{name}": "tasks.compare_systems" for name in METHODS},
 }
 
 

@@ -27,11 +27,7 @@ STAGES = {
     "report": ("tasks.report", "STAGE"),
 }
 # Each compared system is a stage; its method's module is imported by name, so that it has to be named here too.
-COMPARED = {
-    stage.name: ("tasks.compare_systems", METHODS[name])
-    for stages in (compare_systems.STAGES, compare_systems.TRIALS)
-    for name, stage in stages.items()
-}
+COMPARED = {f"compared_{name}": ("tasks.compare_systems", module) for name, module in METHODS.items()}
 
 
 def file_of(module: str) -> Path | None:
@@ -77,8 +73,8 @@ def current() -> dict[str, dict[str, str | int]]:
         stage: {"version": getattr(importlib.import_module(module), name).version, "code": closure_digest(module)}
         for stage, (module, name) in STAGES.items()
     } | {
-        stage.name: {"version": stage.version, "code": closure_digest(*COMPARED[stage.name])}
-        for stage in (*compare_systems.STAGES.values(), *compare_systems.TRIALS.values())
+        stage: {"version": compare_systems.STAGES[stage.removeprefix("compared_")].version, "code": closure_digest(*modules)}
+        for stage, modules in COMPARED.items()
     }
 
 

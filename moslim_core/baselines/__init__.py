@@ -14,6 +14,7 @@ METHODS = {
             "prompt_only",
             "best_of_n",
             "morlhf",
+            "morlhf_normalised",
             "rewarded_soups",
             "rlphf",
             "ric",

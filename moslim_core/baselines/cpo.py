@@ -19,7 +19,7 @@ from trl import DPOConfig, DPOTrainer
 
 from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
-from moslim_core.baselines.method import Array, Asked, Cost, LevelBased, once, seconds_of
+from moslim_core.baselines.method import Array, Asked, Cost, LevelBased, timed, timed_seconds
 from moslim_core.data.rows import read_json_lines
 from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
@@ -77,11 +77,12 @@ class Compared(LevelBased):
         context, checkpoints = self.context, self.context.work / "checkpoints"
         settings, rated = context.settings, context.rows / "train.jsonl"
         start, final = self._folder("cpsft"), self._folder("cdpo")
-        once(start, lambda: conditioned_sft(settings, rated, context.cache, checkpoints / "cpsft", start, self._progress("cpsft")))
+        with timed(context.work, "update"):
+            conditioned_sft(settings, rated, context.cache, checkpoints / "cpsft", start, self._progress("cpsft"))
         if not final.is_dir():
             data, learner = self._pairs(start), (DPOTrainer, DPOConfig)
-            progress = self._progress("cdpo")
-            once(final, lambda: fine_tune(str(start), data, settings, context.cache, checkpoints / "cdpo", final, progress, learner))
+            with timed(context.work, "update"):
+                fine_tune(str(start), data, settings, context.cache, checkpoints / "cdpo", final, self._progress("cdpo"), learner)
 
     def _pairs(self, base: Path) -> list[dict[str, Any]]:
         """Raises UserError where no two answers to a request differ."""
@@ -90,9 +91,11 @@ class Compared(LevelBased):
         model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
         each = [example for example in self.examples for _ in range(size)]
         sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature)
-        drawn = generate(model, tokenizer, [e["prompt"] for e in each], sampling, settings.seed, kept=context.work / "drawn.jsonl")
+        with timed(context.work, "rollout"):
+            drawn = generate(model, tokenizer, [e["prompt"] for e in each], sampling, settings.seed, kept=context.work / "drawn.jsonl")
         scorer = context.scorer
-        probabilities = scorer([e["question"] for e in each], [answer.text for answer in drawn])
+        with timed(context.work, "reward"):
+            probabilities = scorer([e["question"] for e in each], [answer.text for answer in drawn])
         asked = [load_targets(e["targets"], scorer.schema) for e in each]
         found = rewards(probabilities, asked, scorer.schema, settings.mapping.weights)
         made = pairs(self.examples, [answer.text for answer in drawn], found)
@@ -114,5 +117,5 @@ class Compared(LevelBased):
             policies=1,
             rollouts=len(self.examples) * self.context.settings.policy.group_size,
             resident=1,
-            seconds={"update": seconds_of(self._folder("cpsft"), self._folder("cdpo"))},
+            seconds=timed_seconds(self.context.work),
         )

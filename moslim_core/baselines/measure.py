@@ -6,14 +6,13 @@ Files of a row: `front.<row>.json`, `controllability.<row>.json`, `cost.<row>.js
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from moslim_core.baselines import METHODS
+from moslim_core.baselines import METHODS, UNTRAINED
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, write_json_lines
 from moslim_core.evaluation.answers import judged, requests
@@ -21,6 +20,9 @@ from moslim_core.evaluation.controllability import Controllability, Obtained, co
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
+
+# A metric of each row that trains, by which settings may be chosen: neither judge nor evaluation prompts have a part in it.
+SUITABILITY = "suitability"
 
 
 class Row(NamedTuple):
@@ -34,65 +36,57 @@ class Row(NamedTuple):
 
 def measure(name: str, context: Context) -> dict[str, float]:
     """Train the method `name` and measure its rows into `context.output`; their key numbers, as row/figure."""
-    method = _trained(name, context)
+    method: Method = importlib.import_module(METHODS[name]).Compared(context)
+    method.train()
+    context.output.mkdir(parents=True, exist_ok=True)
     settings = context.settings
     metrics: dict[str, float] = {}
     for row in method.rows:
-        answers, asked, typical = _points(method, row, context)
+        answers, asked = _points(method, row, context)
+        typical = [] if name in UNTRAINED else _typical(method, row, context)
         found = _front(answers, asked, context)
         rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
-        cost = method.cost(row)
+        models = 1 if settings.reward.shared else len(settings.preferences)
+        cost = method.cost(row).model_copy(update={"reward_models": models})
         for what, value in (("front", found), ("controllability", control), ("cost", cost)):
             (context.output / f"{what}.{row}.json").write_text(value.model_dump_json(indent=1), encoding="utf-8")
         write_json_lines(context.output / f"answers.{row}.jsonl", (a.model_dump() for point in answers for a in point))
         numbers = {f"front/{figure}": getattr(found, figure).value for figure in FIGURES}
         numbers |= {f"{preference}/spearman": of.spearman.value for preference, of in control.preferences.items()}
+        if typical:
+            numbers[SUITABILITY] = suitability(typical, context)
         metrics |= {f"{row}/{figure}": float(value) for figure, value in numbers.items() if value is not None}
     return metrics
 
 
-def suitability(name: str, context: Context) -> dict[str, float]:
-    """How well the settings suit a method, as row/inner_product: the mean over operating points of w . s, s being the reward model's mean
-    score of answers to training prompts. Neither the judge nor the evaluation's prompts have a part in it. (ours)"""
-    method = _trained(name, context)
-    found = {}
-    for row in method.rows:
-        levels = [_typical(method.at(row, weights), f"typical {n}", context) for n, weights in enumerate(context.weights, start=1)]
-        scores = np.array([[p.score(of[p.name]) for p in context.schema.preferences] for of in levels])
-        found[f"{row}/inner_product"] = inner_product(scores, context.weights)
-    (context.output / "suitability.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    return found
-
-
-def _trained(name: str, context: Context) -> Method:
-    """The method `name`, ready to answer."""
-    method: Method = importlib.import_module(METHODS[name]).Compared(context)
-    method.train()
-    context.output.mkdir(parents=True, exist_ok=True)
-    return method
-
-
-def _points(method: Method, row: str, context: Context) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
-    """(judged answers, what was asked for, `_typical` levels) at every operating point; levels are not looked up where they steer."""
-    answers, asked, typical = [], [], []
+def _points(method: Method, row: str, context: Context) -> tuple[list[list[Obtained]], list[Targets]]:
+    """(judged answers, what was asked for) at every operating point."""
+    answers, asked = [], []
     for number, weights in enumerate(context.weights, start=1):
         who, targets = method.at(row, weights), Targets()
         if isinstance(method, LevelBased):
             targets = levels_of(weights.tolist(), context.schema)
         answers.append(_judged(who, f"point {number}", targets, context))
         asked.append(targets)
-        if not isinstance(method, LevelBased):
-            typical.append(_typical(who, f"typical {number}", context))
-    return answers, asked, typical
+    return answers, asked
 
 
-def _typical(who: Answering, what: str, context: Context) -> dict[str, float]:
-    """{preference: mean expected level} of answers to training prompts, as the reward model sees them."""
-    prompts = context.known_prompts
-    given = [(p, a) for p, a in zip(prompts, who.answers(what, prompts, context.sampling), strict=True) if a is not None]
-    found = context.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
-    return {name: float(expected_level(p).mean()) for name, p in found.items()}
+def _typical(method: Method, row: str, context: Context) -> list[dict[str, float]]:
+    """{preference: mean expected level} at every operating point, of answers to training prompts, as the reward model sees them."""
+    typical, prompts = [], context.known_prompts
+    for number, weights in enumerate(context.weights, start=1):
+        answers = method.at(row, weights).answers(f"typical {number}", prompts, context.sampling)
+        given = [(p, a) for p, a in zip(prompts, answers, strict=True) if a is not None]
+        found = context.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
+        typical.append({name: float(expected_level(p).mean()) for name, p in found.items()})
+    return typical
+
+
+def suitability(typical: Sequence[dict[str, float]], context: Context) -> float:
+    """How well the settings suit a method: mean over operating points of w . s, s being the scores of its `typical` levels. (ours)"""
+    scores = np.array([[p.score(levels[p.name]) for p in context.schema.preferences] for levels in typical])
+    return inner_product(scores, context.weights)
 
 
 def by_level(points: Sequence[list[Obtained]], typical: Sequence[dict[str, float]], schema: PreferenceSchema) -> list[Obtained]:

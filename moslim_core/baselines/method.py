@@ -6,11 +6,12 @@ k-th part of the steps (rounded up), and one that trains none may spend it on an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,16 +35,16 @@ from moslim_core.reward.scorer import RewardScorer
 from moslim_core.settings import PolicySettings, Settings
 
 Array = np.ndarray
-# Seconds of a step that reinforcement learning logs.
+# Of a training; reinforcement learning logs the seconds of each per step.
 PHASES = ("rollout", "reward", "update")
 
 
 class Cost(BaseModel):
     """What one row's answers took, and what one more operating point would take.
 
-    Counts: `reward_models` and `policies` trained; `rollouts`, answers drawn for training; `resident`, models and adapters that must
-    be at hand to answer at any of the operating points; `point_rollouts`, training answers for one more point; `drawn`, answers drawn
-    for each one given. `seconds` of training by phase.
+    Counts: `reward_models` and `policies` trained; `rollouts`, answers drawn for training; `resident`, models and adapters, a base and
+    its adapter being two, that must be at hand to answer at any of the operating points; `point_rollouts`, training answers for one more
+    point; `drawn`, answers drawn for each one given. `seconds` of training by phase.
     """
 
     reward_models: int = 1
@@ -169,18 +170,21 @@ def rollouts(policy: PolicySettings, steps: int) -> int:
     return steps * policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
 
 
-def once(folder: Path, make: Callable[[], None]) -> None:
-    """Make `folder` unless it is there; the seconds that it took, those of an interrupted attempt left out, stand beside it."""
-    if not folder.is_dir():
-        started = time.monotonic()
-        make()
-        folder.with_suffix(".seconds").write_text(str(time.monotonic() - started))
+@contextlib.contextmanager
+def timed(work: Path, phase: str) -> Iterator[None]:
+    """What happens inside adds to the phase's seconds, which are kept in `work`; a failure counts, an attempt that was killed does not."""
+    started, file = time.monotonic(), work / f"{phase}.seconds"
+    try:
+        yield
+    finally:
+        before = float(file.read_text()) if file.is_file() else 0.0
+        file.write_text(str(before + time.monotonic() - started))
 
 
-def seconds_of(*folders: Path) -> float:
-    """What `once` took for them; a kill right after one was made may have cost its record."""
-    files = [folder.with_suffix(".seconds") for folder in folders]
-    return sum(float(file.read_text()) for file in files if file.is_file())
+def timed_seconds(work: Path) -> dict[str, float]:
+    """By phase, 0 where nothing was timed."""
+    files = {phase: work / f"{phase}.seconds" for phase in PHASES}
+    return {phase: float(file.read_text()) if file.is_file() else 0.0 for phase, file in files.items()}
 
 
 def phase_seconds(logs: Sequence[Path]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """MORLHF: one policy per operating point, by RL on the weighted sum of rewards (linear scalarisation; the baseline of Rame et al. 2023).
 
-Two rows, as what a sum of rewards means depends on their scales: rewards as they are, and z-scored by their running mean and spread.
+What a sum of rewards means depends on their scales: here they are as they are, in `morlhf_normalised` z-scored.
 """
 
 from __future__ import annotations
@@ -9,33 +9,32 @@ from moslim_core.baselines.experts import Expert, Standardisation
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
 from moslim_core.preferences import Targets
 
-STANDARDISATIONS: dict[str, Standardisation] = {"morlhf": "none", "morlhf_normalised": "running"}
-
 
 class Compared(Method):
-    rows = tuple(STANDARDISATIONS)
+    rows: tuple[str, ...] = ("morlhf",)
+    standardisation: Standardisation = "none"
 
-    def expert(self, row: str, weights: Array) -> Expert:
-        """The policy of an operating point. Each row has the whole budget, shared out among the points."""
-        name = "-".join([row, *(f"{w:.3f}" for w in weights)])
-        return Expert(self.context, name, weights, len(self.context.weights), STANDARDISATIONS[row])
+    def expert(self, weights: Array) -> Expert:
+        """The policy of an operating point; the budget is shared out among the points."""
+        name = "-".join([self.rows[0], *(f"{w:.3f}" for w in weights)])
+        return Expert(self.context, name, weights, len(self.context.weights), self.standardisation)
 
     def train(self) -> None:
-        for row in self.rows:
-            for weights in self.context.weights:
-                self.expert(row, weights).train()
+        for weights in self.context.weights:
+            self.expert(weights).train()
 
     def at(self, row: str, weights: Array) -> Asked:
-        expert = self.expert(row, weights)
+        expert = self.expert(weights)
         return Asked(self.context.trained(expert.name, expert.folder), Targets())
 
     def cost(self, row: str) -> Cost:
-        experts = [self.expert(row, weights) for weights in self.context.weights]
+        experts = [self.expert(weights) for weights in self.context.weights]
         used = sum(expert.rollouts for expert in experts)
         return Cost(
             policies=len(experts),
             rollouts=used,
-            resident=len(experts),
+            # The base and one adapter each.
+            resident=1 + len(experts),
             point_rollouts=round(used / len(experts)),
             seconds=phase_seconds([expert.log for expert in experts]),
         )

@@ -33,6 +33,7 @@ class Compared(LevelBased):
         return Cost(
             policies=1,
             rollouts=rollouts(self.context.settings.policy, steps),
-            resident=1,
+            # The base and its adapter.
+            resident=2,
             seconds=phase_seconds([self.folder / TRAINING_LOG]),
         )

@@ -19,7 +19,7 @@ import numpy as np
 
 from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
-from moslim_core.baselines.method import Array, Cost, Method, once, rollouts, seconds_of
+from moslim_core.baselines.method import Array, Cost, Method, rollouts, timed, timed_seconds
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling, generate
@@ -126,15 +126,19 @@ class Compared(Method):
 
     def train(self) -> None:
         prompts, answers = self.rated
-        offline, online = self.context.work / "offline", self.context.work / "online"
-        once(offline, lambda: self._learn(self.context.settings.model.base, prompts, answers, self.rewards.rated, offline))
+        work = self.context.work
+        offline, online = work / "offline", work / "online"
+        if not offline.is_dir():
+            self._learn(self.context.settings.model.base, prompts, answers, self.rewards.rated, offline)
         if not online.is_dir():
-            asked, drawn = self._round(offline)
-            obtained = self.rewards([plain_text(p) for p in asked], drawn)
+            with timed(work, "rollout"):
+                asked, drawn = self._round(offline)
+            with timed(work, "reward"):
+                obtained = self.rewards([plain_text(p) for p in asked], drawn)
             every = [*prompts, *asked], [*answers, *drawn], np.concatenate([self.rewards.rated, obtained])
             kept = np.flatnonzero(np.concatenate([best(self.rewards.rated), best(obtained)])).tolist()
             chosen = [every[0][i] for i in kept], [every[1][i] for i in kept], every[2][kept]
-            once(online, lambda: self._learn(str(offline), *chosen, online))
+            self._learn(str(offline), *chosen, online)
 
     def _learn(self, base: str, prompts: Sequence[list[Message]], answers: Sequence[str], rewards: Array, output: Path) -> None:
         names, context = self.context.schema.names, self.context
@@ -144,7 +148,8 @@ class Compared(Method):
         ]
         checkpoints = context.work / "checkpoints" / output.name
         progress = ExpertProgress(output.name, context.work / "logs" / f"{output.name}.jsonl", context.progress)
-        fine_tune(base, data, context.settings, context.cache, checkpoints, output, progress)
+        with timed(context.work, "update"):
+            fine_tune(base, data, context.settings, context.cache, checkpoints, output, progress)
 
     def _round(self, base: Path) -> tuple[list[list[Message]], list[str]]:
         """(prompts, answers): as many as the budget has, for rewards along the front."""
@@ -166,5 +171,4 @@ class Compared(Method):
         return Stating(self.context.system(name, model, tokenizer), wanted(weights, *self.range), self.context.schema.names)
 
     def cost(self, row: str) -> Cost:
-        update = seconds_of(self.context.work / "offline", self.context.work / "online")
-        return Cost(policies=1, rollouts=self.budget, resident=1, seconds={"update": update})
+        return Cost(policies=1, rollouts=self.budget, resident=1, seconds=timed_seconds(self.context.work))

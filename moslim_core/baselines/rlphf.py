@@ -63,4 +63,4 @@ class Compared(Method):
         return Asked(self.system, Targets({n: best[n] for n, w in zip(self.context.schema.names, weights, strict=True) if w > 0}))
 
     def cost(self, row: str) -> Cost:
-        return Cost(policies=1, rollouts=self.policy.rollouts, resident=1, seconds=phase_seconds([self.policy.log]))
+        return Cost(policies=1, rollouts=self.policy.rollouts, resident=2, seconds=phase_seconds([self.policy.log]))

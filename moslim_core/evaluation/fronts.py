@@ -89,11 +89,16 @@ def levels_of(weights: Sequence[float], schema: PreferenceSchema) -> Targets:
     """What a method that is steered by levels is asked for at an operating point, one weight per preference of the schema. (ours)
 
     Of each preference the requestable level whose score is nearest to its weight over the largest weight, the better of two equally
-    near. So the largest weight asks for the best level, and equal weights for the best of everything. A weight of 0 asks for nothing:
-    who does not care for a preference does not want its worst.
+    near. So the largest weight asks for the best level, and equal weights for the best of everything. Where the worst of several is
+    nearest nothing is asked for: who hardly cares for a preference does not want its worst.
     """
     largest = max(weights)
-    return schema.targets({p.name: _nearest(p, w / largest) for p, w in zip(schema.preferences, weights, strict=True) if w > 0})
+    nearest = {p.name: _nearest(p, w / largest) for p, w in zip(schema.preferences, weights, strict=True)}
+    return schema.targets({p.name: nearest[p.name] for p in schema.preferences if p.is_guard or nearest[p.name] != _worst(p)})
+
+
+def _worst(preference: Preference) -> int:
+    return min(preference.requestable, key=preference.score)
 
 
 def _nearest(preference: Preference, score: float) -> int:

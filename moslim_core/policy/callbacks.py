@@ -72,14 +72,15 @@ class Report(TrainerCallback):
         if not all(math.isfinite(v) for v in values.values()):
             raise RuntimeError(f"step {state.global_step} gave a loss or reward that is not finite: {values}")
         values |= {k: v for k, v in logs.items() if k.startswith(OURS) and v is not None}
-        values["seconds/step"] = self.ended - self.begun
         # An update that learns again from answers at hand has no rollout.
-        if self.reward.seconds:
+        drew = self.reward.seconds > 0
+        values["seconds/step"] = self.ended - self.begun
+        # Up to the first reward call: answers, and their log-probabilities under policy and reference.
+        values["seconds/rollout"] = self.reward.started - self.begun if drew else 0.0
+        values["seconds/reward"] = self.reward.seconds
+        values["seconds/update"] = values["seconds/step"] - values["seconds/rollout"] - values["seconds/reward"]
+        if drew:
             if "kl" in values:
                 values["kl_sequence"] = values["kl"] * values["completion_tokens"]
-            values["seconds/reward"] = self.reward.seconds
-            # Up to the first reward call: answers, and their log-probabilities under policy and reference.
-            values["seconds/rollout"] = self.reward.started - self.begun
-            values["seconds/update"] = values["seconds/step"] - values["seconds/rollout"] - values["seconds/reward"]
             values["tokens_per_second"] = values["completion_tokens"] * self.rollouts / max(values["seconds/step"], 1e-9)
         self.progress.metrics(values, state.global_step)

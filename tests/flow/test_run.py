@@ -289,15 +289,17 @@ def test_systems_keep_the_learning_rate_that_suits_them(again: Finished, profile
     assert result.returncode == 0, result.stdout + result.stderr
     after = stage_runs(again.work_dir)
     suits = {
-        float(run.data.params["policy.learning_rate"]): run.data.metrics["moslim_rloo/inner_product"] for run in after["tried_moslim_rloo"]
+        float(run.data.params["policy.learning_rate"]): run.data.metrics["moslim_rloo/suitability"] for run in after["compared_moslim_rloo"]
     }
     assert len(suits) == 2
     kept = max(suits, key=lambda rate: suits[rate])
     pages = [json.loads(file.read_text()) for file in (again.work_dir / "comparisons").glob("systems-*/compare.json")]
     (notes,) = [page["notes"] for page in pages if page["variants"] == ["prompt_only", "moslim_rloo"]]
     assert notes[-1].endswith(f"Kept: moslim_rloo {kept / min(suits):g}.")
-    newest = max(after["compared_moslim_rloo"], key=lambda run: run.info.start_time)
-    assert kept == min(suits) or float(newest.data.params["policy.learning_rate"]) == kept
+    (page,) = [page for page in pages if page["variants"] == ["prompt_only", "moslim_rloo"]]
+    (run,) = [run for run in page["runs"] if run["variant"] == "moslim_rloo"]
+    (stage,) = [of for of in after["compared_moslim_rloo"] if float(of.data.params["policy.learning_rate"]) == kept]
+    assert run["figures"]["front/hypervolume"] == stage.data.metrics["moslim_rloo/front/hypervolume"]
 
 
 def test_one_kind_of_comparison_at_a_time(profile: Path, moslim: Moslim, refused_dir: Path) -> None:

@@ -101,16 +101,10 @@ def test_what_is_known_for_calibration_is_no_evaluation_prompt(context: Make) ->
 
 
 def test_settings_suit_by_what_the_reward_model_sees_in_training_prompts(context: Make) -> None:
-    """An answer whose length scores 1 for sure and whose warmth 0, whatever is asked for, has the mean weight of length."""
-    made, seen = context(), []
-
-    def sure(questions: list[str], answers: list[str]) -> dict[str, np.ndarray]:
-        seen.extend(questions)
-        return {"length": np.tile([0.0, 0, 1], (len(answers), 1)), "warmth": np.tile([1.0, 0], (len(answers), 1))}
-
-    vars(made)["scorer"] = sure
-    assert suitability("prompt_only", made) == {"prompt_only/inner_product": pytest.approx(made.weights[:, 0].mean())}
-    assert set(seen) == {prompt[0]["content"] for prompt in made.known_prompts}
+    """Scores go to 1 where they are favoured: 1 at both corners, and a half of 1 and a half of 0.5 in the middle."""
+    made = context()
+    typical = [{"length": 3.0, "warmth": 1.0}, {"length": 3.0, "warmth": 1.5}, {"length": 1.0, "warmth": 2.0}]
+    assert suitability(typical, made) == pytest.approx((1 + 0.75 + 1) / 3)
 
 
 def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: Make) -> None:
@@ -149,20 +143,26 @@ def test_soups_change_with_their_weights_and_are_what_was_published(soups: rewar
     def experts() -> torch.nn.Module:
         return load_experts(models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0], folders)
 
-    at = {w: logits(interpolated(experts(), [w, 1 - w])) for w in (0.0, 0.5, 1.0)}
+    at = {w: logits(interpolated(experts(), [w, 1 - w])) for w in (0.0, 0.25, 0.5, 1.0)}
     assert (at[0.0] - at[0.5]).abs().max() > 1e-4 and (at[1.0] - at[0.5]).abs().max() > 1e-4
     # By hand: scaling is alpha / r = 2.
     base = models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0]
-    golden = {rule: models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0] for rule in ("published", "exact")}
+    golden = {
+        (rule, w): models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0]
+        for rule in ("published", "exact")
+        for w in (0.25, 0.5)
+    }
     for key in (k for k in one if "lora_A" in k):
         up = key.replace("lora_A", "lora_B")
         name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-        a, b = (one[key] + other[key]) / 2, (one[up] + other[up]) / 2
-        golden["published"].get_submodule(name).weight.data += 2 * b @ a
-        golden["exact"].get_submodule(name).weight.data += one[up] @ one[key] + other[up] @ other[key]
-    torch.testing.assert_close(at[0.5], logits(golden["published"]), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(logits(exact(experts(), [0.5, 0.5])), logits(golden["exact"]), atol=1e-5, rtol=1e-4)
-    assert (logits(golden["published"]) - logits(golden["exact"])).abs().max() > 1e-4
+        for w in (0.25, 0.5):
+            a, b = w * one[key] + (1 - w) * other[key], w * one[up] + (1 - w) * other[up]
+            golden["published", w].get_submodule(name).weight.data += 2 * b @ a
+            golden["exact", w].get_submodule(name).weight.data += 2 * (w * one[up] @ one[key] + (1 - w) * other[up] @ other[key])
+    for w in (0.25, 0.5):
+        torch.testing.assert_close(at[w], logits(golden["published", w]), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(logits(exact(experts(), [w, 1 - w])), logits(golden["exact", w]), atol=1e-5, rtol=1e-4)
+    assert (logits(golden["published", 0.5]) - logits(golden["exact", 0.5])).abs().max() > 1e-4
     assert (at[1.0] - logits(base)).abs().max() > 1e-4
     # Personalized Soups: a preference is wanted or not.
     torch.testing.assert_close(logits(averaged(experts(), [0.1, 0.9])), at[0.5])
@@ -196,6 +196,14 @@ def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make)
         answers = [a for a in best.answers(f"best of {n}", made.prompts, made.sampling) if a is not None]
         found.append(best.rewards([p[0]["content"] for p in made.prompts], [a.text for a in answers]).mean())
     assert found == sorted(found) and found[-1] > found[0]
+
+
+def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Make) -> None:
+    made, weights = context(), np.array([0.25, 0.75])
+    raw, normalised = (importlib.import_module(METHODS[name]).Compared(made).expert(weights) for name in ("morlhf", "morlhf_normalised"))
+    assert raw.settings.mapping.standardisation == "none" and normalised.settings.mapping.standardisation == "running"
+    assert raw.settings.mapping.weights == normalised.settings.mapping.weights == {"length": 0.25, "warmth": 0.75}
+    assert raw.settings.policy == normalised.settings.policy and raw.folder != normalised.folder
 
 
 @pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "rlphf"])

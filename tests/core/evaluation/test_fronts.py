@@ -80,10 +80,23 @@ def test_grid_that_does_not_fit_is_refused() -> None:
 
 
 def test_levels_are_those_nearest_to_the_weight_over_the_largest() -> None:
-    # Over the largest: 1, 0.5, 0.5, 0. Tone's levels 3, 4, 5 score 0.5, 0.75, 1; harm has one level to ask for.
-    assert dict(levels_of([0.5, 0.25, 0.25, 0], SCHEMA)) == {"length": 5, "warmth": 2, "tone": 3}, "0 asks for nothing"
+    # Over the largest: 1, 0.5, 0.8, 0. Tone's levels 3, 4, 5 score 0.5, 0.75, 1; harm has one level to ask for.
+    assert dict(levels_of([0.5, 0.25, 0.4, 0], SCHEMA)) == {"length": 5, "warmth": 2, "tone": 4, "harm": 2}
     # 0.2, 1, 0.9, 0.1: length 0.25 is nearer than 0; of warmth the lowest level is the best.
     assert dict(levels_of([0.2 / 2.2, 1 / 2.2, 0.9 / 2.2, 0.1 / 2.2], SCHEMA)) == {"length": 2, "warmth": 1, "tone": 5, "harm": 2}
+
+
+@given(st.lists(st.integers(0, 20), min_size=3, max_size=3).filter(any), st.integers(0, 2))
+def test_a_higher_weight_never_asks_for_less_and_the_worst_is_never_asked_for(parts: list[int], place: int) -> None:
+    schema = PreferenceSchema.model_validate([p.model_dump() for p in SCHEMA.preferences[:3]])
+    chosen = schema.preferences[place]
+
+    def asked(weights: list[int]) -> float:
+        level = levels_of(weights, schema).get(chosen.name)
+        return -1 if level is None else chosen.score(level)
+
+    higher = [w + (i == place) for i, w in enumerate(parts)]
+    assert asked(parts) <= asked(higher) and asked(parts) != min(map(chosen.score, chosen.requestable))
 
 
 def test_between_two_levels_the_better_is_asked_for() -> None:
@@ -102,7 +115,7 @@ def test_between_two_levels_the_better_is_asked_for() -> None:
 def test_corners_ask_for_the_best_of_one_alone_and_the_centre_for_the_best_of_all() -> None:
     best = {"length": 5, "warmth": 1, "tone": 5, "harm": 2}
     for name, weights in zip(SCHEMA.names, np.eye(4).tolist(), strict=True):
-        assert dict(levels_of(weights, SCHEMA)) == {name: best[name]}
+        assert dict(levels_of(weights, SCHEMA)) == {name: best[name], "harm": 2}, "a guard has no worse level"
     assert dict(levels_of([0.25] * 4, SCHEMA)) == best
     with pytest.raises(ValueError, match="shorter"):
         levels_of([0.5, 0.5], SCHEMA)

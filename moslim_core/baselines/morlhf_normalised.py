@@ -1,0 +1,11 @@
+"""MORLHF on rewards that are z-scored by their running mean and spread, so that none has more say by its scale alone. (ours)"""
+
+from __future__ import annotations
+
+from moslim_core.baselines import morlhf
+from moslim_core.baselines.experts import Standardisation
+
+
+class Compared(morlhf.Compared):
+    rows = ("morlhf_normalised",)
+    standardisation: Standardisation = "running"
