@@ -23,7 +23,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     return {**train_policy.section(settings), "evaluation": evaluation}
 
 
-STAGES = {name: Stage(PREFIX + name, version=3, kind="compared", section=_section, pool="gpu") for name in METHODS}
+STAGES = {name: Stage(PREFIX + name, version=4, kind="compared", section=_section, pool="gpu") for name in METHODS}
 
 
 def work(job: Job) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """One method through the harness: it trains, answers at every operating point, and an independent judge says what was obtained.
 
-Files of a row: `front.<row>.json`, `controllability.<row>.json`, `cost.<row>.json`, `answers.<row>.jsonl`.
+Files of a row: `front.<row>.json`, `controllability.<row>.json`, `cost.<row>.json`; the judged answers to the
+operating points, point by point, in `points.<row>.jsonl`, and under every level alone in `requests.<row>.jsonl`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def measure(name: str, context: Context) -> dict[str, float]:
         cost = method.cost(row).model_copy(update={"reward_models": models})
         for what, value in (("front", found), ("controllability", control), ("cost", cost)):
             (context.output / f"{what}.{row}.json").write_text(value.model_dump_json(indent=1), encoding="utf-8")
-        write_json_lines(context.output / f"answers.{row}.jsonl", (a.model_dump() for point in answers for a in point))
+        for what, given in (("points", [a for point in answers for a in point]), ("requests", rows)):
+            write_json_lines(context.output / f"{what}.{row}.jsonl", (a.model_dump() for a in given))
         numbers = {f"front/{figure}": getattr(found, figure).value for figure in FIGURES}
         numbers |= {f"{preference}/spearman": of.spearman.value for preference, of in control.preferences.items()}
         if typical:
