@@ -44,6 +44,8 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
         until: the last stage; train_reward compares reward models, evaluate compares policies
     """
     from moslim_core.evaluation import comparison as comparing
+    from moslim_core.evaluation import pooling
+    from moslim_core.evaluation.suite import read_answers
 
     settings = filled_in(settings)
     key, values = parse_over(over)
@@ -60,9 +62,16 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
             for (value, seed), variant in variants.items()
         }
     runs = [_measured(value, seed, until, pipelines[value, seed], OF[until], ledger) for value in values for seed in seeds]
+    pooled = {}
     if until == "evaluate":
         runs = [_measured(PROMPT_ONLY, seed, until, pipelines[values[0], seed], BEFORE, ledger) for seed in seeds] + runs
-    return publish(comparing.compare(key, runs), settings.work_dir / "comparisons" / folder_name(key, fingerprint), run_id, ledger)
+        for variant, of, value in [(PROMPT_ONLY, BEFORE, values[0]), *((value, OF[until], value) for value in values)]:
+            folders = [ledger.download(pipelines[value, seed].outcomes[until].ref.uri) for seed in seeds]
+            answers = [read_answers(folder, of.removesuffix("/")) for folder in folders]
+            pooled[variant] = pooling.control(answers, variants[value, seeds[0]].preferences, settings.evaluation.bootstrap)
+    return publish(
+        comparing.compare(key, runs, pooled=pooled), settings.work_dir / "comparisons" / folder_name(key, fingerprint), run_id, ledger
+    )
 
 
 def folder_name(key: str, fingerprint: str) -> str:

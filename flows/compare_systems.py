@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import flow
 
@@ -13,6 +15,7 @@ from flows.form import Form, filled_in
 from flows.profile import override
 from flows.variants import START, parse_baselines, parse_search
 from moslim_core.baselines import OURS, UNTRAINED
+from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.settings import Settings
 from tasks.compare_systems import compared
@@ -20,6 +23,9 @@ from tasks.ledger import Ledger
 from tasks.references import ArtifactRef, digest_of
 from tasks.stage import Outcome, ledger_of
 from tasks.train_reward import train_judge
+
+if TYPE_CHECKING:
+    from moslim_core.baselines.measure import Row
 
 KEY = "compared systems"
 # What a row's cost is called on the page.
@@ -64,29 +70,41 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     asked = {"baselines": baselines, "seeds": seeds, "search": search}
     fingerprint = digest_of({"settings": settings.content(), **asked})
     run_id = ledger.open_comparison(fingerprint, f"compare {', '.join(baselines)}", {**asked, **settings.content()})
-    runs: list[Measured] = []
     notes = list(NOTES)
+    ran: list[Ran] = []
     with closing_on_error(ledger, run_id):
         kept = dict.fromkeys(baselines, 1.0)
         if search:
             kept |= _searched(settings.model_copy(update={"seed": seeds[0]}), baselines, search, run_id)
         notes.append(_search_said(kept, search, seeds[0]))
         for seed in seeds:
-            runs += _under(settings.model_copy(update={"seed": seed}), kept, run_id, ledger)
-    order = list(dict.fromkeys(run.variant for run in runs))
-    runs.sort(key=lambda run: (order.index(run.variant), run.seed))
+            ran += _under(settings.model_copy(update={"seed": seed}), kept, run_id, ledger)
+    by_row = {name: [of for of in ran if of.row.name == name] for name in dict.fromkeys(of.row.name for of in ran)}
+    runs = [_measured(of) for all_seeds in by_row.values() for of in all_seeds]
+    pooled = {name: _pooled(all_seeds, settings) for name, all_seeds in by_row.items()}
     folder = settings.work_dir / "comparisons" / f"systems-{fingerprint[:8]}"
-    return publish(comparing.compare(KEY, runs, notes), folder, run_id, ledger)
+    return publish(comparing.compare(KEY, runs, notes, pooled), folder, run_id, ledger)
 
 
-def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger: Ledger) -> list[Measured]:
+class Ran(NamedTuple):
+    """A row under a seed, with the stages that are its method's own and the output of the last one."""
+
+    seed: int
+    row: Row
+    outcomes: list[Outcome]
+    folder: Path
+
+
+def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger: Ledger) -> list[Ran]:
     """All rows under the settings' seed, each method with its learning rates times its factor."""
+    from moslim_core.baselines.measure import read_rows
+
     shared, start = _shared(settings, run_id)
-    runs = _measured(settings.seed, [start], ledger)
-    for name, factor in factors.items():
-        if name != START:
-            runs += _measured(settings.seed, _run(name, _learning(settings, factor), shared, run_id), ledger)
-    return runs
+    methods = [[start], *(_run(name, _learning(settings, factor), shared, run_id) for name, factor in factors.items() if name != START)]
+    folders = [ledger.download(outcomes[-1].ref.uri) for outcomes in methods]
+    return [
+        Ran(settings.seed, row, outcomes, folder) for outcomes, folder in zip(methods, folders, strict=True) for row in read_rows(folder)
+    ]
 
 
 def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:
@@ -145,30 +163,30 @@ def _optimised_by(settings: Settings, optimiser: str) -> Settings:
     return override(settings, [f"policy.optimiser={optimiser}"])
 
 
-def _measured(seed: int, outcomes: list[Outcome], ledger: Ledger) -> list[Measured]:
-    """The rows of a method, measured by the last of the stages that are its own."""
-    from moslim_core.baselines.measure import read_rows
+def _measured(ran: Ran) -> Measured:
     from moslim_core.baselines.method import PHASES
     from moslim_core.evaluation.fronts import FIGURES
 
-    runs = []
-    for row in read_rows(ledger.download(outcomes[-1].ref.uri)):
-        over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
-        over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
-        figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
-        figures["front/without verdict"] = sum(point.missing for point in row.front.points)
-        figures["truncated"] = row.control.truncated
-        costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
-        costs["peak memory, GB"] = max(outcome.peak_memory_gb for outcome in outcomes)
-        costs |= {f"seconds of training: {phase}": row.cost.seconds.get(phase, 0.0) for phase in PHASES}
-        runs.append(
-            Measured(
-                variant=row.name,
-                seed=seed,
-                figures=figures,
-                seconds=sum(outcome.seconds for outcome in outcomes),
-                over_prompts=over_prompts,
-                costs=costs,
-            )
-        )
-    return runs
+    row = ran.row
+    over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
+    over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
+    figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
+    figures |= {"without verdict": float(sum(point.missing for point in row.front.points)), "truncated": row.control.truncated}
+    costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
+    costs["peak memory, GB"] = max(outcome.peak_memory_gb for outcome in ran.outcomes)
+    costs |= {f"seconds of training: {phase}": row.cost.seconds.get(phase, 0.0) for phase in PHASES}
+    seconds = sum(outcome.seconds for outcome in ran.outcomes)
+    return Measured(variant=row.name, seed=ran.seed, figures=figures, seconds=seconds, over_prompts=over_prompts, costs=costs)
+
+
+def _pooled(seeds: Sequence[Ran], settings: Settings) -> dict[str, Interval]:
+    """Means of a row over its seeds, with intervals over their prompts."""
+    from moslim_core.baselines.measure import read_answers
+    from moslim_core.evaluation import pooling
+    from moslim_core.evaluation.operating_points import steered
+
+    answers = [read_answers(of.folder, of.row) for of in seeds]
+    traded, bootstrap = steered(settings.preferences), settings.evaluation.bootstrap
+    assert traded is not None, "methods were compared on what they trade"
+    fronts = pooling.fronts([(of.row.front, points) for of, (points, _) in zip(seeds, answers, strict=True)], traded, bootstrap)
+    return {**fronts, **pooling.control([requests for _, requests in answers], settings.preferences, bootstrap)}

@@ -15,7 +15,7 @@ import numpy as np
 
 from moslim_core.baselines import METHODS, UNTRAINED
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
-from moslim_core.data.rows import plain_text, write_json_lines
+from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
 from moslim_core.evaluation.answers import judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
@@ -125,6 +125,16 @@ def _judged(who: Answering, what: str, targets: Targets, context: Context) -> li
     """One judged answer per evaluation prompt. Raises UserError where a prompt leaves no room for an answer."""
     answers = who.answers(what, context.prompts, context.sampling)
     return judged(answers, [(number, targets) for number in range(len(answers))], context.prompts, context.judge)
+
+
+def read_answers(folder: Path, row: Row) -> tuple[list[list[Obtained]], list[Obtained]]:
+    """(answers point by point, answers under every level alone) that a row was measured from."""
+    points, requests = (
+        [Obtained.model_validate(value) for _, value in read_json_lines(folder / f"{what}.{row.name}.jsonl")]
+        for what in ("points", "requests")
+    )
+    each = len(points) // len(row.front.points)
+    return [points[start : start + each] for start in range(0, len(points), each)], requests
 
 
 def read_rows(folder: Path) -> Sequence[Row]:

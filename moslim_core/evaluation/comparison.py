@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel
@@ -29,7 +29,7 @@ class Figure(BaseModel):
     """One figure of one variant over its seeds, or with one seed over its prompts.
 
     `difference`: to the first variant, paired by seed; null for that one. `over_prompts`: the mean of these very runs, whose interval
-    says nothing of what other seeds would give; null where a run has none.
+    says nothing of what other seeds would give; null where there is none.
     """
 
     by_seed: dict[int, float]
@@ -69,19 +69,13 @@ def t_interval(values: Sequence[float]) -> Interval:
     return Interval(value=mean, low=mean - half, high=mean + half)
 
 
-def pooled(intervals: Sequence[Interval]) -> Interval | None:
-    """The mean of independent estimates, its bounds recovered from theirs (MOVER, Zou & Donner 2008); None if one has no bounds."""
-    found = [(i.value, i.low, i.high) for i in intervals if i.value is not None and i.low is not None and i.high is not None]
-    if not found or len(found) < len(intervals):
-        return None
-    value, low, high = np.array(found).T
-    mean = float(value.mean())
-    below, above = (float(np.sqrt(((bound - value) ** 2).sum()) / len(value)) for bound in (low, high))
-    return Interval(value=mean, low=mean - below, high=mean + above)
+def compare(
+    key: str, runs: Sequence[Measured], notes: Sequence[str] = (), pooled: Mapping[str, Mapping[str, Interval]] | None = None
+) -> Comparison:
+    """Of runs in the order of their variants. A figure that a run lacks is left out of that variant's mean.
 
-
-def compare(key: str, runs: Sequence[Measured], notes: Sequence[str] = ()) -> Comparison:
-    """Of runs in the order of their variants. A figure that a run lacks is left out of that variant's mean."""
+    `pooled[variant][name]`: means over the runs of a variant with intervals over the prompts that these share (`pooling`).
+    """
     variants = list(dict.fromkeys(run.variant for run in runs))
     names = list(dict.fromkeys(name for run in runs for name in run.figures))
     values = {
@@ -96,7 +90,7 @@ def compare(key: str, runs: Sequence[Measured], notes: Sequence[str] = ()) -> Co
                 v: _figure(
                     of[v],
                     of[variants[0]] if v != variants[0] else None,
-                    [run.over_prompts[name] for run in runs if run.variant == v and name in run.over_prompts],
+                    (pooled or {}).get(v, {}).get(name),
                 )
                 for v in variants
             }
@@ -112,12 +106,11 @@ def compare(key: str, runs: Sequence[Measured], notes: Sequence[str] = ()) -> Co
     )
 
 
-def _figure(by_seed: dict[int, float], first: dict[int, float] | None, over_prompts: list[Interval]) -> Figure:
+def _figure(by_seed: dict[int, float], first: dict[int, float] | None, over_prompts: Interval | None) -> Figure:
     shared = [seed for seed in by_seed if seed in first] if first is not None else []
-    of_these = pooled(over_prompts) if len(over_prompts) == len(by_seed) else None
     return Figure(
         by_seed=by_seed,
-        mean=of_these if of_these and len(by_seed) == 1 else t_interval(list(by_seed.values())),
+        mean=over_prompts if over_prompts and len(by_seed) == 1 else t_interval(list(by_seed.values())),
         difference=t_interval([by_seed[s] - first[s] for s in shared]) if first is not None else None,
-        over_prompts=of_these,
+        over_prompts=over_prompts,
     )

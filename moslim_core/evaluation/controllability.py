@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from pydantic import BaseModel
@@ -66,6 +67,11 @@ def spearman(requested: Array, obtained: Array) -> float:
     return _correlation(rankdata(requested), rankdata(obtained)) if len(requested) > 2 else float("nan")
 
 
+def mae(requested: Array, obtained: Array) -> float:
+    """Mean absolute error in levels."""
+    return _mean(np.abs(requested - obtained))
+
+
 def slope(x: Array, y: Array) -> float:
     """Least-squares slope of y on x; NaN where x is constant."""
     spread = ((x - x.mean()) ** 2).sum() if len(x) > 1 else 0.0
@@ -73,7 +79,9 @@ def slope(x: Array, y: Array) -> float:
 
 
 def span(requested: Array, obtained: Array, low: int, high: int) -> float:
-    """E[obtained | highest request] - E[obtained | lowest request]; NaN where one of them is missing."""
+    """E[obtained | highest request] - E[obtained | lowest request]; NaN where one of them is missing, or they are the same."""
+    if low == high:
+        return float("nan")
     top, bottom = obtained[requested == high], obtained[requested == low]
     return float(top.mean() - bottom.mean()) if len(top) and len(bottom) else float("nan")
 
@@ -146,10 +154,10 @@ def _control(rows: Sequence[Obtained], preference: Preference, bootstrap: int, s
         answers=len(judged),
         missing=len(asked) - len(judged),
         spearman=interval(spearman, (requested, obtained), draws),
-        mae=interval(lambda r, o: _mean(np.abs(r - o)), (requested, obtained), draws),
+        mae=interval(mae, (requested, obtained), draws),
         exact=interval(lambda r, o: _mean(np.rint(o) == r), (requested, obtained), draws),
         within_one=interval(lambda r, o: _mean(np.abs(np.rint(o) - r) <= 1), (requested, obtained), draws),
-        span=interval(lambda r, o: span(r, o, low, high) if low < high else float("nan"), (requested, obtained), draws),
+        span=interval(partial(span, low=low, high=high), (requested, obtained), draws),
         violations=sum(b < a for a, b in itertools.pairwise(means)),
         levels=levels,
     )

@@ -168,6 +168,19 @@ def _means(scores: Array) -> Array:
     return np.where(counts > 0, np.nansum(scores, axis=0) / np.maximum(counts, 1), np.nan)
 
 
+def quality(figure: str, scores: Array, weights: Array, reference: Array) -> float:
+    """One of FIGURES, of scores (prompts, n, m)."""
+    points = _means(scores)
+    match figure:
+        case "hypervolume":
+            return hypervolume(points, reference)
+        case "inner_product":
+            return inner_product(points, weights)
+        case "sparsity":
+            return sparsity(points)
+    return spacing(points)
+
+
 def front(
     tables: Sequence[Array],
     weights: Array,
@@ -196,8 +209,5 @@ def front(
             for i in range(len(points))
         ],
         reference=dict(zip(names, reference.tolist(), strict=True)),
-        hypervolume=interval(lambda s: hypervolume(_means(s), reference), (scores,), draws),
-        inner_product=interval(lambda s: inner_product(_means(s), weights), (scores,), draws),
-        sparsity=interval(lambda s: sparsity(_means(s)), (scores,), draws),
-        spacing=interval(lambda s: spacing(_means(s)), (scores,), draws),
+        **{figure: interval(lambda s, f=figure: quality(f, s, weights, reference), (scores,), draws) for figure in FIGURES},
     )

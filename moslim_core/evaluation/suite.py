@@ -118,6 +118,11 @@ def read_control(folder: Path, name: str) -> Controllability:
     return Controllability.model_validate_json((folder / f"controllability.{name}.json").read_bytes())
 
 
+def read_answers(folder: Path, name: str) -> list[Obtained]:
+    """What that system's control was measured from."""
+    return [Obtained.model_validate(value) for _, value in read_json_lines(folder / f"answers.{name}.jsonl")]
+
+
 def read_front(folder: Path, name: str) -> Front | None:
     """None where there was nothing to trade, or no front was wanted."""
     file = folder / f"front.{name}.json"

@@ -1,0 +1,56 @@
+"""Means over runs that answered the same prompts, with 95 % intervals over these prompts. (ours)
+
+A prompt that is hard in one run may be hard in the others: they are no independent samples, so all answers to a prompt are drawn
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from moslim_core.evaluation.bootstrap import Interval, interval, resamples
+from moslim_core.evaluation.controllability import Obtained, mae, span, spearman
+from moslim_core.evaluation.fronts import FIGURES, Front, quality, score_table
+from moslim_core.preferences import PreferenceSchema
+
+Array = np.ndarray
+
+
+def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
+    """`preference/spearman`, `/mae` and `/span` of the answers of each run, by `bootstrap` resamples."""
+    found = {}
+    for preference in schema.preferences:
+        name = preference.name
+        judged = [(run, row) for run, rows in enumerate(runs) for row in rows if name in row.targets and name in row.levels]
+        requested = np.array([row.targets[name] for _, row in judged], dtype=float)
+        obtained = np.array([row.levels[name] for _, row in judged], dtype=float)
+        draws = resamples(np.array([row.prompt for _, row in judged], dtype=int), bootstrap, 0)
+        columns = (np.array([run for run, _ in judged], dtype=int), requested, obtained)
+        statistics: dict[str, Callable[[Array, Array], float]] = {
+            "spearman": spearman,
+            "mae": mae,
+            "span": partial(span, low=preference.requestable[0], high=preference.requestable[-1]),
+        }
+        for figure, statistic in statistics.items():
+            found[f"{name}/{figure}"] = interval(_over_runs(statistic, len(runs)), columns, draws)
+    return found
+
+
+def _over_runs(statistic: Callable[[Array, Array], float], runs: int) -> Callable[[Array, Array, Array], float]:
+    return lambda run, requested, obtained: float(np.mean([statistic(requested[run == n], obtained[run == n]) for n in range(runs)]))
+
+
+def fronts(runs: Sequence[tuple[Front, Sequence[Sequence[Obtained]]]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
+    """Of each run its front and the answers that it was made from, point by point: `front/` and the figures of a front."""
+    scores = np.stack([np.stack([score_table(answers, schema) for answers in points], axis=1) for _, points in runs], axis=1)
+    weights = np.array([list(point.weights.values()) for point in runs[0][0].points])
+    references = [np.array(list(front.reference.values())) for front, _ in runs]
+    draws = resamples(np.arange(len(scores)), bootstrap, 0)
+
+    def mean(figure: str) -> Callable[[Array], float]:
+        return lambda s: float(np.mean([quality(figure, s[:, n], weights, at) for n, at in enumerate(references)]))
+
+    return {f"front/{figure}": interval(mean(figure), (scores,), draws) for figure in FIGURES}

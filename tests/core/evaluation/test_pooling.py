@@ -1,0 +1,71 @@
+"""Means over runs that share their prompts: their figures by hand, and how sure they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moslim_core.evaluation.bootstrap import Interval
+from moslim_core.evaluation.controllability import Obtained, controllability
+from moslim_core.evaluation.fronts import FIGURES, front, score_table, simplex_grid
+from moslim_core.evaluation.pooling import control, fronts
+from moslim_core.preferences import PreferenceSchema, Targets
+
+SCHEMA = PreferenceSchema.model_validate([{"name": "length", "levels": ["a", "b", "c"]}, {"name": "warmth", "levels": ["a", "b", "c"]}])
+LEVELS = (1, 2, 3)
+
+
+def answer(prompt: int, targets: dict[str, int], **levels: float) -> Obtained:
+    return Obtained(prompt=prompt, targets=targets, text="a", tokens=1, truncated=False, levels=levels)
+
+
+def run(seed: int, prompts: int = 24, per_prompt: float = 0.0) -> list[Obtained]:
+    """Lengths that follow requests with noise of each answer and, of variance `per_prompt`, of each prompt, the same in all runs."""
+    noise, shared = np.random.default_rng(seed), np.random.default_rng(99).normal(0, per_prompt**0.5, prompts)
+    return [
+        answer(p, {"length": level}, length=level + shared[p] * level + noise.normal(0, 0.5), warmth=2.0)
+        for p in range(prompts)
+        for level in LEVELS
+    ]
+
+
+def width(found: Interval) -> float:
+    assert found.low is not None and found.high is not None
+    return found.high - found.low
+
+
+def test_the_mean_is_that_of_the_runs_own_figures() -> None:
+    runs = [run(seed) for seed in range(3)]
+    own = [controllability(rows, SCHEMA, [], 100, 0).preferences["length"] for rows in runs]
+    found = control(runs, SCHEMA, 100)
+    for figure in ("spearman", "mae", "span"):
+        assert found[f"length/{figure}"].value == pytest.approx(np.mean([getattr(of, figure).value for of in own]))
+    assert found["warmth/spearman"].value is None, "nothing was asked of it"
+
+
+def test_a_run_said_twice_is_as_sure_as_once() -> None:
+    once, twice = control([run(0)], SCHEMA, 300), control([run(0), run(0)], SCHEMA, 300)
+    assert twice["length/mae"] == once["length/mae"]
+
+
+def test_other_runs_add_as_much_as_prompts_leave_open() -> None:
+    """Where only answers differ three runs are nearly three times the data; where prompts do, they are hardly more than one."""
+    free = width(control([run(s) for s in range(3)], SCHEMA, 500)["length/span"]) / width(control([run(0)], SCHEMA, 500)["length/span"])
+    bound = [run(s, per_prompt=4.0) for s in range(3)]
+    tied = width(control(bound, SCHEMA, 500)["length/span"]) / width(control(bound[:1], SCHEMA, 500)["length/span"])
+    assert free < 0.75 and tied > 0.9
+
+
+def test_fronts_of_several_runs() -> None:
+    weights = simplex_grid(2, 3)
+    rng = np.random.default_rng(3)
+    made = []
+    for reference in ([0.1, 0.1], [0.2, 0.0]):
+        points = [[answer(p, {}, length=1 + 2 * rng.random(), warmth=1 + 2 * rng.random()) for p in range(12)] for _ in weights]
+        tables = [score_table(of, SCHEMA) for of in points]
+        made.append((front(tables, weights, [Targets()] * 3, SCHEMA.names, np.array(reference), 50, 0), points))
+    found = fronts(made, SCHEMA, 200)
+    for figure in FIGURES:
+        assert found[f"front/{figure}"].value == pytest.approx(np.mean([getattr(of, figure).value for of, _ in made]))
+    assert width(found["front/inner_product"]) > 0
+    assert fronts(made[:1], SCHEMA, 50)["front/hypervolume"] == made[0][0].hypervolume, "of one run its own"
