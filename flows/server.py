@@ -1,4 +1,4 @@
-"""The servers of a work directory, on free loopback ports and gone with their owner: MLflow's page, and one Prefect server for all."""
+"""The servers of a work directory, on free loopback ports and gone with who uses them: MLflow's page, and one Prefect server for all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from filelock import FileLock
 
-from tasks.launcher import LAST_LINES, guarded
+from flows import keeper
+from tasks.launcher import LAST_LINES, guarded, lives, stop
 from tasks.ledger import DATABASE, PAGE
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
+END_SECONDS = 20.0
 # In memory, as is the default, leases of concurrency limits end with the server, and Prefect then ends the flows that hold them.
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
@@ -30,7 +31,7 @@ LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrenc
 def prefect_server(work_dir: Path) -> Iterator[str]:
     """The API's address. PREFECT_API_URL wins; else the server of this work directory, started here if none is alive.
 
-    Only the process that started it stops it.
+    It serves all commands of the work directory, and ends with the last of them.
     """
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
@@ -38,21 +39,20 @@ def prefect_server(work_dir: Path) -> Iterator[str]:
         return
     home = work_dir / "prefect"
     home.mkdir(parents=True, exist_ok=True)
-    record = home / "server.json"
-    started: subprocess.Popen[bytes] | None = None
-    with FileLock(str(home / "server.lock")):
-        address = _alive(record)
-        if address is None:
-            started, address = _start(home, record)
-    os.environ["PREFECT_API_URL"] = address
-    try:
-        yield address
-    finally:
-        if started is not None:
+    with contextlib.ExitStack() as use:
+        with keeper.lock(home):
+            use.enter_context(keeper.using(home))
+            address = _alive(keeper.record(home)) or _start(home)
+        os.environ["PREFECT_API_URL"] = address
+        try:
+            yield address
+        finally:
             _drain()
-            record.unlink(missing_ok=True)
-            stop(started)
-        del os.environ["PREFECT_API_URL"]
+            del os.environ["PREFECT_API_URL"]
+            with keeper.lock(home):
+                use.close()
+                if not keeper.in_use(home):
+                    _end(keeper.record(home))
 
 
 @contextlib.contextmanager
@@ -92,16 +92,6 @@ def _drain() -> None:
         queue.drain_all(timeout=DRAIN_SECONDS)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server and what it started."""
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def free_port() -> int:
     """A loopback port that nothing listens on now."""
     with socket.socket() as probe:
@@ -121,7 +111,7 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, wh
     raise RuntimeError(f"{what} did not start (log: {log}):\n" + "\n".join(tail))
 
 
-def _start(home: Path, record: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(home: Path) -> str:
     port = free_port()
     log = home / "server.log"
     environment = {
@@ -136,12 +126,28 @@ def _start(home: Path, record: Path) -> tuple[subprocess.Popen[bytes], str]:
     with log.open("ab") as file:
         # Its own session: Ctrl-C reaches the run alone, which still has a state to report before it stops the server.
         process = subprocess.Popen(
-            guarded(command), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            [sys.executable, "-m", "flows.keeper", str(home), *command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
         )
     address = f"http://127.0.0.1:{port}/api"
     wait_until_healthy(f"{address}/health", process, log, "the Prefect server")
-    record.write_text(json.dumps({"address": address, "pid": process.pid}))
-    return process, address
+    keeper.record(home).write_text(json.dumps({"address": address, "pid": process.pid}))
+    return address
+
+
+def _end(record: Path) -> None:
+    """The recorded server, if there is one."""
+    with contextlib.suppress(OSError, json.JSONDecodeError, psutil.NoSuchProcess):
+        process = psutil.Process(json.loads(record.read_text())["pid"])
+        record.unlink()
+        process.terminate()
+        deadline = time.monotonic() + END_SECONDS
+        while lives(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 def _alive(record: Path) -> str | None:

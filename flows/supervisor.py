@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 
 from flows.deploy import POOLS, deploy
-from flows.server import mlflow_server, prefect_server, stop
+from flows.server import mlflow_server, prefect_server
 from flows.up import STATE
-from tasks.launcher import guarded
+from tasks.launcher import guarded, lives, stop
 from tasks.ledger import owner
 
 REPORT_SECONDS = 20.0
@@ -40,9 +40,9 @@ def main(work_dir: Path, deployments: Path) -> None:
             partial = work_dir / f".{STATE}"
             partial.write_text(json.dumps(state, indent=1))
             os.replace(partial, work_dir / STATE)
-            while all(map(_lives, pids.values())):
+            while all(map(lives, pids.values())):
                 time.sleep(0.5)
-            dead = [name for name, pid in pids.items() if not _lives(pid)]
+            dead = [name for name, pid in pids.items() if not lives(pid)]
             print(f"{', '.join(dead)} ended: so does the rest", flush=True)
 
 
@@ -54,7 +54,7 @@ def _worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        family = psutil.Process(process.pid).children(recursive=True) if _lives(process.pid) else []
+        family = psutil.Process(process.pid).children(recursive=True) if lives(process.pid) else []
         for flow in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 flow.terminate()
@@ -63,13 +63,6 @@ def _worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
         for flow in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 flow.kill()
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 if __name__ == "__main__":

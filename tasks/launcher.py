@@ -49,6 +49,24 @@ def guarded(command: list[str]) -> list[str]:
     return [sys.executable, "-m", "tasks.guard", str(os.getpid()), *command]
 
 
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server and what it started."""
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def memory_of(process: psutil.Process) -> int:
     """Bytes resident in a process and all below it."""
     total = 0
