@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from moslim_core.baselines import METHODS
+from moslim_core.baselines import METHODS, SUPERVISED
 from moslim_core.settings import Settings
 from tasks import train_policy
 from tasks.evaluate import UNCOUNTED, judge_of
@@ -17,13 +18,17 @@ from tasks.stage import Job, Outcome, Stage, run_stage
 PREFIX = "compared_"
 
 
-def _section(settings: Settings) -> dict[str, Any]:
+def _section(settings: Settings, supervised: bool) -> dict[str, Any]:
     chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap"}
     evaluation = settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED})
-    return {**train_policy.section(settings), "evaluation": evaluation}
+    learning = {"sft": settings.policy.sft.model_dump(mode="json")} if supervised else {}
+    return {**train_policy.section(settings), **learning, "evaluation": evaluation}
 
 
-STAGES = {name: Stage(PREFIX + name, version=4, kind="compared", section=_section, pool="gpu") for name in METHODS}
+STAGES = {
+    name: Stage(PREFIX + name, version=4, kind="compared", section=partial(_section, supervised=name in SUPERVISED), pool="gpu")
+    for name in METHODS
+}
 
 
 def work(job: Job) -> dict[str, float]:

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from moslim_core.errors import UserError
 from moslim_core.policy.artifact import TRAINING_LOG
-from moslim_core.settings import Settings
+from moslim_core.settings import PolicySettings, Settings
 from tasks import machine
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
@@ -23,6 +23,9 @@ def section(settings: Settings) -> dict[str, Any]:
     """What a policy's training depends on."""
     dumped = settings.dump()
     policy = {k: v for k, v in dumped["policy"].items() if k not in ("prompts", "accelerate")}
+    # What is not used is as it is by default.
+    used = {settings.policy.optimiser, "sft" if settings.policy.warm_start != "none" else ""}
+    policy |= {name: PolicySettings().model_dump(mode="json")[name] for name in {"grpo", "ppo", "sft"} - used}
     # Another accelerate file may change the precision and the order of sums: what it says counts, not where it is.
     said = {} if settings.policy.accelerate in ONLY_START else machine.configuration(settings.policy)[1]
     return {

@@ -24,5 +24,7 @@ METHODS = {
     **dict.fromkeys(OURS, "moslim_core.baselines.moslim"),
 }
 
+# They learn from the rated answers too, by policy.sft.
+SUPERVISED = ("ric", "cpo")
 # They have no learning rate.
 UNTRAINED = ("prompt_only", "best_of_n")

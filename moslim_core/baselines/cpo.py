@@ -4,7 +4,7 @@ CPSFT learns the rated answers under the levels that they were rated with. CDPO 
 the higher R = sum w_i g_i, where g_i = -lambda |level_i - target_i| for a preference that is asked for, and its level otherwise. Ours:
 levels are the reward model's expected ones, in units of the preference's range, so that preferences with many levels weigh no more;
 "its level" is the score, which knows which end is the better one; lambda = 1; requests stand in this project's instruction, which is
-read back as it was written; what CDPO draws is the rollout budget.
+read back as it was written; what CDPO draws is the rollout budget, and it learns from all pairs once.
 """
 
 from __future__ import annotations
@@ -81,8 +81,11 @@ class Compared(LevelBased):
             conditioned_sft(settings, rated, context.cache, checkpoints / "cpsft", start, self._progress("cpsft"))
         if not final.is_dir():
             data, learner = self._pairs(start), (DPOTrainer, DPOConfig)
+            # What the budget drew is all used, once.
+            sft = settings.policy.sft.model_copy(update={"epochs": 1.0})
+            once = settings.model_copy(update={"policy": settings.policy.model_copy(update={"sft": sft})})
             with timed(context.work, "update"):
-                fine_tune(str(start), data, settings, context.cache, checkpoints / "cdpo", final, self._progress("cdpo"), learner)
+                fine_tune(str(start), data, once, context.cache, checkpoints / "cdpo", final, self._progress("cdpo"), learner)
 
     def _pairs(self, base: Path) -> list[dict[str, Any]]:
         """Raises UserError where no two answers to a request differ."""
