@@ -6,20 +6,25 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from moslim_core.evaluation.comparison import Comparison
+from moslim_core.evaluation.comparison import Figure as Found
 from moslim_core.report.drawing import AFTER, INK, dress, grid, to_svg
 from moslim_core.report.templates import environment
+
+# More variants than fit beside one another stand below one another.
+ACROSS = 6
 
 
 def render_comparison(comparison: Comparison) -> str:
     """The page as HTML text, without script or external resource."""
-    picture = Markup(to_svg(draw(comparison))) if comparison.figures else ""
-    return environment().get_template("comparison.html.j2").render(comparison=comparison, picture=picture)
+    picture = Markup(to_svg(draw(comparison))) if _drawn(comparison) else ""
+    return environment().get_template("comparison.html.j2").render(comparison=comparison, picture=picture, ACROSS=ACROSS)
 
 
 def draw(comparison: Comparison) -> Figure:
     """One panel per figure: each seed a small dot, the mean with its interval a large one, variants from top to bottom."""
-    figure, axes = grid(len(comparison.figures), 3, height=0.9 + 0.34 * len(comparison.variants))
-    for ax, (name, of) in zip(axes, comparison.figures.items(), strict=True):
+    drawn = _drawn(comparison)
+    figure, axes = grid(len(drawn), 3, height=0.9 + 0.34 * len(comparison.variants))
+    for ax, (name, of) in zip(axes, drawn.items(), strict=True):
         for place, variant in enumerate(comparison.variants):
             found = of[variant]
             ax.scatter(list(found.by_seed.values()), [place] * len(found.by_seed), s=12, color=INK, alpha=0.5)
@@ -31,3 +36,8 @@ def draw(comparison: Comparison) -> Figure:
         ax.set_ylim(len(comparison.variants) - 0.5, -0.5)
         dress(ax, name, "", "")
     return figure
+
+
+def _drawn(comparison: Comparison) -> dict[str, dict[str, Found]]:
+    """Figures in which any two runs differ: the others' panels would show nothing."""
+    return {name: of for name, of in comparison.figures.items() if len({v for found in of.values() for v in found.by_seed.values()}) > 1}

@@ -52,6 +52,17 @@ def test_page_has_every_figure_and_no_resource_from_elsewhere() -> None:
     assert page == render_comparison(compare("reward.<head>", runs()))
 
 
+def test_many_variants_stand_below_one_another() -> None:
+    few, many = (
+        [Measured(variant=f"v{n}", seed=0, figures={"x/auc": n / 10, "same": 1.0}, seconds=1, costs={"policies": n}) for n in range(count)]
+        for count in (3, 9)
+    )
+    across, down = (render_comparison(compare("key", runs)) for runs in (few, many))
+    assert '<th scope="row">x/auc</th>' in across and '<th scope="row">v2</th>' not in across
+    assert '<th scope="row">v8</th>' in down and '<th scope="row">x/auc</th>' not in down and "<h2>Costs</h2>" in down
+    assert all(page.count("same") == 1 for page in (across, down)), "in the table, and no picture of what is alike in all"
+
+
 def test_one_seed_has_the_intervals_over_its_prompts() -> None:
     over = {"x/mae": Interval(value=0.5, low=0.4, high=0.6)}
     one = Measured(variant="a", seed=0, figures={"x/mae": 0.5, "x/ece": 0.1}, seconds=1)
