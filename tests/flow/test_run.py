@@ -255,7 +255,7 @@ def test_compare_of_optimisers_beside_the_starting_model_on_two_processes(
 
 
 def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path, moslim: Moslim) -> None:
-    """This project's method is the finished run's own policy; a second call runs nothing."""
+    """The finished run's own rows and reward model are used; a second call runs nothing."""
     arguments = ["compare", "--baselines", "best_of_n,rewarded_soups,moslim_rloo", "--seeds", "0", "--profile", str(profile)]
     before = stage_runs(again.work_dir)
     result = moslim(*arguments, "--set", f"work_dir={again.work_dir}")
@@ -275,7 +275,8 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path, 
     after = stage_runs(again.work_dir)
     new = {name: of for name, of in after.items() if name.startswith("compared_")}
     assert set(new) == {"compared_prompt_only", "compared_best_of_n", "compared_rewarded_soups", "compared_moslim_rloo"}
-    assert len(after["train_policy"]) == len(before["train_policy"])
+    assert len(after["train_reward"]) == len(before["train_reward"])
+    assert len(after["train_policy"]) == len(before["train_policy"]) + 1, "held-out combinations are no part of a comparison"
     parents = {run.data.tags["mlflow.parentRunId"] for of in new.values() for run in of}
     assert len(parents) == 1 and parents <= {run.info.run_id for run in after["comparison"]}
     again_result = moslim(*arguments, "--set", f"work_dir={again.work_dir}")
