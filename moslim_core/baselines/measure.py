@@ -43,8 +43,7 @@ def measure(name: str, context: Context) -> dict[str, float]:
     settings = context.settings
     metrics: dict[str, float] = {}
     for row in method.rows:
-        answers, asked = _points(method, row, context)
-        typical = [] if name in UNTRAINED else _typical(method, row, context)
+        answers, asked, typical = _points(method, row, context, name not in UNTRAINED)
         found = _front(answers, asked, context)
         rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
@@ -62,27 +61,28 @@ def measure(name: str, context: Context) -> dict[str, float]:
     return metrics
 
 
-def _points(method: Method, row: str, context: Context) -> tuple[list[list[Obtained]], list[Targets]]:
-    """(judged answers, what was asked for) at every operating point."""
-    answers, asked = [], []
+def _points(
+    method: Method, row: str, context: Context, trained: bool
+) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
+    """(judged answers, what was asked for, `_typical` levels of what was trained) at every operating point."""
+    answers, asked, typical = [], [], []
     for number, weights in enumerate(context.weights, start=1):
         who, targets = method.at(row, weights), Targets()
         if isinstance(method, LevelBased):
             targets = levels_of(weights.tolist(), context.schema)
         answers.append(_judged(who, f"point {number}", targets, context))
         asked.append(targets)
-    return answers, asked
+        if trained:
+            typical.append(_typical(who, f"typical {number}", context))
+    return answers, asked, typical
 
 
-def _typical(method: Method, row: str, context: Context) -> list[dict[str, float]]:
-    """{preference: mean expected level} at every operating point, of answers to training prompts, as the reward model sees them."""
-    typical, prompts = [], context.known_prompts
-    for number, weights in enumerate(context.weights, start=1):
-        answers = method.at(row, weights).answers(f"typical {number}", prompts, context.sampling)
-        given = [(p, a) for p, a in zip(prompts, answers, strict=True) if a is not None]
-        found = context.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
-        typical.append({name: float(expected_level(p).mean()) for name, p in found.items()})
-    return typical
+def _typical(who: Answering, what: str, context: Context) -> dict[str, float]:
+    """{preference: mean expected level} of answers to training prompts, as the reward model sees them."""
+    prompts = context.known_prompts
+    given = [(p, a) for p, a in zip(prompts, who.answers(what, prompts, context.sampling), strict=True) if a is not None]
+    found = context.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
+    return {name: float(expected_level(p).mean()) for name, p in found.items()}
 
 
 def suitability(typical: Sequence[dict[str, float]], context: Context) -> float:
