@@ -224,6 +224,10 @@ def load_config(name: str, cache: Path) -> Any:
 
 def from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
     """`from_pretrained` with the network left alone unless the user named a hub id, and without running code that a model brings."""
+    import torch
+
+    # On Hopper its backward pass gives NaN for some lengths of masked sequences, from torch 2.11 to 2.13 at least (pytorch #196678).
+    torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         return loader.from_pretrained(source, local_files_only=os.path.isdir(source), trust_remote_code=False, **options)
     except (OSError, ValueError) as error:

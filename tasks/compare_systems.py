@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from moslim_core.baselines import METHODS, SUPERVISED
+from moslim_core.baselines import MAPPED, METHODS, SUPERVISED
 from moslim_core.settings import Settings
 from tasks import train_policy
 from tasks.evaluate import UNCOUNTED, judge_of
@@ -18,15 +18,23 @@ from tasks.stage import Job, Outcome, Stage, run_stage
 PREFIX = "compared_"
 
 
-def _section(settings: Settings, supervised: bool) -> dict[str, Any]:
+def _section(settings: Settings, mapped: bool, supervised: bool) -> dict[str, Any]:
     chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap"}
     evaluation = settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED})
     learning = {"sft": settings.policy.sft.model_dump(mode="json")} if supervised else {}
-    return {**train_policy.section(settings), **learning, "evaluation": evaluation}
+    training = train_policy.section(settings)
+    mapping = training["mapping"] if mapped else {"weights": training["mapping"]["weights"]}
+    return {**training, **learning, "mapping": mapping, "evaluation": evaluation}
 
 
 STAGES = {
-    name: Stage(PREFIX + name, version=4, kind="compared", section=partial(_section, supervised=name in SUPERVISED), pool="gpu")
+    name: Stage(
+        PREFIX + name,
+        version=4,
+        kind="compared",
+        section=partial(_section, mapped=name in MAPPED, supervised=name in SUPERVISED),
+        pool="gpu",
+    )
     for name in METHODS
 }
 

@@ -24,6 +24,8 @@ METHODS = {
     **dict.fromkeys(OURS, "moslim_core.baselines.moslim"),
 }
 
+# Theirs is the profile's mapping. The others learn from rewards of their own, which take no more of it than weights, or bring a policy.
+MAPPED = ("best_of_n",)
 # They learn from the rated answers too, by policy.sft.
 SUPERVISED = ("ric", "cpo")
 # They have no learning rate.

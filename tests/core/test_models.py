@@ -87,3 +87,9 @@ def test_pickled_weights_and_code_of_a_model_are_refused(tiny_chat: Path, tmp_pa
     with pytest.raises(UserError, match="brings code of its own, which is not run here"):
         models.load_config(str(coded), tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_attention_whose_gradients_can_be_nan_is_off(tiny_chat: Path, tmp_path: Path) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    models.load_chat_model(str(tiny_chat), tmp_path, "float32", "cpu")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
