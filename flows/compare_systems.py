@@ -166,11 +166,13 @@ def _optimised_by(settings: Settings, optimiser: str) -> Settings:
 def _measured(ran: Ran) -> Measured:
     from moslim_core.baselines.method import PHASES
     from moslim_core.evaluation.fronts import FIGURES
+    from moslim_core.evaluation.pooling import CROSS_TALK
 
     row = ran.row
     over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
     over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
     figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
+    figures |= {CROSS_TALK: row.control.left_open} if row.control.left_open is not None else {}
     figures |= {"without verdict": float(sum(point.missing for point in row.front.points)), "truncated": row.control.truncated}
     costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
     costs["peak memory, GB"] = max(outcome.peak_memory_gb for outcome in ran.outcomes)

@@ -16,7 +16,7 @@ LastStage = Literal["train_reward", "evaluate"]
 START = "prompt_only"
 # What is compared, by the last stage that was run: metric names that end in one of these.
 FIGURES = {
-    "train_reward": ("/accuracy", "/macro_f1", "/kappa", "/mae", "/auc", "/ece"),
+    "train_reward": ("/preference_accuracy", "/accuracy", "/macro_f1", "/kappa", "/mae", "/auc", "/ece"),
     "evaluate": ("/spearman", "/mae", "/span", "/hypervolume", "/truncated"),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -61,6 +61,13 @@ class Controllability(BaseModel):
     answers: int
     truncated: float
 
+    @property
+    def left_open(self) -> float | None:
+        """Mean size of the cross-talk with preferences that were left open: what a request changes that it did not ask for."""
+        slopes = [of.value for i, others in self.cross_talk.items() for j, of in others.items() if i != j]
+        sizes = [abs(value) for value in slopes if value is not None]
+        return sum(sizes) / len(sizes) if sizes else None
+
 
 def spearman(requested: Array, obtained: Array) -> float:
     """Rank correlation over answers, mid-ranks for ties; NaN where one side is constant."""
@@ -76,6 +83,25 @@ def slope(x: Array, y: Array) -> float:
     """Least-squares slope of y on x; NaN where x is constant."""
     spread = ((x - x.mean()) ** 2).sum() if len(x) > 1 else 0.0
     return float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread > 0 else float("nan")
+
+
+def left_open(requested: Array, obtained: Array) -> float:
+    """`Controllability.left_open` of scores (n, m): a row requests one preference; NaN is what was not requested, or not judged."""
+    pairs = itertools.permutations(range(requested.shape[1]), 2)
+    known = [(i, j, np.isfinite(requested[:, i]) & np.isfinite(obtained[:, j])) for i, j in pairs]
+    sizes = np.abs([slope(requested[rows, i], obtained[rows, j]) for i, j, rows in known])
+    return _mean(sizes[np.isfinite(sizes)])
+
+
+def scores_alone(rows: Sequence[Obtained], schema: PreferenceSchema) -> tuple[Array, Array]:
+    """(requested, obtained) scores (n, m), NaN where there is none; rows that request several preferences, or a guard, are NaN."""
+
+    def table(levels: Callable[[Obtained], Mapping[str, float]]) -> Array:
+        found = [[p.score(levels(row)[p.name]) if p.name in levels(row) else np.nan for p in schema.preferences] for row in rows]
+        return np.array(found, dtype=float).reshape(len(rows), len(schema.preferences))
+
+    steered = {p.name for p in schema.preferences if not p.is_guard}
+    return table(lambda row: row.targets if len(row.targets) == 1 and row.targets.keys() <= steered else {}), table(lambda row: row.levels)
 
 
 def span(requested: Array, obtained: Array, low: int, high: int) -> float:

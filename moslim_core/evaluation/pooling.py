@@ -12,15 +12,17 @@ from functools import partial
 import numpy as np
 
 from moslim_core.evaluation.bootstrap import Interval, interval, resamples
-from moslim_core.evaluation.controllability import Obtained, mae, span, spearman
+from moslim_core.evaluation.controllability import Obtained, left_open, mae, scores_alone, span, spearman
 from moslim_core.evaluation.fronts import FIGURES, Front, quality, score_table
 from moslim_core.preferences import PreferenceSchema
 
 Array = np.ndarray
 
+CROSS_TALK = "left open/cross-talk"
+
 
 def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
-    """`preference/spearman`, `/mae` and `/span` of the answers of each run, by `bootstrap` resamples."""
+    """`preference/spearman`, `/mae` and `/span` and `left open/cross-talk` of the answers of each run, by `bootstrap` resamples."""
     found = {}
     for preference in schema.preferences:
         name = preference.name
@@ -36,7 +38,10 @@ def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootst
         }
         for figure, statistic in statistics.items():
             found[f"{name}/{figure}"] = interval(_over_runs(statistic, len(runs)), columns, draws)
-    return found
+    rows = [row for of in runs for row in of]
+    columns = (np.repeat(np.arange(len(runs)), [len(of) for of in runs]), *scores_alone(rows, schema))
+    draws = resamples(np.array([row.prompt for row in rows], dtype=int), bootstrap, 0)
+    return {**found, CROSS_TALK: interval(_over_runs(left_open, len(runs)), columns, draws)}
 
 
 def _over_runs(statistic: Callable[[Array, Array], float], runs: int) -> Callable[[Array, Array, Array], float]:

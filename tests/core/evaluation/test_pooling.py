@@ -69,3 +69,23 @@ def test_fronts_of_several_runs() -> None:
         assert found[f"front/{figure}"].value == pytest.approx(np.mean([getattr(of, figure).value for of, _ in made]))
     assert width(found["front/inner_product"]) > 0
     assert fronts(made[:1], SCHEMA, 50)["front/hypervolume"] == made[0][0].hypervolume, "of one run its own"
+
+
+def test_cross_talk_is_what_a_request_moves_that_was_left_open() -> None:
+    """Warmth goes up by half of what length is asked for in one run and down by it in the other; length stays where it is."""
+    half = [
+        [answer(p, {"length": level}, length=2.0, warmth=2.0 + sign * (level - 2) / 2) for p in range(10) for level in LEVELS]
+        + [answer(p, {"warmth": level}, length=2.0, warmth=float(level)) for p in range(10) for level in LEVELS]
+        for sign in (1, -1)
+    ]
+    found = control(half, SCHEMA, 50)["left open/cross-talk"]
+    assert (found.value, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
+    both = [answer(p, {"length": 3, "warmth": 3}, length=1.0, warmth=1.0) for p in range(10)]
+    assert control([half[0] + both], SCHEMA, 50)["left open/cross-talk"].value == pytest.approx(0.25), "asked for, not left open"
+
+
+def test_cross_talk_of_one_run_is_that_of_its_slopes() -> None:
+    rows = run(0) + [answer(p, {"warmth": 1 + p % 3}, length=1.0 + (p % 3) / 2) for p in range(24)]
+    of_slopes = controllability(rows, SCHEMA, [], 50, 0).left_open
+    assert of_slopes == pytest.approx(control([rows], SCHEMA, 50)["left open/cross-talk"].value) and of_slopes > 0.01
+    assert controllability([], SCHEMA, [], 50, 0).left_open is None
