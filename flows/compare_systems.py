@@ -46,6 +46,8 @@ NOTES = (
     "Work leaves out the labels and the reward model, which all rows share; rows of one training have that training's work each.",
 )
 
+GUARDS = "Of a guard, which has one level to ask for, the mean error in levels stands in place of Spearman; it is no axis of the front."
+
 
 @flow(name="compare_systems")
 def compare_systems(settings: Form, baselines: list[str], seeds: list[int], search: Sequence[float] = ()) -> Compared:
@@ -70,7 +72,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     asked = {"baselines": baselines, "seeds": seeds, "search": search}
     fingerprint = digest_of({"settings": settings.content(), **asked})
     run_id = ledger.open_comparison(fingerprint, f"compare {', '.join(baselines)}", {**asked, **settings.content()})
-    notes = list(NOTES)
+    notes = [*NOTES, *([GUARDS] if any(p.is_guard for p in settings.preferences.preferences) else [])]
     ran: list[Ran] = []
     with closing_on_error(ledger, run_id):
         kept = dict.fromkeys(baselines, 1.0)
@@ -170,7 +172,7 @@ def _measured(ran: Ran) -> Measured:
 
     row = ran.row
     over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
-    over_prompts |= {f"{name}/spearman": of.spearman for name, of in row.control.preferences.items()}
+    over_prompts |= row.control.following
     figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
     figures |= {CROSS_TALK: row.control.left_open} if row.control.left_open is not None else {}
     figures |= {"without verdict": float(sum(point.missing for point in row.front.points)), "truncated": row.control.truncated}

@@ -62,6 +62,11 @@ class Controllability(BaseModel):
     truncated: float
 
     @property
+    def following(self) -> dict[str, Interval]:
+        """`preference/spearman`, or of a guard, whose one level has no order, `preference/mae`."""
+        return {f"{n}/mae" if of.guard else f"{n}/spearman": of.mae if of.guard else of.spearman for n, of in self.preferences.items()}
+
+    @property
     def left_open(self) -> float | None:
         """Mean size of the cross-talk with preferences that were left open: what a request changes that it did not ask for."""
         slopes = [of.value for i, others in self.cross_talk.items() for j, of in others.items() if i != j]

@@ -85,6 +85,8 @@ def test_guard_has_levels_but_no_control() -> None:
     assert guard.levels[0].obtained.low < 1.9 < guard.levels[0].obtained.high
     assert guard.spearman.value is None
     assert guard.span.value is None
+    assert found.following["harm/mae"] == guard.mae and guard.mae.value == pytest.approx(0.1)
+    assert set(found.following) == {"length/spearman", "warmth/spearman", "harm/mae"}
     assert set(found.cross_talk) == {"length", "warmth"}
     assert set(found.cross_talk["length"]) == {"length", "warmth", "harm"}
 
