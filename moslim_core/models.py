@@ -80,6 +80,14 @@ def resolve(name: str, cache: Path) -> str:
     return name
 
 
+def folder(name: str, cache: Path) -> Path:
+    """Where the files of a model are that was loaded on this machine; of a hub id that is its snapshot."""
+    from huggingface_hub import snapshot_download
+
+    source = resolve(name, cache)
+    return Path(source) if os.path.isdir(source) else Path(snapshot_download(source, local_files_only=True))
+
+
 def _packaged_directory(name: str, cache: Path) -> Path:
     packaged = PACKAGED[name]
     source = packaged_file(name)

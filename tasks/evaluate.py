@@ -11,7 +11,9 @@ from prefect.cache_policies import NO_CACHE
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.references import ArtifactRef, intact_digest, path_digest
+from tasks import environment
+from tasks.references import ArtifactRef, digest_of, intact_digest, path_digest
+from tasks.shared_answers import shared
 from tasks.stage import Job, Outcome, Stage, folder_of, ledger_of, run_stage
 
 if TYPE_CHECKING:
@@ -77,22 +79,35 @@ def work(job: Job) -> dict[str, float]:
     if set(chosen.suite) - {"controllability"}:
         parts.append(Benchmarks(settings, card, rows, endpoint, job.cache, job.output))
     metrics: dict[str, float] = {}
+    base = card.start(job.inputs["policy"])
     for name, label in SYSTEMS.items():
         if name == "before":
-            start = card.start(job.inputs["policy"])
-            model, tokenizer = models.load_chat_model(start, job.cache, settings.model.dtype, settings.model.device)
+            model, tokenizer = models.load_chat_model(base, job.cache, settings.model.dtype, settings.model.device)
+            content = [path_digest(models.folder(base, job.cache))]
         else:
             model, tokenizer, _ = load_policy(job.inputs["policy"], job.cache, settings.model.dtype, settings.model.device)
-        system = System(
-            label, model, tokenizer, card.preferences, card.placement, settings.seed, job.checkpoints / name, Progress(job.events)
-        )
-        for part in parts:
-            metrics |= {f"{name}/{key}": float(value) for key, value in part.of(name, system).items() if value is not None}
+            content.append(path_digest(job.inputs["policy"]))
+        with shared(job.checkpoints / name, _store(job, content)) as kept:
+            system = System(label, model, tokenizer, card.preferences, card.placement, settings.seed, kept, Progress(job.events))
+            for part in parts:
+                metrics |= {f"{name}/{key}": float(value) for key, value in part.of(name, system).items() if value is not None}
         del model, system
     if endpoint is not None:
         (job.output / USAGE_FILE).write_text(endpoint.usage.model_dump_json(indent=1))
         metrics |= {f"judge/{name}": float(value) for name, value in endpoint.usage.model_dump().items()}
     return metrics
+
+
+def _store(job: Job, content: list[str | None]) -> Path:
+    """Where the answers of a model with that content are kept for all evaluations on such a machine, under one seed."""
+    drawn_by = {
+        "content": content,
+        "dtype": job.settings.model.dtype,
+        "device": job.settings.model.device,
+        "seed": job.settings.seed,
+        "packages": environment.versions(),
+    }
+    return job.cache / "answers" / digest_of(drawn_by)
 
 
 def _endpoint(job: Job) -> Endpoint | None:

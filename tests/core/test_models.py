@@ -23,6 +23,16 @@ def test_local_folder_and_hub_id(tiny_chat: Path, tmp_path: Path) -> None:
         models.resolve(str(tmp_path), tmp_path)
 
 
+def test_files_of_a_hub_model_are_those_of_its_snapshot(tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert models.folder(str(tiny_chat), tmp_path) == tiny_chat
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    home = tmp_path / "models--owner--name"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("c0ffee")
+    snapshot = shutil.copytree(tiny_chat, home / "snapshots" / "c0ffee")
+    assert models.folder("owner/name", tmp_path) == snapshot
+
+
 def test_damaged_or_missing_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (damaged := tmp_path / "model.safetensors").write_bytes(b"cut")
     monkeypatch.setattr(models, "packaged_file", lambda name: damaged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,30 @@ def job(folder: Path, policy: Path, **evaluation: Any) -> Job:
     )
 
 
+def count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """[batches of answers drawn from models since]."""
+    from moslim_core.policy import shared_prefix
+
+    count, draw = [0], shared_prefix.generate_completions
+
+    def counted(*args: Any) -> Any:
+        count[0] += 1
+        return draw(*args)
+
+    monkeypatch.setattr(shared_prefix, "generate_completions", counted)
+    return count
+
+
+def changed(policy: Path, folder: Path) -> Path:
+    """The policy with its adapter the other way round."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(policy, folder)
+    file = folder / "adapter_model.safetensors"
+    save_file({name: -value if "lora_B" in name else value for name, value in load_file(file).items()}, file)
+    return folder
+
+
 def benchmark_files(folder: Path) -> Path:
     (folder / "xstest").mkdir(parents=True)
     rows = ["id,prompt,type,label,focus,note"]
@@ -120,6 +145,48 @@ def test_what_a_kill_left_is_not_asked_again(policy: Path, tmp_path: Path, monke
     work(again)
     assert (again.output / "answers.after.jsonl").read_bytes() == (first.output / "answers.after.jsonl").read_bytes()
     assert sorted(kept.read_text().splitlines()) == sorted("".join(lines).splitlines())
+
+
+def test_evaluations_share_what_they_drew(policy: Path, tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = count_batches(monkeypatch)
+    first = job(tmp_path / "first", policy)
+    work(first)
+    drawn = batches[0]
+    # Another measure of the same answers, in a stage of its own: nothing is drawn.
+    again = job(tmp_path / "again", policy, bootstrap=200).model_copy(update={"cache": first.cache})
+    work(again)
+    assert batches[0] == drawn
+    for system in ("before", "after"):
+        assert (again.output / f"answers.{system}.jsonl").read_bytes() == (first.output / f"answers.{system}.jsonl").read_bytes()
+    # Another policy on the same model: of the two systems one is drawn, and it gives answers of its own.
+    other = changed(policy, tmp_path / "other")
+    third = job(tmp_path / "third", other).model_copy(update={"cache": first.cache})
+    work(third)
+    assert batches[0] == drawn + drawn // 2
+    assert (third.output / "answers.before.jsonl").read_bytes() == (first.output / "answers.before.jsonl").read_bytes()
+    assert (third.output / "answers.after.jsonl").read_bytes() != (first.output / "answers.after.jsonl").read_bytes()
+
+
+def test_another_seed_or_another_start_shares_nothing(
+    policy: Path, tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = count_batches(monkeypatch)
+    first = job(tmp_path / "first", policy)
+    work(first)
+    drawn = batches[0]
+    seeded = job(tmp_path / "seeded", policy).model_copy(update={"cache": first.cache})
+    seeded.settings = seeded.settings.model_copy(update={"seed": 1})
+    work(seeded)
+    assert batches[0] == 2 * drawn
+    # The same weights, asked through another chat template, and under the same name.
+    start = shutil.copytree(tiny_chat, tmp_path / "start")
+    moved = shutil.copytree(policy, tmp_path / "moved")
+    card = PolicyCard.load(moved)
+    card.model_copy(update={"base": str(start)}).save(moved)
+    for n, ending in enumerate(("", " ")):
+        (start / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "_": ending}))
+        work(job(tmp_path / f"start{n}", moved).model_copy(update={"cache": first.cache}))
+    assert batches[0] == 4 * drawn
 
 
 def test_benchmarks_and_a_language_model_as_second_judge(policy: Path, tmp_path: Path) -> None:
