@@ -107,7 +107,7 @@ def _store(job: Job, content: list[str | None]) -> Path:
         "seed": job.settings.seed,
         "packages": environment.versions(),
     }
-    return job.cache / "answers" / digest_of(drawn_by)
+    return job.settings.work_dir / "cache" / "answers" / digest_of(drawn_by)
 
 
 def _endpoint(job: Job) -> Endpoint | None:

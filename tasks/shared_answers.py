@@ -16,12 +16,17 @@ def shared(own: Path, store: Path) -> Iterator[Path]:
     `store` is of one model under one seed. Evaluations may run side by side: each has a folder of its own, and of two that end at once
     one's files stay. What is interrupted goes on with what `own` has.
     """
-    if store.is_dir() and not own.exists():
-        shutil.copytree(store, own)
+    if not own.exists():
+        own.mkdir(parents=True)
+        _copy(store, own)
     yield own
-    if own.is_dir():
-        store.mkdir(parents=True, exist_ok=True)
-        for file in own.glob("*.jsonl"):
-            unfinished = store / f"{file.name}.{os.getpid()}"
-            shutil.copyfile(file, unfinished)
-            unfinished.replace(store / file.name)
+    store.mkdir(parents=True, exist_ok=True)
+    _copy(own, store)
+
+
+def _copy(source: Path, to: Path) -> None:
+    """Every file of answers appears as a whole; one that another process is about to write is left out."""
+    for file in source.glob("*.jsonl"):
+        unfinished = to / f"{file.name}.{os.getpid()}"
+        shutil.copyfile(file, unfinished)
+        unfinished.replace(to / file.name)

@@ -50,7 +50,7 @@ def policy(tiny_chat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(folder: Path, policy: Path, **evaluation: Any) -> Job:
+def job(folder: Path, policy: Path, work_dir: Path | None = None, **evaluation: Any) -> Job:
     rows = folder / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     prompts = [[{"role": "user", "content": f"Rain number {i}?"}] for i in range(8)]
@@ -62,6 +62,7 @@ def job(folder: Path, policy: Path, **evaluation: Any) -> Job:
         {
             "preferences": PREFERENCES,
             "model": {"device": "cpu", "dtype": "float32"},
+            "work_dir": str(work_dir or folder),
             "evaluation": {"limit": 8, "bootstrap": 100, "batch_size": 16, **evaluation},
         }
     )
@@ -147,20 +148,20 @@ def test_what_a_kill_left_is_not_asked_again(policy: Path, tmp_path: Path, monke
     assert sorted(kept.read_text().splitlines()) == sorted("".join(lines).splitlines())
 
 
-def test_evaluations_share_what_they_drew(policy: Path, tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluations_share_what_they_drew(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = count_batches(monkeypatch)
     first = job(tmp_path / "first", policy)
     work(first)
     drawn = batches[0]
     # Another measure of the same answers, in a stage of its own: nothing is drawn.
-    again = job(tmp_path / "again", policy, bootstrap=200).model_copy(update={"cache": first.cache})
+    again = job(tmp_path / "again", policy, tmp_path / "first", bootstrap=200)
     work(again)
     assert batches[0] == drawn
     for system in ("before", "after"):
         assert (again.output / f"answers.{system}.jsonl").read_bytes() == (first.output / f"answers.{system}.jsonl").read_bytes()
     # Another policy on the same model: of the two systems one is drawn, and it gives answers of its own.
     other = changed(policy, tmp_path / "other")
-    third = job(tmp_path / "third", other).model_copy(update={"cache": first.cache})
+    third = job(tmp_path / "third", other, tmp_path / "first")
     work(third)
     assert batches[0] == drawn + drawn // 2
     assert (third.output / "answers.before.jsonl").read_bytes() == (first.output / "answers.before.jsonl").read_bytes()
@@ -174,18 +175,18 @@ def test_another_seed_or_another_start_shares_nothing(
     first = job(tmp_path / "first", policy)
     work(first)
     drawn = batches[0]
-    seeded = job(tmp_path / "seeded", policy).model_copy(update={"cache": first.cache})
+    seeded = job(tmp_path / "seeded", policy, tmp_path / "first")
     seeded.settings = seeded.settings.model_copy(update={"seed": 1})
     work(seeded)
     assert batches[0] == 2 * drawn
-    # The same weights, asked through another chat template, and under the same name.
+    # The same weights under the same name, with another file beside them.
     start = shutil.copytree(tiny_chat, tmp_path / "start")
     moved = shutil.copytree(policy, tmp_path / "moved")
     card = PolicyCard.load(moved)
     card.model_copy(update={"base": str(start)}).save(moved)
     for n, ending in enumerate(("", " ")):
         (start / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "_": ending}))
-        work(job(tmp_path / f"start{n}", moved).model_copy(update={"cache": first.cache}))
+        work(job(tmp_path / f"start{n}", moved, tmp_path / "first"))
     assert batches[0] == 4 * drawn
 
 
