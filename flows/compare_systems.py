@@ -17,8 +17,9 @@ from flows.variants import START, parse_baselines, parse_search
 from moslim_core.baselines import OURS, UNTRAINED
 from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.comparison import Measured
+from moslim_core.section import changed
 from moslim_core.settings import Settings
-from tasks.compare_systems import compared
+from tasks.compare_systems import STAGES, compared
 from tasks.ledger import Ledger
 from tasks.references import ArtifactRef, digest_of
 from tasks.stage import Outcome, ledger_of
@@ -67,6 +68,10 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     settings = override(filled_in(settings), ["policy.max_minutes=null", "policy.held_out_fraction=0"])
     for name in OURS.keys() & set(baselines):
         _optimised_by(settings, OURS[name])
+    if settings.placement == "inline":
+        # What a training will lack here is said before others have taken their time.
+        for name in baselines:
+            STAGES[name].launch(settings)
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
     asked = {"baselines": baselines, "seeds": seeds, "search": search}
@@ -77,10 +82,10 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     with closing_on_error(ledger, run_id):
         kept = dict.fromkeys(baselines, 1.0)
         if search:
-            kept |= _searched(settings.model_copy(update={"seed": seeds[0]}), baselines, search, run_id)
+            kept |= _searched(changed(settings, seed=seeds[0]), baselines, search, run_id)
         notes.append(_search_said(kept, search, seeds[0]))
         for seed in seeds:
-            ran += _under(settings.model_copy(update={"seed": seed}), kept, run_id, ledger)
+            ran += _under(changed(settings, seed=seed), kept, run_id, ledger)
     by_row = {name: [of for of in ran if of.row.name == name] for name in dict.fromkeys(of.row.name for of in ran)}
     runs = [_measured(of) for all_seeds in by_row.values() for of in all_seeds]
     pooled = {name: _pooled(all_seeds, settings) for name, all_seeds in by_row.items()}

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from moslim_core.errors import UserError
+from moslim_core.section import changed
 from moslim_core.settings import AccelerateProfile, Settings
 
 # Paths in a profile file are relative to it; on the command line, to the current directory.
@@ -58,13 +59,13 @@ def _validated(values: dict[str, Any], name: str) -> Settings:
             f"evaluation.judge=annotators, but {', '.join(unruled)} has no annotator (profile {name}).\n"
             "Give it one under preferences, or set evaluation.judge=reward_model."
         )
-    return settings.model_copy(update={name: _absolute(getattr(settings, name), keys) for name, keys in PATHS.items()})
+    return changed(settings, **{name: _absolute(getattr(settings, name), keys) for name, keys in PATHS.items()})
 
 
 def _absolute(section: BaseModel, keys: tuple[str, ...]) -> BaseModel:
     """A section with whole paths under `keys`; what is no path there (nothing, a packaged name) stays."""
     given = {key: getattr(section, key) for key in keys}
-    return section.model_copy(update={key: path.expanduser().absolute() for key, path in given.items() if isinstance(path, Path)})
+    return changed(section, **{key: path.expanduser().absolute() for key, path in given.items() if isinstance(path, Path)})
 
 
 def _read(profile: str) -> tuple[dict[str, Any], str]:

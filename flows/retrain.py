@@ -10,6 +10,7 @@ from flows.form import Form, filled_in
 from moslim_core.errors import UserError
 from moslim_core.evaluation.gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
+from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks.references import digest_of
 from tasks.registry import CHAMPION, Registry
@@ -80,8 +81,8 @@ def _retrain(settings: Settings, registry: Registry, champion: str | None, bound
     theirs = None
     runs = {"retraining": run_id, "challenger's evaluation": outcomes["evaluate"].ref.run_id}
     if champion is not None:
-        evaluation = settings.evaluation.model_copy(update={"policy": f"models:/{registry.name}/{champion}"})
-        other = run_pipeline(settings.model_copy(update={"evaluation": evaluation}), "evaluate", run_id, "champion")
+        evaluation = changed(settings.evaluation, policy=f"models:/{registry.name}/{champion}")
+        other = run_pipeline(changed(settings, evaluation=evaluation), "evaluate", run_id, "champion")
         theirs = measured(other.outcomes["evaluate"].ref, settings.work_dir)
         runs["champion's evaluation"] = other.outcomes["evaluate"].ref.run_id
     ours = measured(outcomes["evaluate"].ref, settings.work_dir)

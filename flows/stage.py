@@ -6,6 +6,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from moslim_core.errors import UserError
+from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks import compare_systems, evaluate, hosted, label, report, train_policy, train_reward
 from tasks.elsewhere import FLOW, leave_outcome, require_parent
@@ -34,7 +35,7 @@ def stage(settings: Settings, name: str, inputs: dict[str, ArtifactRef], parent:
     """
     if name not in STAGES:
         raise UserError(f"name={name}: there is no such stage.\nGive one of {', '.join(STAGES)}.")
-    settings = hosted.prepared(settings.model_copy(update={"placement": "inline"}))
+    settings = hosted.prepared(changed(settings, placement="inline"))
     ledger = ledger_of(settings.work_dir)
     require_parent(ledger, parent)
     outcome = task(name=name, cache_policy=NO_CACHE)(run_stage)(STAGES[name], settings, inputs, parent)

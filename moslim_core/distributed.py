@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from moslim_core.errors import UserError
 from moslim_core.settings import PolicySettings
+
+T = TypeVar("T")
 
 
 def processes() -> int:
@@ -62,15 +64,34 @@ def take_own_device() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
-def gather(local: np.ndarray) -> np.ndarray:
-    """The rows of all processes, in their order."""
+def join(device: str) -> None:
+    """Meet the other processes, before a trainer would."""
+    if processes() > 1:
+        from accelerate import PartialState
+
+        PartialState(**({"cpu": True, "backend": "gloo"} if device == "cpu" else {}))
+
+
+def share(count: int) -> slice:
+    """Which of `count` items are this process's to work on; all of them where there is one."""
+    rank = int(os.environ.get("RANK", "0"))
+    return slice(rank * count // processes(), (rank + 1) * count // processes())
+
+
+def parts(local: T) -> list[T]:
+    """What each process found, in their order."""
     if processes() == 1:
-        return local
+        return [local]
     import torch.distributed as dist
 
-    parts: list[Any] = [None] * processes()
-    dist.all_gather_object(parts, local)
-    return np.concatenate(parts)
+    found: list[Any] = [None] * processes()
+    dist.all_gather_object(found, local)
+    return found
+
+
+def gather(local: np.ndarray) -> np.ndarray:
+    """The rows of all processes, in their order."""
+    return np.concatenate(parts(local))
 
 
 def agree(value: bool) -> bool:

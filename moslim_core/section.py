@@ -1,10 +1,12 @@
-"""What every part of the settings is."""
+"""What every part of the settings is, and how one is changed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def names(value: Any) -> Any:
@@ -16,3 +18,15 @@ class Section(BaseModel):
     """A part of the settings: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def changed(model: M, /, **values: Any) -> M:
+    """A copy with other values, checked as a whole: pydantic's own `model_copy` takes whatever it is given.
+
+    Raises TypeError for a name that the model does not have, ValidationError where the values do not fit.
+    """
+    fields = type(model).model_fields
+    unknown = values.keys() - fields.keys()
+    if unknown:
+        raise TypeError(f"{type(model).__name__} has no {', '.join(sorted(unknown))}")
+    return type(model).model_validate({**{name: getattr(model, name) for name in fields}, **values})

@@ -257,6 +257,8 @@ class PolicySettings(Section):
             raise ValueError(f"a step's {rollouts} answers can't be shared out evenly among processes={self.processes}")
         if self.accelerate == "one-gpu" and self.processes > 1:
             raise ValueError(f"accelerate=one-gpu starts one process, but processes={self.processes}: set accelerate=ddp")
+        if self.optimiser == "ppo" and self.ppo.kl_target is not None and self.beta == 0:
+            raise ValueError(f"ppo.kl_target={self.ppo.kl_target} steers beta by factors, and beta=0 stays 0: give beta more, say 0.02")
         if self.vllm and (self.relabel or self.optimiser == "online_dpo"):
             raise ValueError("vllm=true goes with rloo, grpo and ppo without relabel only")
         if self.optimiser == "online_dpo":

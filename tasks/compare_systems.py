@@ -8,10 +8,12 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from moslim_core.baselines import MAPPED, METHODS, SUPERVISED
+from moslim_core.baselines import MAPPED, METHODS, OURS, SUPERVISED, UNTRAINED
+from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks import train_policy
+from tasks import machine, train_policy
 from tasks.evaluate import UNCOUNTED, judge_of
+from tasks.launcher import Launch
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
 
@@ -27,12 +29,33 @@ def _section(settings: Settings, mapped: bool, supervised: bool) -> dict[str, An
     return {**training, **learning, "mapping": mapping, "evaluation": evaluation}
 
 
+def trains(name: str) -> bool:
+    """Whether a method's stage trains; this project's own policies are trained by a stage before it."""
+    return name not in UNTRAINED and name not in OURS
+
+
+def launch(name: str, settings: Settings) -> Launch:
+    """How a method is started: what it trains is trained in as many processes as the policy is, so that seconds and memory compare.
+
+    Raises UserError where its training can't be shared out so, or this machine lacks what that needs.
+    """
+    if not trains(name):
+        return Launch()
+    if name in SUPERVISED and machine.sharded(settings.policy):
+        raise UserError(
+            f"policy.accelerate={settings.policy.accelerate} shares weights out among processes, which {name}'s training does not know.\n"
+            f"Set policy.accelerate=ddp, or leave {name} out of --baselines."
+        )
+    return machine.launch(settings)
+
+
 STAGES = {
     name: Stage(
         PREFIX + name,
         version=4,
         kind="compared",
         section=partial(_section, mapped=name in MAPPED, supervised=name in SUPERVISED),
+        launch=partial(launch, name),
         pool="gpu",
     )
     for name in METHODS
@@ -42,8 +65,12 @@ STAGES = {
 def work(job: Job) -> dict[str, float]:
     from moslim_core.baselines.measure import measure, read_rows
     from moslim_core.baselines.method import Context
+    from moslim_core.distributed import is_first
     from moslim_core.progress import Progress
 
+    name = job.stage.removeprefix(PREFIX)
+    if trains(name):
+        machine.require_started(job.settings.policy)
     start = read_rows(job.inputs["start"])[0] if "start" in job.inputs else None
     context = Context(
         settings=job.settings,
@@ -55,9 +82,9 @@ def work(job: Job) -> dict[str, float]:
         cache=job.cache,
         work=job.checkpoints,
         output=job.output,
-        progress=Progress(job.events),
+        progress=Progress(job.events if is_first() else None),
     )
-    return measure(job.stage.removeprefix(PREFIX), context)
+    return measure(name, context)
 
 
 def compared(name: str, settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:

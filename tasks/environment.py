@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from moslim_core.errors import UserError
+from moslim_core.section import changed
 from moslim_core.settings import Settings
 
 QUIET = {
@@ -59,7 +60,7 @@ def prepare(work_dir: Path) -> Path:
 
 def prepared(settings: Settings) -> Settings:
     """`settings` with their work directory made ready, as an absolute path: wherever a worker runs, it is one place."""
-    return settings.model_copy(update={"work_dir": prepare(settings.work_dir)})
+    return changed(settings, work_dir=prepare(settings.work_dir))
 
 
 def model_cache(work_dir: Path) -> Path:

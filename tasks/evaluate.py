@@ -10,6 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from moslim_core.errors import UserError
+from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks import environment
 from tasks.references import ArtifactRef, digest_of, intact_digest, path_digest
@@ -156,7 +157,9 @@ def given_policy(settings: Settings) -> tuple[ArtifactRef, Settings]:
     # Where the store has it now: an alias may move before another machine reads it.
     uri = ledger_of(settings.work_dir).place(reference) if recorded else str(folder)
     ref = ArtifactRef(kind="policy", uri=uri, digest=digest, run_id="")
-    return ref, settings.model_copy(update={"preferences": schema})
+    # The policy is what it is; weights of preferences that it does not have say nothing about it.
+    weights = {name: weight for name, weight in settings.mapping.weights.items() if name in schema.names}
+    return ref, changed(settings, preferences=schema, mapping=changed(settings.mapping, weights=weights))
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks import environment
 
@@ -56,7 +57,7 @@ def prepared(settings: Settings) -> Settings:
     Settings come from another machine where a worker runs the flow, so that its own MOSLIM_WORK_DIR wins.
     """
     if by_worker():
-        settings = settings.model_copy(update={"work_dir": Path(os.environ.get(WORK_DIR) or settings.work_dir)})
+        settings = changed(settings, work_dir=Path(os.environ.get(WORK_DIR) or settings.work_dir))
         threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
     return environment.prepared(settings)
 

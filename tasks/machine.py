@@ -9,11 +9,13 @@ from typing import Any, get_args
 import yaml
 
 from moslim_core import models
-from moslim_core.distributed import refuse_sharded
+from moslim_core.distributed import processes, refuse_sharded
 from moslim_core.errors import UserError
 from moslim_core.settings import AccelerateProfile, PolicySettings, Settings
 from tasks.launcher import Launch
 
+# Each process holds a part of the weights only.
+SHARDED = ("FSDP", "DEEPSPEED")
 PACKAGED = Path(__file__).with_name("accelerate")
 INSTALL = {
     "deepspeed": "Run: pip install deepspeed",
@@ -41,12 +43,17 @@ def configuration(policy: PolicySettings) -> tuple[Path | None, dict[str, Any]]:
     return file, said
 
 
+def sharded(policy: PolicySettings) -> bool:
+    """Whether training shares the weights out among processes. Raises UserError as `configuration` does."""
+    return configuration(policy)[1].get("distributed_type") in SHARDED
+
+
 def launch(settings: Settings) -> Launch:
     """How training is started. Raises UserError where this machine lacks what that needs."""
     policy = settings.policy
     file, said = configuration(policy)
     way = said.get("distributed_type")
-    if way in ("FSDP", "DEEPSPEED"):
+    if way in SHARDED:
         refuse_sharded(policy, settings.reward.adapter_of == settings.model.base)
     asked = {f"policy.accelerate={policy.accelerate}": isinstance(policy.accelerate, str), "policy.vllm=true": policy.vllm}
     _require_gpus(settings, [setting for setting, given in asked.items() if given])
@@ -57,18 +64,28 @@ def launch(settings: Settings) -> Launch:
     return Launch(policy.processes, file)
 
 
+def require_started(policy: PolicySettings) -> None:
+    """In the worker: raises UserError where fewer processes were started than asked for."""
+    if processes() != policy.processes:
+        # accelerate starts one process without a word where it knows of no several devices.
+        raise UserError(
+            f"policy.processes={policy.processes}, but policy.accelerate={policy.accelerate} started {processes()}.\n"
+            "Give a file whose distributed_type starts several, such as MULTI_GPU, or set policy.processes=1."
+        )
+
+
 def _require_gpus(settings: Settings, asking: list[str]) -> None:
     """`asking`: the settings that work on a GPU only."""
     import torch
 
-    device, processes, gpus = models.pick_device(settings.model.device), settings.policy.processes, torch.cuda.device_count()
+    device, asked, gpus = models.pick_device(settings.model.device), settings.policy.processes, torch.cuda.device_count()
     if asking and device != "cuda":
         raise UserError(
             f"{' and '.join(asking)} needs a GPU, but this run is on {device}.\n"
             "Leave it out, or run where torch sees a GPU (moslim doctor says so) and with model.device=auto."
         )
-    if device == "cuda" and processes > gpus:
-        raise UserError(f"policy.processes={processes} needs as many GPUs, but torch sees {gpus}.\nSet policy.processes={gpus} at most.")
+    if device == "cuda" and asked > gpus:
+        raise UserError(f"policy.processes={asked} needs as many GPUs, but torch sees {gpus}.\nSet policy.processes={gpus} at most.")
 
 
 def _require(library: str, setting: str) -> None:

@@ -20,6 +20,7 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from moslim_core.errors import UserError
+from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks import environment, hosted, reporting
 from tasks.elsewhere import run_elsewhere
@@ -145,7 +146,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     device, dtype = compute(settings)
     job = Job(
         stage=stage.name,
-        settings=settings.model_copy(update={"model": settings.model.model_copy(update={"device": device, "dtype": dtype})}),
+        settings=changed(settings, model=changed(settings.model, device=device, dtype=dtype)),
         inputs={name: ledger.download(ref.uri) for name, ref in inputs.items()},
         output=output,
         checkpoints=checkpoints.folder,

@@ -8,7 +8,6 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from moslim_core.errors import UserError
 from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import PolicySettings, Settings
 from tasks import machine
@@ -42,17 +41,11 @@ STAGE = Stage("train_policy", version=7, kind="policy", section=section, launch=
 
 
 def work(job: Job) -> dict[str, float]:
-    from moslim_core.distributed import is_first, processes
+    from moslim_core.distributed import is_first
     from moslim_core.policy import training
     from moslim_core.progress import Progress
 
-    asked = job.settings.policy
-    if processes() != asked.processes:
-        # accelerate starts one process without a word where it knows of no several devices.
-        raise UserError(
-            f"policy.processes={asked.processes}, but policy.accelerate={asked.accelerate} started {processes()}.\n"
-            "Give a file whose distributed_type starts several, such as MULTI_GPU, or set policy.processes=1."
-        )
+    machine.require_started(job.settings.policy)
     training.train(
         job.settings,
         data=job.inputs["rows"],

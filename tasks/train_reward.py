@@ -7,6 +7,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from moslim_core.section import changed
 from moslim_core.settings import RewardSettings, Settings
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
@@ -17,7 +18,7 @@ JUDGE = "train_judge"
 def judge_settings(settings: Settings) -> RewardSettings:
     """The judge's: the reward model's with another seed, and another backbone if one is named."""
     backbone = settings.evaluation.judge_backbone or settings.reward.backbone
-    return settings.reward.model_copy(update={"backbone": backbone, "seed": reward_seed(settings) + 1})
+    return changed(settings.reward, backbone=backbone, seed=reward_seed(settings) + 1)
 
 
 def reward_seed(settings: Settings) -> int:

@@ -21,13 +21,14 @@ from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
 from moslim_core.baselines.method import Array, Asked, Cost, LevelBased, timed, timed_seconds
 from moslim_core.data.rows import read_json_lines
+from moslim_core.distributed import gather, share
 from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import load_targets, training_examples
-from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.warm_start import conditioned_sft, fine_tune
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
+from moslim_core.section import changed
 
 
 def rewards(
@@ -82,8 +83,7 @@ class Compared(LevelBased):
         if not final.is_dir():
             data, learner = self._pairs(start), (DPOTrainer, DPOConfig)
             # What the budget drew is all used, once.
-            sft = settings.policy.sft.model_copy(update={"epochs": 1.0})
-            once = settings.model_copy(update={"policy": settings.policy.model_copy(update={"sft": sft})})
+            once = changed(settings, policy=changed(settings.policy, sft=changed(settings.policy.sft, epochs=1.0)))
             with timed(context.work, "update"):
                 fine_tune(str(start), data, once, context.cache, checkpoints / "cdpo", final, self._progress("cdpo"), learner)
 
@@ -93,14 +93,13 @@ class Compared(LevelBased):
         settings, size = context.settings, context.settings.policy.group_size
         model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
         each = [example for example in self.examples for _ in range(size)]
-        sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature)
         with timed(context.work, "rollout"):
-            drawn = generate(model, tokenizer, [e["prompt"] for e in each], sampling, settings.seed, kept=context.work / "drawn.jsonl")
-        scorer = context.scorer
+            drawn = context.draw(model, tokenizer, [e["prompt"] for e in each], "drawn")
+        scorer, own = context.scorer, share(len(each))
         with timed(context.work, "reward"):
-            probabilities = scorer([e["question"] for e in each], [answer.text for answer in drawn])
-        asked = [load_targets(e["targets"], scorer.schema) for e in each]
-        found = rewards(probabilities, asked, scorer.schema, settings.mapping.weights)
+            probabilities = scorer([e["question"] for e in each[own]], [answer.text for answer in drawn[own]])
+            asked = [load_targets(e["targets"], scorer.schema) for e in each[own]]
+            found = gather(rewards(probabilities, asked, scorer.schema, settings.mapping.weights))
         made = pairs(self.examples, [answer.text for answer in drawn], found)
         if not made:
             raise UserError("cpo: no two answers to a request differ in their reward.\nRaise policy.steps or policy.temperature.")

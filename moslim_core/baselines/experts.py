@@ -17,16 +17,18 @@ from typing import Any, Literal
 
 from moslim_core.baselines.method import Array, Context, rollouts
 from moslim_core.data.rows import plain_text
+from moslim_core.distributed import is_first
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import dump_targets
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.progress import Progress
+from moslim_core.section import changed
 from moslim_core.settings import MappingSettings, PolicySettings, Settings
 
 Standardisation = Literal["none", "running"]
 # What this project's own training may do, and a compared one does not.
-PLAIN = {"held_out_fraction": 0.0, "warm_start": "none", "save_merged": False}
+PLAIN: dict[str, Any] = {"held_out_fraction": 0.0, "warm_start": "none", "save_merged": False}
 
 
 def best_levels(schema: PreferenceSchema) -> Targets:
@@ -42,14 +44,13 @@ def expert_settings(
     The answers that a prompt gets under several targets it gets without targets; there are no requests to relabel.
     """
     policy = settings.policy
-    own = policy.model_copy(
-        update={
-            "steps": math.ceil(policy.steps / policies),
-            "group_size": policy.group_size * policy.targets_per_prompt,
-            "targets_per_prompt": 1,
-            "relabel": False,
-            **PLAIN,
-        }
+    own = changed(
+        policy,
+        steps=math.ceil(policy.steps / policies),
+        group_size=policy.group_size * policy.targets_per_prompt,
+        targets_per_prompt=1,
+        relabel=False,
+        **PLAIN,
     )
     mapping = MappingSettings(
         utility="ordinal",
@@ -57,7 +58,7 @@ def expert_settings(
         aggregation="active_mean",
         weights=dict(zip(schema.names, weights.tolist(), strict=True)),
     )
-    return settings.model_copy(update={"policy": own, "mapping": mapping})
+    return changed(settings, policy=own, mapping=mapping)
 
 
 class PlainExamples:
@@ -93,7 +94,7 @@ class ExpertProgress(Progress):
     """One of several policies' progress: its metrics stand in a log of its own, and under its name in the stage's."""
 
     def __init__(self, name: str, log: Path, stage: Progress) -> None:
-        super().__init__(log)
+        super().__init__(log if is_first() else None)
         log.parent.mkdir(parents=True, exist_ok=True)
         self.name, self.stage = name, stage
 
@@ -119,7 +120,8 @@ class TrainedPolicy:
             return
         context = self.context
         partial = self.folder.with_name(f"{self.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        if is_first():
+            shutil.rmtree(partial, ignore_errors=True)
         training.train(
             self.settings,
             data=context.rows,
@@ -130,7 +132,8 @@ class TrainedPolicy:
             progress=ExpertProgress(self.name, self.log, context.progress),
             examples_of=self.examples_of,
         )
-        partial.rename(self.folder)
+        if is_first():
+            partial.rename(self.folder)
 
     @property
     def rollouts(self) -> int:

@@ -16,11 +16,14 @@ import numpy as np
 from moslim_core.baselines import METHODS, UNTRAINED
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
+from moslim_core.distributed import is_first, join, take_own_device
 from moslim_core.evaluation.answers import judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
+from moslim_core.models import pick_device
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
+from moslim_core.section import changed
 
 # A metric of each row that trains, by which settings may be chosen: neither judge nor evaluation prompts have a part in it.
 SUITABILITY = "suitability"
@@ -36,9 +39,16 @@ class Row(NamedTuple):
 
 
 def measure(name: str, context: Context) -> dict[str, float]:
-    """Train the method `name` and measure its rows into `context.output`; their key numbers, as row/figure."""
+    """Train the method `name` and measure its rows into `context.output`; their key numbers, as row/figure.
+
+    Several processes train together, as the settings' policy does; then the first one measures, and the others have no numbers.
+    """
+    take_own_device()
+    join(pick_device(context.settings.model.device))
     method: Method = importlib.import_module(METHODS[name]).Compared(context)
     method.train()
+    if not is_first():
+        return {}
     context.output.mkdir(parents=True, exist_ok=True)
     settings = context.settings
     metrics: dict[str, float] = {}
@@ -48,7 +58,7 @@ def measure(name: str, context: Context) -> dict[str, float]:
         rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
         models = 1 if settings.reward.shared else len(settings.preferences)
-        cost = method.cost(row).model_copy(update={"reward_models": models})
+        cost = changed(method.cost(row), reward_models=models)
         for what, value in (("front", found), ("controllability", control), ("cost", cost)):
             (context.output / f"{what}.{row}.json").write_text(value.model_dump_json(indent=1), encoding="utf-8")
         for what, given in (("points", [a for point in answers for a in point]), ("requests", rows)):
@@ -101,7 +111,7 @@ def by_level(points: Sequence[list[Obtained]], typical: Sequence[dict[str, float
     for targets in requests(schema, []):
         ((name, level),) = targets.items()
         nearest = min(range(len(points)), key=lambda n: abs(typical[n][name] - level))
-        rows += [a.model_copy(update={"targets": dict(targets)}) for a in points[nearest]]
+        rows += [changed(a, targets=dict(targets)) for a in points[nearest]]
     return rows
 
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel
 
-from moslim_core import models
+from moslim_core import distributed, models
 from moslim_core.data.rows import read_json_lines
 from moslim_core.errors import UserError
 from moslim_core.evaluation.fronts import levels_of, simplex_grid
@@ -28,7 +28,7 @@ from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.operating_points import steered
 from moslim_core.evaluation.system import System
 from moslim_core.policy.artifact import load_policy
-from moslim_core.policy.generation import Answer, Sampling
+from moslim_core.policy.generation import Answer, Sampling, generate
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.progress import Progress
 from moslim_core.reward.scorer import RewardScorer
@@ -121,6 +121,14 @@ class Context:
         chosen = self.settings.evaluation
         return Sampling(self.settings.policy.max_new_tokens, chosen.temperature, chosen.batch_size)
 
+    def draw(self, model: Any, tokenizer: Any, conversations: Sequence[Sequence[Message]], what: str) -> list[Answer]:
+        """Answers to train on, one per conversation, in their order; each process draws its share. `what` names them in `work`."""
+        own, policy = distributed.share(len(conversations)), self.settings.policy
+        # Processes that draw under one seed would draw alike.
+        seed, kept = self.settings.seed + own.start, self.work / f"{what}.{own.start}.jsonl"
+        drawn = generate(model, tokenizer, conversations[own], Sampling(policy.max_new_tokens, policy.temperature), seed, kept=kept)
+        return [answer for part in distributed.parts(drawn) for answer in part]
+
     def system(self, name: str, model: Any, tokenizer: Any) -> System:
         """A model under evaluation; `name` is its own, as answers are kept under it."""
         settings = self.settings
@@ -142,8 +150,8 @@ class Method(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def train(self) -> None:  # noqa: B027 - most have nothing to train
-        """Do what has to be done once, in `context.work`; resumes from what is there."""
+    def train(self) -> None:  # noqa: B027 - some have nothing to train
+        """Do what has to be done once, in `context.work`; resumes from what is there. All processes of the stage do it together."""
 
     @abstractmethod
     def at(self, row: str, weights: Array) -> Answering:
@@ -177,8 +185,9 @@ def timed(work: Path, phase: str) -> Iterator[None]:
     try:
         yield
     finally:
-        before = float(file.read_text()) if file.is_file() else 0.0
-        file.write_text(str(before + time.monotonic() - started))
+        if distributed.is_first():
+            before = float(file.read_text()) if file.is_file() else 0.0
+            file.write_text(str(before + time.monotonic() - started))
 
 
 def timed_seconds(work: Path) -> dict[str, float]:

@@ -21,8 +21,9 @@ from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
 from moslim_core.baselines.method import Array, Cost, Method, rollouts, timed, timed_seconds
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines
+from moslim_core.distributed import gather, share
 from moslim_core.evaluation.system import System
-from moslim_core.policy.generation import Answer, Sampling, generate
+from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.policy.warm_start import fine_tune
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
@@ -134,7 +135,8 @@ class Compared(Method):
             with timed(work, "rollout"):
                 asked, drawn = self._round(offline)
             with timed(work, "reward"):
-                obtained = self.rewards([plain_text(p) for p in asked], drawn)
+                own = share(len(asked))
+                obtained = gather(self.rewards([plain_text(p) for p in asked[own]], drawn[own]))
             every = [*prompts, *asked], [*answers, *drawn], np.concatenate([self.rewards.rated, obtained])
             kept = np.flatnonzero(np.concatenate([best(self.rewards.rated), best(obtained)])).tolist()
             chosen = [every[0][i] for i in kept], [every[1][i] for i in kept], every[2][kept]
@@ -160,9 +162,7 @@ class Compared(Method):
         goals = along_the_front(self.budget, *self.range, rng)
         model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
         conversations = [state(p, g, context.schema.names) for p, g in zip(asked, goals, strict=True)]
-        sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature)
-        drawn = generate(model, tokenizer, conversations, sampling, settings.seed, kept=context.work / "round.jsonl")
-        return asked, [answer.text for answer in drawn]
+        return asked, [answer.text for answer in context.draw(model, tokenizer, conversations, "round")]
 
     def at(self, row: str, weights: Array) -> Stating:
         settings = self.context.settings.model

@@ -17,6 +17,7 @@ from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_secon
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import examples_under
 from moslim_core.preferences import Message, PreferenceSchema, Targets
+from moslim_core.section import changed
 from moslim_core.settings import MappingSettings, PolicySettings
 
 
@@ -48,7 +49,7 @@ class Compared(Method):
     def policy(self) -> TrainedPolicy:
         settings = self.context.settings
         mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum")
-        chosen = settings.model_copy(update={"policy": settings.policy.model_copy(update=PLAIN), "mapping": mapping})
+        chosen = changed(settings, policy=changed(settings.policy, **PLAIN), mapping=mapping)
         return TrainedPolicy(self.context, self.rows[0], chosen, WantedExamples(self.context.schema))
 
     def train(self) -> None:
