@@ -54,6 +54,7 @@ def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
     """An untrained reward model as the reward stage saves one: what it says costs as much as if it were right."""
     from moslim_core import models
     from moslim_core.adapters import adapter_config
+    from moslim_core.model_identity import identify
     from moslim_core.reward.model import ADAPTER, create
 
     model, tokenizer = create(models.resolve(settings.reward.backbone, cache), settings.preferences, None, 256)
@@ -62,7 +63,7 @@ def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
     adapted: Any = get_peft_model(model.backbones[0], adapter_config(model.backbones[0], RANK, None, "FEATURE_EXTRACTION"))
     adapted.save_pretrained(folder / ADAPTER)
     model.backbones[0] = adapted.merge_and_unload()
-    model.config.adapter_of = settings.reward.backbone
+    model.config.adapter_of = identify(settings.reward.backbone, cache).id.model_dump()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

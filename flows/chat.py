@@ -8,14 +8,23 @@ from typing import Any
 import typer
 
 
-def talk(directory: Path, prefer: str, message: str | None, temperature: float, max_new_tokens: int | None, seed: int, cache: Path) -> None:
+def talk(
+    directory: Path,
+    prefer: str,
+    message: str | None,
+    temperature: float,
+    max_new_tokens: int | None,
+    seed: int,
+    cache: Path,
+    base: str | None = None,
+) -> None:
     """Answer `message`, or converse until end of input. In a conversation `/prefer NAME=LEVEL,...` changes what is asked for."""
     from moslim_core.policy.artifact import PolicyCard
     from moslim_core.policy.steerable import SteerablePolicy
 
     # Checked before the model is loaded: a wrong level should not cost half a minute.
     targets = PolicyCard.load(directory).preferences.parse_targets(prefer)
-    policy = SteerablePolicy.from_pretrained(directory, cache)
+    policy = SteerablePolicy.from_pretrained(directory, cache, base=base)
 
     def answer(messages: Any) -> str:
         return policy.chat(messages, targets, temperature, max_new_tokens, seed)

@@ -183,13 +183,16 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0.0, help="sampling temperature; 0 is greedy")] = 0.7,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer, in tokens; default: as trained")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    base: Annotated[
+        str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
+    ] = None,
     work_dir: WorkDirOption = Path(".moslim"),
 ) -> None:
     """Talk to a trained policy under stated preferences."""
     from flows.chat import talk
 
     home = environment.prepare(work_dir)
-    talk(_folder(policy, home), prefer, message, temperature, max_new_tokens, seed, environment.model_cache(home))
+    talk(_folder(policy, home), prefer, message, temperature, max_new_tokens, seed, environment.model_cache(home), base)
 
 
 @app.command()

@@ -64,4 +64,4 @@ def form_of(settings: Settings, profile: str) -> FromProfile | Settings:
 
 def filled_in(form: FromProfile | Settings) -> Settings:
     """The settings that a form stands for, their work directory made ready. Raises UserError."""
-    return hosted.prepared(form.settings() if isinstance(form, FromProfile) else form)
+    return hosted.prepared(form.settings() if isinstance(form, FromProfile) else profiles.absolute(form))

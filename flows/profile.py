@@ -12,11 +12,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from moslim_core.errors import UserError
+from moslim_core.models import PACKAGED
 from moslim_core.section import changed
 from moslim_core.settings import AccelerateProfile, Settings
 
 # Paths in a profile file are relative to it; on the command line, to the current directory.
 PATHS = {"data": ("path",), "policy": ("prompts", "accelerate"), "annotation": ("reward_model",), "evaluation": ("data_dir",)}
+# So are folders where a model may also have a name.
+MODELS = {"model": ("base",), "reward": ("backbone",), "evaluation": ("judge_backbone", "policy")}
 
 
 def packaged() -> list[str]:
@@ -59,13 +62,34 @@ def _validated(values: dict[str, Any], name: str) -> Settings:
             f"evaluation.judge=annotators, but {', '.join(unruled)} has no annotator (profile {name}).\n"
             "Give it one under preferences, or set evaluation.judge=reward_model."
         )
-    return changed(settings, **{name: _absolute(getattr(settings, name), keys) for name, keys in PATHS.items()})
+    return absolute(settings)
 
 
-def _absolute(section: BaseModel, keys: tuple[str, ...]) -> BaseModel:
-    """A section with whole paths under `keys`; what is no path there (nothing, a packaged name) stays."""
-    given = {key: getattr(section, key) for key in keys}
-    return changed(section, **{key: path.expanduser().absolute() for key, path in given.items() if isinstance(path, Path)})
+def absolute(settings: Settings) -> Settings:
+    """`settings` with whole paths, which mean the same wherever they are read; what is no path (nothing, a name) stays."""
+    sections = {}
+    for name in dict.fromkeys([*PATHS, *MODELS]):
+        section = getattr(settings, name)
+        paths = {key: getattr(section, key) for key in PATHS.get(name, ())}
+        models = {key: getattr(section, key) for key in MODELS.get(name, ())}
+        sections[name] = changed(
+            section,
+            **{key: _whole(path, Path()) for key, path in paths.items() if isinstance(path, Path)},
+            **{key: str(_whole(model, Path())) for key, model in models.items() if _is_folder(model, Path())},
+        )
+    return changed(settings, **sections)
+
+
+def _whole(path: Path | str, home: Path) -> Path:
+    """An absolute path; a relative one is below `home`."""
+    return (home / Path(path).expanduser()).absolute()
+
+
+def _is_folder(model: Any, home: Path) -> bool:
+    """Whether a model is given as a folder: as the path of one, or by a name that a folder below `home` has and no packaged model."""
+    if not isinstance(model, str) or model in PACKAGED or model.startswith(("runs:/", "models:/")):
+        return False
+    return model.startswith((".", "~", "/")) or (bool(model) and (home / model).is_dir())
 
 
 def _read(profile: str) -> tuple[dict[str, Any], str]:
@@ -85,7 +109,12 @@ def _read(profile: str) -> tuple[dict[str, Any], str]:
         for key in keys if isinstance(section, dict) else ():
             given = section.get(key)
             if given is not None and given not in get_args(AccelerateProfile):
-                section[key] = str(path.absolute().parent / Path(given).expanduser())
+                section[key] = str(_whole(given, path.parent))
+    for name, keys in MODELS.items():
+        section = values.get(name)
+        for key in keys if isinstance(section, dict) else ():
+            if _is_folder(section.get(key), path.parent):
+                section[key] = str(_whole(section[key], path.parent))
     return values, str(path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -30,3 +32,11 @@ def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Litera
         ],
         task_type=task,
     )
+
+
+def name_base(folder: Path, name: str) -> None:
+    """Say in an adapter's folder which model it belongs to by name only: PEFT writes, in a README too, where that was loaded from."""
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**config, "base_model_name_or_path": name}, indent=2), encoding="utf-8")
+    (folder / "README.md").unlink(missing_ok=True)

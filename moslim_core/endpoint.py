@@ -125,7 +125,15 @@ class Endpoint:
         return answers
 
     def _digest(self, question: Question) -> str:
-        content = [self.settings.model, question.version, question.messages, question.schema, self._sampling]
+        # The same name may stand for another model at another address.
+        content = [
+            self.settings.base_url.rstrip("/"),
+            self.settings.model,
+            question.version,
+            question.messages,
+            question.schema,
+            self._sampling,
+        ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _open(self) -> sqlite3.Connection:

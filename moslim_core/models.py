@@ -22,9 +22,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+# {hub id: its snapshot}: a process sees one, whatever the hub gets meanwhile.
+_fetched: dict[str, str] = {}
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
+
+# What a repository of the hub may hold beside the files that are loaded here: weights in other formats, mostly as large.
+UNUSED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx*", "*.ot", "*.tflite", "onnx/*", "openvino/*", "original/*")
 
 # Below this share of the time, bfloat16 is worth its lower precision.
 BFLOAT16_RATIO = 0.8
@@ -64,8 +70,9 @@ def packaged_file(name: str) -> Path | None:
 
 
 def resolve(name: str, cache: Path) -> str:
-    """What `from_pretrained` takes for `name`: a packaged model's directory (made in `cache` if need be), a local directory, or
-    a hub id as it is. Raises UserError where a packaged model is not installed, is damaged, or a path is no model directory."""
+    """The directory of a model's files: a packaged model's (made in `cache` if need be), a local one, or the snapshot of a hub id
+    (owner/name or owner/name@revision), which is fetched. Raises UserError where a packaged model is not installed, is damaged, a
+    path is no model directory, or the hub has no such model."""
     if name in PACKAGED:
         return str(_packaged_directory(name, cache))
     path = Path(name).expanduser()
@@ -77,15 +84,27 @@ def resolve(name: str, cache: Path) -> str:
         raise UserError(
             f"model {name!r} was not found.\nGive a local directory, a hub id (owner/name), or a packaged model: {', '.join(PACKAGED)}."
         )
-    return name
+    if name not in _fetched:
+        _fetched[name] = _snapshot(name)
+    return _fetched[name]
 
 
-def folder(name: str, cache: Path) -> Path:
-    """Where the files of a model are that was loaded on this machine; of a hub id that is its snapshot."""
+def pinned(name: str) -> str:
+    """`name` as another process has to give it to get the same files: a hub id that was fetched here with its revision."""
+    return f"{name.partition('@')[0]}@{Path(_fetched[name]).name}" if name in _fetched else name
+
+
+def _snapshot(name: str) -> str:
     from huggingface_hub import snapshot_download
 
-    source = resolve(name, cache)
-    return Path(source) if os.path.isdir(source) else Path(snapshot_download(source, local_files_only=True))
+    model, _, revision = name.partition("@")
+    try:
+        return snapshot_download(model, revision=revision or None, ignore_patterns=list(UNUSED))
+    except Exception as error:
+        raise UserError(
+            f"model {name!r} could not be loaded: {next(iter(str(error).splitlines()), type(error).__name__)}\n"
+            f"Give a local directory, a hub id that this machine can reach, or a packaged model: {', '.join(PACKAGED)}."
+        ) from error
 
 
 def _packaged_directory(name: str, cache: Path) -> Path:

@@ -7,7 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.model_identity import ModelRef, identify
 from moslim_core.section import changed
 from moslim_core.settings import Settings
 
@@ -66,6 +68,22 @@ def prepared(settings: Settings) -> Settings:
 def model_cache(work_dir: Path) -> Path:
     """Where converted packaged models are kept: MOSLIM_MODEL_CACHE, else below the work directory."""
     return Path(os.environ.get("MOSLIM_MODEL_CACHE") or work_dir / "models").absolute()
+
+
+def model_of(named: str, settings: Settings) -> ModelRef:
+    """The model that a setting names, with the digest of its content. Raises UserError where there is none."""
+    return identify(named, model_cache(settings.work_dir))
+
+
+def pinned(settings: Settings) -> Settings:
+    """`settings` whose models another process finds as this one did: those that it fetched from the hub at their revision."""
+    judge = settings.evaluation.judge_backbone
+    return changed(
+        settings,
+        model=changed(settings.model, base=models.pinned(settings.model.base)),
+        reward=changed(settings.reward, backbone=models.pinned(settings.reward.backbone)),
+        evaluation=changed(settings.evaluation, judge_backbone=judge and models.pinned(judge)),
+    )
 
 
 def versions() -> dict[str, str]:

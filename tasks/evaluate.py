@@ -31,12 +31,13 @@ UNCOUNTED = {"concurrency", "timeout_seconds", "attempts", "input_price", "outpu
 
 def _section(settings: Settings) -> dict[str, Any]:
     dumped = settings.dump()
-    # Of policy and files the content counts, not the place.
+    # Of policy, models and files the content counts, not the place; the judge is an input.
     evaluation = settings.evaluation.model_dump(
         mode="json",
         exclude={
             "policy": True,
             "data_dir": True,
+            "judge_backbone": True,
             "endpoint": UNCOUNTED,
         },
     )
@@ -44,7 +45,7 @@ def _section(settings: Settings) -> dict[str, Any]:
         "evaluation": evaluation,
         "benchmark_digests": _digests(settings.evaluation.data_dir),
         "near_duplicates": settings.data.near_duplicates,
-        "model": dumped["model"],
+        "model": dumped["model"] | {"base": environment.model_of(settings.model.base, settings).id.digest},
         "preferences": dumped["preferences"],
         "seed": settings.seed,
     }
@@ -80,11 +81,11 @@ def work(job: Job) -> dict[str, float]:
     if set(chosen.suite) - {"controllability"}:
         parts.append(Benchmarks(settings, card, rows, endpoint, job.cache, job.output))
     metrics: dict[str, float] = {}
-    base = card.start(job.inputs["policy"])
+    base = card.start(job.inputs["policy"], job.cache)
     for name, label in SYSTEMS.items():
         if name == "before":
             model, tokenizer = models.load_chat_model(base, job.cache, settings.model.dtype, settings.model.device)
-            content = [path_digest(models.folder(base, job.cache))]
+            content: list[str | None] = [card.base.digest]
         else:
             model, tokenizer, _ = load_policy(job.inputs["policy"], job.cache, settings.model.dtype, settings.model.device)
             content.append(path_digest(job.inputs["policy"]))

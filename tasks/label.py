@@ -8,6 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from moslim_core.settings import Settings
+from tasks.environment import model_of
 from tasks.references import path_digest
 from tasks.stage import Job, Outcome, Stage, run_stage
 
@@ -30,7 +31,7 @@ def _section(settings: Settings) -> dict[str, Any]:
         "annotator_digest": path_digest(settings.annotation.reward_model),
         "judge_prompt": judging.VERSION,
         "preferences": dumped["preferences"],
-        "base": settings.model.base,
+        "base": model_of(settings.model.base, settings).id.digest,
         "prompts": policy["prompts"],
         "prompts_digest": path_digest(settings.policy.prompts),
         **{key: policy[key] for key in ("placement", "max_prompt_tokens", "max_new_tokens")},

@@ -36,6 +36,8 @@ PAGE = "MOSLIM_MLFLOW"
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 METRIC_BATCH = 900
 PARAM_LIMIT = 5000
+# How often, and how many seconds apart, a store is asked for an artefact that it can't give; MLflow itself repeats requests for minutes.
+LOOKS, LOOK_SECONDS = 4, 5.0
 
 
 def owner() -> str:
@@ -79,8 +81,7 @@ class Ledger:
     def reconcile(self) -> None:
         """Close the runs whose process died, or whose flow run ended on another machine: none stays RUNNING for ever."""
         for run in self._search("attributes.status = 'RUNNING'"):
-            tags = run.data.tags
-            if not is_alive(tags.get(OWNER, owner())) or hosted.is_over(tags.get(FLOW_RUN, "")):
+            if not _goes_on(run):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     @property
@@ -113,7 +114,8 @@ class Ledger:
     def _open(self, stage: str, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None) -> str:
         mine = {OWNER: owner(), FLOW_RUN: hosted.flow_run(), **({"mlflow.parentRunId": parent} if parent else {})}
         for run in self._search(f"tags.`{STAGE}` = '{stage}' and tags.`{FINGERPRINT}` = '{fingerprint}'"):
-            if run.info.status != "FINISHED":
+            # Who still works has its run to itself, even from one that does the same.
+            if run.info.status != "FINISHED" and not _goes_on(run):
                 self.client.update_run(run.info.run_id, status="RUNNING")
                 for key, value in mine.items():
                     self.client.set_tag(run.info.run_id, key, value)
@@ -140,11 +142,25 @@ class Ledger:
             ref = ArtifactRef(
                 kind=tags.get(KIND, ""), uri=f"runs:/{run.info.run_id}/{OUTPUT}", digest=tags.get(DIGEST, ""), run_id=run.info.run_id
             )
+            if self._digest_there(ref.uri) == ref.digest:
+                return ref
+        return None
+
+    def _digest_there(self, uri: str) -> str | None:
+        """The digest of an artefact, None where it is missing or damaged. Raises UserError if the store can't be asked: what may be
+        there is not made again."""
+        for attempt in range(1, LOOKS + 1):
             try:
-                if intact_digest(self.download(ref.uri)) == ref.digest:
-                    return ref
-            except Exception:  # noqa: BLE001 - whatever a store raises for a missing artefact, the stage has to run again
-                continue
+                return intact_digest(self.download(uri))
+            except Exception as error:
+                if _is_missing(error):
+                    return None
+                if attempt == LOOKS:
+                    raise UserError(
+                        f"{uri} can't be read from {self.uri.rpartition('@')[2]} ({str(error).splitlines()[0]}).\n"
+                        "It may be there, so it is not made again: mend the store, and run again."
+                    ) from error
+            time.sleep(LOOK_SECONDS)
         return None
 
     def log_points(self, run_id: str, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
@@ -244,6 +260,18 @@ class Ledger:
 
     def _search(self, where: str) -> list[Any]:
         return list(self.client.search_runs([self.experiment_id], where, order_by=["attributes.start_time DESC"]))
+
+
+def _goes_on(run: Any) -> bool:
+    """Whether a process writes into a run, as far as can be known here."""
+    tags = run.data.tags
+    return run.info.status == "RUNNING" and is_alive(tags.get(OWNER, owner())) and not hosted.is_over(tags.get(FLOW_RUN, ""))
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether a store says that an artefact is not there, and not that it can't be asked."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(error, FileNotFoundError) or status == 404 or getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from moslim_core import models
 from moslim_core.distributed import processes, refuse_sharded
 from moslim_core.errors import UserError
 from moslim_core.settings import AccelerateProfile, PolicySettings, Settings
+from tasks.environment import model_of
 from tasks.launcher import Launch
 
 # Each process holds a part of the weights only.
@@ -54,7 +55,7 @@ def launch(settings: Settings) -> Launch:
     file, said = configuration(policy)
     way = said.get("distributed_type")
     if way in SHARDED:
-        refuse_sharded(policy, settings.reward.adapter_of == settings.model.base)
+        refuse_sharded(policy, _shares_base(settings))
     asked = {f"policy.accelerate={policy.accelerate}": isinstance(policy.accelerate, str), "policy.vllm=true": policy.vllm}
     _require_gpus(settings, [setting for setting, given in asked.items() if given])
     if way == "DEEPSPEED":
@@ -72,6 +73,12 @@ def require_started(policy: PolicySettings) -> None:
             f"policy.processes={policy.processes}, but policy.accelerate={policy.accelerate} started {processes()}.\n"
             "Give a file whose distributed_type starts several, such as MULTI_GPU, or set policy.processes=1."
         )
+
+
+def _shares_base(settings: Settings) -> bool:
+    """Whether the reward model will be an adapter of the policy's base."""
+    of = settings.reward.adapter_of
+    return of is not None and model_of(of, settings).id.digest == model_of(settings.model.base, settings).id.digest
 
 
 def _require_gpus(settings: Settings, asking: list[str]) -> None:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 MANIFEST = "manifest.json"
 STAGE_FILE = "stage.json"
 # Seconds and memory differ between runs with the same result, so they do not count in its digest.
 _UNCOUNTED = (MANIFEST, STAGE_FILE)
+
+
+class _Listed(TypedDict):
+    """What a manifest says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+_LISTED = TypeAdapter(dict[str, _Listed])
 
 
 class ArtifactRef(BaseModel):
@@ -72,7 +84,10 @@ def intact_digest(directory: Path) -> str | None:
     manifest = directory / MANIFEST
     if not manifest.is_file():
         return None
-    files: dict[str, dict[str, Any]] = json.loads(manifest.read_text())
+    try:
+        files = _LISTED.validate_json(manifest.read_bytes())
+    except ValidationError:
+        return None
     for name, recorded in files.items():
         file = directory / name
         # A manifest comes with the files that it lists, and must not point elsewhere.
@@ -86,5 +101,5 @@ def intact_digest(directory: Path) -> str | None:
     return _digest(files)
 
 
-def _digest(files: dict[str, dict[str, Any]]) -> str:
+def _digest(files: Mapping[str, Mapping[str, Any]]) -> str:
     return digest_of({name: recorded["sha256"] for name, recorded in files.items() if name not in _UNCOUNTED})

@@ -55,10 +55,11 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
     from moslim_core.endpoint import Usage
     from moslim_core.evaluation.suite import read_agreement, read_benchmarks, read_control, read_front
+    from moslim_core.model_identity import public_name
     from moslim_core.report import Both, ReportContent
     from moslim_core.reward.training import read_metrics
 
-    evaluation = inputs["evaluation"]
+    evaluation, base_model = inputs["evaluation"], public_name(settings.model.base)
     usage = evaluation / USAGE_FILE
     records = {name: read_record(path) for name, path in inputs.items()}
     notes = []
@@ -78,10 +79,10 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
             f"policy.max_new_tokens={settings.policy.max_new_tokens}; what stands above describes the cut text."
         )
     return ReportContent(
-        title=f"One policy, {len(settings.preferences)} preferences: {settings.model.base}",
+        title=f"One policy, {len(settings.preferences)} preferences: {base_model}",
         created=datetime.now(UTC).isoformat(timespec="minutes"),
         preferences=settings.preferences,
-        base_model=settings.model.base,
+        base_model=base_model,
         before=before,
         after=after,
         judge=json.loads((evaluation / "judge.json").read_text())["describe"],

@@ -22,7 +22,8 @@ class Listener(Protocol):
 
 
 listener: Listener | None = None
-_artifacts: dict[str, tuple[UUID, float]] = {}
+# By task run and stage: a process may run a stage several times, in one task run after the other or side by side.
+_artifacts: dict[tuple[UUID, str], tuple[UUID, float]] = {}
 
 
 def tell(message: str) -> None:
@@ -53,21 +54,24 @@ def progress(stage: str, phase: str, done: int, total: int) -> None:
 
 def _show(stage: str, percent: float, text: str, force: bool = False) -> None:
     """Update the stage's progress artifact, at most every few seconds. A server that is away must not stop the work."""
-    known = _artifacts.get(stage)
+    from prefect.context import TaskRunContext
+
+    context = TaskRunContext.get()
+    if context is None:
+        return
+    key = (context.task_run.id, stage)
+    known = _artifacts.get(key)
     if known and not force and time.monotonic() - known[1] < ARTIFACT_SECONDS:
         return
     with _server_may_be_away():
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
-        from prefect.context import TaskRunContext
 
-        if TaskRunContext.get() is None:
-            return
         if known is None:
             created: Any = create_progress_artifact(percent, key=f"{stage.replace('_', '-')}-progress", description=text)
-            _artifacts[stage] = (created, time.monotonic())
+            _artifacts[key] = (created, time.monotonic())
         else:
             update_progress_artifact(known[0], progress=percent, description=text)
-            _artifacts[stage] = (known[0], time.monotonic())
+            _artifacts[key] = (known[0], time.monotonic())
 
 
 @contextlib.contextmanager

@@ -146,7 +146,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     device, dtype = compute(settings)
     job = Job(
         stage=stage.name,
-        settings=changed(settings, model=changed(settings.model, device=device, dtype=dtype)),
+        settings=environment.pinned(changed(settings, model=changed(settings.model, device=device, dtype=dtype))),
         inputs={name: ledger.download(ref.uri) for name, ref in inputs.items()},
         output=output,
         checkpoints=checkpoints.folder,
@@ -162,6 +162,10 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
         with checkpoints.sending():
             peak = run_worker(file, events, home / "worker.log", recorder, stage.launch(settings))
         recorder.flush()
+        if fingerprint(stage, settings, inputs) != key:
+            # What comes of both is neither's result, and nothing of it may be taken up again.
+            shutil.rmtree(home, ignore_errors=True)
+            raise UserError(f"{stage.name}: a model or a file of data changed while the stage read it.\nRun again.")
     except BaseException as error:
         recorder.try_flush()
         # A failure or a cancellation is on record at once; a kill of this very process is closed by the next command.

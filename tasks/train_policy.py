@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import PolicySettings, Settings
 from tasks import machine
+from tasks.environment import model_of
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
 
@@ -31,7 +32,7 @@ def section(settings: Settings) -> dict[str, Any]:
         "policy": policy,
         "accelerate": said,
         "mapping": dumped["mapping"],
-        "model": dumped["model"],
+        "model": dumped["model"] | {"base": model_of(settings.model.base, settings).id.digest},
         "preferences": dumped["preferences"],
         "seed": settings.seed,
     }

@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from moslim_core.section import changed
 from moslim_core.settings import RewardSettings, Settings
+from tasks.environment import model_of
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, run_stage
 
@@ -26,12 +27,16 @@ def reward_seed(settings: Settings) -> int:
 
 
 def _section(settings: Settings) -> dict[str, Any]:
-    dumped = settings.dump()
-    return {"reward": dumped["reward"] | {"seed": reward_seed(settings)}, "preferences": dumped["preferences"]}
+    return _of(settings, changed(settings.reward, seed=reward_seed(settings)))
 
 
 def _judge_section(settings: Settings) -> dict[str, Any]:
-    return {"reward": judge_settings(settings).model_dump(mode="json"), "preferences": settings.dump()["preferences"]}
+    return _of(settings, judge_settings(settings))
+
+
+def _of(settings: Settings, reward: RewardSettings) -> dict[str, Any]:
+    backbone = model_of(reward.backbone, settings).id.digest
+    return {"reward": reward.model_dump(mode="json") | {"backbone": backbone}, "preferences": settings.dump()["preferences"]}
 
 
 REWARD_STAGE = Stage("train_reward", version=7, kind="reward_model", section=_section, pool="gpu")

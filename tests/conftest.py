@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import string
 from pathlib import Path
 
@@ -22,6 +23,40 @@ settings.load_profile("moslim")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest first: side by side with others, none is left over at the end."""
     items.sort(key=lambda item: item.path.parent.name != "flow")
+
+
+def naming(folder: Path, place: Path) -> list[str]:
+    """Files below `folder` that name another place: what may be published must not."""
+    return [str(f.relative_to(folder)) for f in sorted(folder.rglob("*")) if f.is_file() and str(place).encode() in f.read_bytes()]
+
+
+class Hub:
+    """The cache of the hub's own client in a folder of the test's, without a network."""
+
+    def __init__(self, cache: Path, fetched: dict[str, str]) -> None:
+        self.cache, self._fetched = cache, fetched
+
+    def commit(self, name: str, model: Path, revision: str) -> Path:
+        """The snapshot of `name` that becomes `main`, with the files of a folder."""
+        home = self.cache / f"models--{name.replace('/', '--')}"
+        (home / "refs").mkdir(parents=True, exist_ok=True)
+        (home / "refs" / "main").write_text(revision)
+        return Path(shutil.copytree(model, home / "snapshots" / revision))
+
+    def forget(self) -> None:
+        """What this process has fetched, as if it were another."""
+        self._fetched.clear()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    from moslim_core import models
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    fetched: dict[str, str] = {}
+    monkeypatch.setattr(models, "_fetched", fetched)
+    return Hub(tmp_path / "hub", fetched)
 
 
 SENTENCES = (

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.model_identity import ModelId, find
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.settings import MappingSettings
@@ -24,9 +25,9 @@ MERGED = "merged"
 
 
 class PolicyCard(BaseModel):
-    """How the policy is asked (schema, placement) and how it was trained (mapping and its statistics, held-out pairs)."""
+    """How the policy is asked (schema, placement) and how it was trained (base, mapping and its statistics, held-out pairs)."""
 
-    base: str
+    base: ModelId
     preferences: PreferenceSchema
     placement: Placement
     optimiser: str
@@ -39,10 +40,11 @@ class PolicyCard(BaseModel):
     def save(self, directory: Path) -> None:
         (directory / POLICY_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
-    def start(self, directory: Path) -> str:
-        """The model that the policy in `directory` was at RL step 0: a name, or the folder of a warm start."""
+    def start(self, directory: Path, cache: Path, given: str | None = None) -> str:
+        """The model that the policy in `directory` was at RL step 0: that of a warm start is in its folder, others are `given`, or
+        found by name and content. Raises UserError where it is not known here, or not what it was."""
         own = directory / BASE
-        return str(own) if self.base == BASE and own.is_dir() else self.base
+        return find(self.base, cache, str(own) if self.base.name == BASE and own.is_dir() else given).named
 
     @classmethod
     def load(cls, directory: Path) -> PolicyCard:
@@ -53,14 +55,19 @@ class PolicyCard(BaseModel):
         return cls.model_validate_json(file.read_bytes())
 
 
-def load_policy(directory: Path, cache: Path, dtype: DType = "auto", device: DeviceName = "auto") -> tuple[Any, Any, PolicyCard]:
-    """(policy with its adapter merged into the base, tokenizer, card)."""
+def load_policy(
+    directory: Path, cache: Path, dtype: DType = "auto", device: DeviceName = "auto", base: str | None = None
+) -> tuple[Any, Any, PolicyCard]:
+    """(policy with its adapter merged into the base, tokenizer, card). `base` says where the base is if `cache` does not know.
+
+    Raises UserError where the folder is no policy, or its base is not known here or has changed.
+    """
     from peft import PeftModel
 
     card = PolicyCard.load(directory)
     # PEFT would open a pickle in its place.
     if not (directory / ADAPTER_FILE).is_file():
         raise UserError(f"{directory}: {ADAPTER_FILE} is missing.\nGive what `moslim policy` wrote.")
-    base, tokenizer = models.load_chat_model(card.start(directory), cache, dtype, device)
-    policy = PeftModel.from_pretrained(base, str(directory)).merge_and_unload()
+    start, tokenizer = models.load_chat_model(card.start(directory, cache, base), cache, dtype, device)
+    policy = PeftModel.from_pretrained(start, str(directory)).merge_and_unload()
     return policy.eval(), tokenizer, card

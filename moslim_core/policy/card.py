@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from moslim_core.policy.artifact import PolicyCard
+from moslim_core.policy.artifact import BASE, PolicyCard
 from moslim_core.preferences import Preference
 
 
@@ -15,20 +16,26 @@ def model_card(card: PolicyCard, history: Sequence[Mapping[str, Any]]) -> str:
     """Markdown, with the front matter that hubs read. `history`: the trainer's logs, one mapping per update."""
     example = card.preferences.preferences[0]
     lines = [
-        f"---\nlibrary_name: peft\nbase_model: {card.base}\ntags: [moslim, {card.optimiser}]\n---",
+        f"---\nlibrary_name: peft\nbase_model: {json.dumps(card.base.name)}\ntags: [moslim, {card.optimiser}]\n---",
         "# Policy that follows stated preferences",
-        f"`{card.base}` with a LoRA adapter, {card.steps} steps of {card.optimiser}. Each prompt may ask for a level of any of these; what "
-        "is not named is left open:",
+        f"`{card.base.name}` (content {card.base.digest[:12]}) with a LoRA adapter, {card.steps} steps of {card.optimiser}. Each "
+        "prompt may ask for a level of any of these; what is not named is left open:",
         "\n".join(_preference(p) for p in card.preferences.preferences),
         "Expected level of the answers by requested level, by the reward model that trained it: the first quarter of training and the "
         "last. A reward model flatters the policy that it trained; the run's report has an independent judge's view.",
         "\n".join(_curves(card, history)),
-        "```python\nfrom moslim_core.policy.steerable import SteerablePolicy\n\npolicy = SteerablePolicy.from_pretrained(folder)\n"
+        "```python\nfrom moslim_core.policy.steerable import SteerablePolicy\n\n"
+        f"policy = SteerablePolicy.from_pretrained(folder{_where(card)}\n"
         f'policy.chat("How do bees make honey?", {{"{example.name}": {example.requestable[-1]}}})\n```',
         f"The instruction stands in the `{card.placement}` position. Combinations that training never asked for: {_pairs(card)}. Answers "
         "are no truer or safer than the base's unless a preference says so.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _where(card: PolicyCard) -> str:
+    """A base that was somebody's folder is found by nobody else."""
+    return f", base=FOLDER)  # FOLDER: where {card.base.name} is" if card.base.is_folder and card.base.name != BASE else ")"
 
 
 def _preference(preference: Preference) -> str:

@@ -63,8 +63,9 @@ def _learning(policy: Any) -> set[str]:
 
 
 def base_of(reward_model: Path) -> str | None:
-    """The model that a reward model of this folder is an adapter of; None where it has weights of its own."""
-    return MultiHeadRewardConfig.from_pretrained(reward_model).adapter_of
+    """Digest of the model that a reward model of this folder is an adapter of; None where it has weights of its own."""
+    of = MultiHeadRewardConfig.from_pretrained(reward_model).adapter_of
+    return of["digest"] if of else None
 
 
 def load_heads(reward_model: Path, device: str) -> tuple[RewardScorer, SharedBackbone]:

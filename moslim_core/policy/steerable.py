@@ -22,9 +22,19 @@ class SteerablePolicy:
         self.model, self.tokenizer, self.card = model, tokenizer, card
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, cache: Path = CACHE, dtype: DType = "auto", device: DeviceName = "auto") -> SteerablePolicy:
-        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`. Raises UserError if it is none."""
-        return cls(*load_policy(Path(path), cache, dtype, device))
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        cache: Path = CACHE,
+        dtype: DType = "auto",
+        device: DeviceName = "auto",
+        base: str | Path | None = None,
+    ) -> SteerablePolicy:
+        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`. Raises UserError if it is none.
+
+        `base`: where the model is that it was trained on, if that was a folder. Raises UserError if its content is another.
+        """
+        return cls(*load_policy(Path(path), cache, dtype, device, None if base is None else str(base)))
 
     def chat(
         self,

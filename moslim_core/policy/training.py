@@ -14,9 +14,11 @@ from transformers import set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from moslim_core import models
+from moslim_core.adapters import name_base
 from moslim_core.checkpoints import last_complete
 from moslim_core.data.rows import read_json_lines
 from moslim_core.distributed import gather, is_first, refuse_sharded, sharded, take_own_device, wait
+from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.policy.artifact import BASE, MERGED, PolicyCard
 from moslim_core.policy.callbacks import Report, TimeLimit
 from moslim_core.policy.card import model_card
@@ -62,17 +64,18 @@ def train(
     """
     policy, schema = settings.policy, settings.preferences
     optimiser = importlib.import_module(OPTIMISERS[policy.optimiser])
-    base = settings.model.base
+    base, start = settings.model.base, identify(settings.model.base, cache).id
+    shared = policy.warm_start == "none" and base_of(reward_model) == start.digest
     if sharded():
-        refuse_sharded(policy, base_of(reward_model) == base)
+        refuse_sharded(policy, shared)
     take_own_device()
     if policy.warm_start == "conditioned_sft":
         output.mkdir(parents=True, exist_ok=True)
         conditioned_sft(settings, data / "train.jsonl", cache, checkpoints / WARM_START, output / BASE, progress)
         base = str(output / BASE)
+        start = ModelId(name=BASE, digest=content_digest(output / BASE, cache))
     set_seed(settings.seed)
     model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
-    shared = base_of(reward_model) == base
     if shared:
         scorer, backbone = load_heads(reward_model, str(model.device))
     else:
@@ -102,9 +105,10 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     if not sharded():
         adapted.save_pretrained(output, selected_adapters=[POLICY])
+    name_base(output, start.name)
     tokenizer.save_pretrained(output)
     card = PolicyCard(
-        base=BASE if policy.warm_start != "none" else base,
+        base=start,
         preferences=schema,
         placement=policy.placement,
         optimiser=policy.optimiser,

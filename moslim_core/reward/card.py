@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from moslim_core.model_identity import ModelId
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import HeadMetrics
 from moslim_core.settings import RewardSettings
@@ -11,7 +12,7 @@ from moslim_core.settings import RewardSettings
 COLUMNS = ("head", "labelled", "accuracy", "majority", "kappa", "AUC", "AUC of TF-IDF", "ECE")
 
 
-def model_card(settings: RewardSettings, schema: PreferenceSchema, metrics: Mapping[str, HeadMetrics]) -> str:
+def model_card(settings: RewardSettings, backbone: ModelId, schema: PreferenceSchema, metrics: Mapping[str, HeadMetrics]) -> str:
     """Markdown, with the front matter that hubs read."""
     levels = "\n".join(
         f"- **{p.name}**{_about(p.description)}: {', '.join(f'{i} = {n}' for i, n in enumerate(p.levels, 1))}" for p in schema.preferences
@@ -19,7 +20,8 @@ def model_card(settings: RewardSettings, schema: PreferenceSchema, metrics: Mapp
     lines = [
         "---\nlibrary_name: transformers\ntags: [reward-model, moslim]\n---",
         "# Multi-head reward model",
-        f"One `{settings.backbone}` backbone {'' if settings.shared else 'for each preference '}({settings.tuning} tuning), "
+        f"One `{backbone.name}` backbone (content {backbone.digest[:12]}) {'' if settings.shared else 'for each preference '}"
+        f"({settings.tuning} tuning), "
         f"one {settings.head} head per preference. It reads a question and "
         "an answer, and gives the probability of each level:",
         levels,

@@ -32,8 +32,8 @@ CLS_FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbe
 class MultiHeadRewardConfig(PretrainedConfig):
     """The backbone's configuration, the preference schema, the pooling, and per head a type and a calibration.
 
-    `shared`: one backbone for all heads; off, one of the same kind for each (for comparison). `adapter_of`: the model whose weights
-    the backbone has but for the adapter that lies beside it, if that is how it was trained.
+    `shared`: one backbone for all heads; off, one of the same kind for each (for comparison). `adapter_of`: {name, digest, revision}
+    of the model whose weights the backbone has but for the adapter that lies beside it, if that is how it was trained.
     """
 
     model_type = "moslim_multi_head_reward"
@@ -49,7 +49,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         scales: list[float] | None = None,
         shifts: list[list[float]] | None = None,
         shared: bool = True,
-        adapter_of: str | None = None,
+        adapter_of: dict[str, str | None] | None = None,
         **kwargs: Any,
     ) -> None:
         self.backbone = backbone
@@ -171,7 +171,7 @@ def create(
     limit = getattr(config, "max_position_embeddings", None) or max_length
     model = MultiHeadRewardModel(
         MultiHeadRewardConfig(
-            backbone=config.to_dict(),
+            backbone=without_place(config.to_dict()),
             preferences=schema.model_dump(mode="json"),
             pooling=pooling_of(source, config),
             max_tokens=min(max_length, limit),
@@ -182,6 +182,11 @@ def create(
     weights = {k: v for k, v in backbone.state_dict().items() if k in model.backbones[0].state_dict()}
     model.backbones[0].load_state_dict(weights)
     return model, tokenizer
+
+
+def without_place(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration without the folder that it was loaded from, which is nobody else's business."""
+    return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path")}
 
 
 def joined(alone: list[MultiHeadRewardModel]) -> MultiHeadRewardModel:

@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from moslim_core import models
-from moslim_core.adapters import adapter_config
+from moslim_core.adapters import adapter_config, name_base
 from moslim_core.checkpoints import last_complete
 from moslim_core.data.rows import Row, load_rows, plain_text
+from moslim_core.model_identity import ModelId, identify
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward.batches import LengthBatches
@@ -111,6 +112,7 @@ def train(
     Resumes from the last checkpoint in `checkpoints`. Returns the metrics on the test split.
     """
     rows = load_rows(data / f"{split}.jsonl")
+    backbone = identify(settings.backbone, cache).id
     if settings.shared:
         model, tokenizer = _fit(settings, model_settings, schema, rows, seed, cache, checkpoints, progress)
     else:
@@ -121,8 +123,8 @@ def train(
         model, tokenizer = joined([model for model, _ in fitted]), fitted[0][1]
     output.mkdir(parents=True, exist_ok=True)
     if settings.tuning == "lora":
-        _merge(model, output / ADAPTER)
-        model.config.adapter_of = settings.adapter_of
+        _merge(model, output / ADAPTER, backbone)
+        model.config.adapter_of = backbone.model_dump() if settings.adapter_of else None
     scorer = RewardScorer(model, tokenizer)
     _calibrate(scorer, load_rows(data / "validation.jsonl"))
     majority = {name: Counter(row.labels[name] for row in rows if name in row.labels).most_common(1)[0][0] for name in schema.names}
@@ -130,7 +132,7 @@ def train(
     scorer.model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     (output / METRICS_FILE).write_bytes(METRICS.dump_json(metrics, indent=1))
-    (output / "README.md").write_text(model_card(settings, schema, metrics), encoding="utf-8")
+    (output / "README.md").write_text(model_card(settings, backbone, schema, metrics), encoding="utf-8")
     return metrics
 
 
@@ -242,11 +244,13 @@ def _tune(model: MultiHeadRewardModel, settings: RewardSettings) -> None:
         model.backbones.requires_grad_(False)
 
 
-def _merge(model: MultiHeadRewardModel, folder: Path) -> None:
-    """Save the adapter in `folder`, or one for each preference below it, and put it into the weights."""
+def _merge(model: MultiHeadRewardModel, folder: Path, backbone: ModelId) -> None:
+    """Save the adapter of `backbone` in `folder`, or one for each preference below it, and put it into the weights."""
     for index, name in enumerate(model.names[: len(model.backbones)]):
         adapted: Any = model.backbones[index]
-        adapted.save_pretrained(folder if model.config.shared else folder / name)
+        own = folder if model.config.shared else folder / name
+        adapted.save_pretrained(own)
+        name_base(own, backbone.name)
         model.backbones[index] = adapted.merge_and_unload()
 
 

@@ -11,11 +11,11 @@ import torch
 
 from moslim_core import models
 from moslim_core.errors import UserError
+from tests.conftest import Hub
 
 
-def test_local_folder_and_hub_id(tiny_chat: Path, tmp_path: Path) -> None:
+def test_what_is_no_model_says_what_to_give(tiny_chat: Path, tmp_path: Path) -> None:
     assert models.resolve(str(tiny_chat), tmp_path) == str(tiny_chat)
-    assert models.resolve("owner/name", tmp_path) == "owner/name"
     for name in ("/no/such/folder", "./none", "a/b/c"):
         with pytest.raises(UserError, match="was not found"):
             models.resolve(name, tmp_path)
@@ -23,14 +23,19 @@ def test_local_folder_and_hub_id(tiny_chat: Path, tmp_path: Path) -> None:
         models.resolve(str(tmp_path), tmp_path)
 
 
-def test_files_of_a_hub_model_are_those_of_its_snapshot(tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert models.folder(str(tiny_chat), tmp_path) == tiny_chat
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    home = tmp_path / "models--owner--name"
-    (home / "refs").mkdir(parents=True)
-    (home / "refs" / "main").write_text("c0ffee")
-    snapshot = shutil.copytree(tiny_chat, home / "snapshots" / "c0ffee")
-    assert models.folder("owner/name", tmp_path) == snapshot
+def test_a_process_sees_one_revision_of_a_hub_model_and_hands_it_on(tiny_chat: Path, hub: Hub, tmp_path: Path) -> None:
+    first = hub.commit("owner/name", tiny_chat, "a" * 40)
+    assert models.pinned("owner/name") == "owner/name"
+    assert models.resolve("owner/name", tmp_path) == str(first)
+    second = hub.commit("owner/name", tiny_chat, "b" * 40)
+    assert models.resolve("owner/name", tmp_path) == str(first)
+    assert models.pinned("owner/name") == f"owner/name@{'a' * 40}"
+    hub.forget()  # as in another process
+    assert models.resolve(f"owner/name@{'a' * 40}", tmp_path) == str(first)
+    assert models.resolve("owner/name", tmp_path) == str(second)
+    assert models.load_config(f"owner/name@{'a' * 40}", tmp_path).max_position_embeddings == 512
+    with pytest.raises(UserError, match=r"'owner/none' could not be loaded: .*\nGive a local directory"):
+        models.resolve("owner/none", tmp_path)
 
 
 def test_damaged_or_missing_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

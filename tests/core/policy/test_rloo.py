@@ -20,6 +20,7 @@ from moslim_core.policy.callbacks import TimeLimit
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.settings import Settings
+from tests.conftest import naming
 from tests.core.policy.runs import GROUP, PROMPTS, STEPS, metrics, train
 
 
@@ -90,6 +91,8 @@ def test_card_says_what_can_be_asked_and_merged_weights_are_the_policy(tiny_chat
     train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, save_merged=True)
     card = (tmp_path / "output" / "README.md").read_text()
     assert "- **warmth**: 1 = cold, 2 = neutral, 3 = warm" in card and "| length | 2 of 2 |" in card
+    assert f'base_model: "{tiny_chat.name}"' in card and f"base=FOLDER)  # FOLDER: where {tiny_chat.name} is" in card
+    assert naming(tmp_path / "output", tiny_chat) == [], "whoever gets the policy does not learn whose folder its base was in"
     policy, tokenizer, _ = load_policy(tmp_path / "output", tmp_path, "float32", "cpu")
     merged, _ = models.load_chat_model(str(tmp_path / "output" / "merged"), tmp_path, "float32", "cpu")
     ids = tokenizer("Rain number 1?", return_tensors="pt")["input_ids"]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from moslim_core import models
 from moslim_core.adapters import adapter_config
+from moslim_core.model_identity import identify
 from moslim_core.policy import training
 from moslim_core.policy.shared_base import SharedBackbone, active, attach, base_of, load_heads
 from moslim_core.preferences import PreferenceSchema
@@ -37,7 +38,7 @@ def adapted_reward(tiny_chat: Path, tmp_path_factory: pytest.TempPathFactory) ->
     model.backbones[0] = adapted.merge_and_unload()
     for head in model.heads:
         head.linear.weight.data *= 20
-    model.config.adapter_of = str(tiny_chat)
+    model.config.adapter_of = identify(str(tiny_chat), folder).id.model_dump()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -61,7 +62,7 @@ def test_scores_are_those_of_the_reward_model_alone(adapted_reward: Path, tiny_c
         assert np.allclose(alone[name], found[name], atol=1e-5)
     # Its own weights are heads only: the rest is the policy's.
     assert sum(p.numel() for p in scorer.model.parameters()) == sum(p.numel() for p in scorer.model.heads.parameters())
-    assert base_of(adapted_reward) == str(tiny_chat)
+    assert base_of(adapted_reward) == identify(str(tiny_chat), adapted_reward).id.digest
 
 
 def test_policy_is_left_as_it_was(adapted_reward: Path, tiny_chat: Path) -> None:

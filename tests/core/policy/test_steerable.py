@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,23 @@ def test_messages_and_conversations_are_answered(policy: SteerablePolicy) -> Non
 def test_targets_matter(policy: SteerablePolicy) -> None:
     answers = {policy.chat("Rain?", targets, temperature=0, max_new_tokens=12) for targets in ({"warmth": 1}, {"warmth": 3}, None)}
     assert len(answers) > 1
+
+
+def test_base_that_was_a_folder_is_said_or_known_and_must_be_the_same(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_chat, base)
+    train(tmp_path, base, reward_folder, "output", {"standardisation": "none"}, steps=1)
+    moved, elsewhere = base.rename(tmp_path / "moved"), tmp_path / "elsewhere"
+    with pytest.raises(UserError, match=r"base model base \(content [0-9a-f]{12}\) is not known here.*\nSay where it is: --base FOLDER"):
+        SteerablePolicy.from_pretrained(tmp_path / "output", elsewhere, "float32", "cpu")
+    for said in (moved, None):
+        found = SteerablePolicy.from_pretrained(tmp_path / "output", elsewhere, "float32", "cpu", base=said)
+        assert found.card.base.name == "base"
+    (moved / "generation_config.json").write_text("{}")
+    with pytest.raises(UserError, match="base model base has changed"):
+        SteerablePolicy.from_pretrained(tmp_path / "output", elsewhere, "float32", "cpu")
+    with pytest.raises(UserError, match="is not the model that was trained on"):
+        SteerablePolicy.from_pretrained(tmp_path / "output", elsewhere, "float32", "cpu", base=moved)
 
 
 def test_unknown_preferences_and_levels_are_refused(policy: SteerablePolicy) -> None:

@@ -15,6 +15,7 @@ from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.policy.warm_start import conditioned_rows
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.settings import PolicySettings
+from tests.conftest import naming
 from tests.core.policy.runs import PREFERENCES, metrics, train
 
 SCHEMA = PreferenceSchema.model_validate([PREFERENCES[0], {"name": "safety", "levels": ["unsafe", "safe"], "floor": 2}])
@@ -45,7 +46,8 @@ def test_training_starts_from_the_warm_start(tiny_chat: Path, reward_folder: Pat
     train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, steps=2, warm_start="conditioned_sft", sft=sft)
     found = metrics(tmp_path, "output")
     assert found[1]["kl"] == pytest.approx(0, abs=1e-6)
-    assert PolicyCard.load(tmp_path / "output").base == BASE
+    assert PolicyCard.load(tmp_path / "output").base.name == BASE
+    assert naming(tmp_path / "output", tiny_chat) == naming(tmp_path / "output", tmp_path) == []
     base, tokenizer = models.load_chat_model(str(tmp_path / "output" / BASE), tmp_path, "float32", "cpu")
     start, _ = models.load_chat_model(str(tiny_chat), tmp_path, "float32", "cpu")
     text = tokenizer.apply_chat_template([{"role": "user", "content": "Rain?"}], tokenize=False, add_generation_prompt=True)

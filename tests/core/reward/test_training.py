@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from moslim_core.checkpoints import MARKER
 from moslim_core.data.rows import Row, write_json_lines
+from moslim_core.model_identity import identify
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward import training
@@ -20,6 +21,7 @@ from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.settings import ModelSettings, RewardSettings
+from tests.conftest import naming
 
 SCHEMA = PreferenceSchema.model_validate(
     [
@@ -160,6 +162,9 @@ def test_backbone_may_learn_through_an_adapter_or_not_at_all(
     key = "encoder.layer.0.attention.self.query.weight"
     assert bool((pretrained[key] == saved[f"backbones.0.{key}"]).all()) == (tuning == "frozen")
     assert (tmp_path / "output" / training.ADAPTER / "adapter_model.safetensors").is_file() == (tuning == "lora")
+    assert naming(tmp_path / "output", tiny_encoder) == []
+    of = scorer.model.config.adapter_of
+    assert of == (identify(str(tiny_encoder), tmp_path).id.model_dump() if tuning == "lora" else None)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
