@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 from filelock import FileLock
 
 from moslim_core.errors import UserError
 from tasks import hosted
+from tasks.processes import is_alive, own_name
 from tasks.references import ArtifactRef, digest_of, intact_digest
 
 EXPERIMENT = "moslim"
@@ -36,22 +35,6 @@ PAGE = "MOSLIM_MLFLOW"
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 METRIC_BATCH = 900
 PARAM_LIMIT = 5000
-
-
-def owner() -> str:
-    """This process, in a way that outlives the reuse of process numbers."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
-def is_alive(name: str) -> bool:
-    """Whether the process named by `owner` still runs; processes of other machines are taken to be alive."""
-    host, pid, started = name.rsplit(":", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 2
-    except psutil.NoSuchProcess:
-        return False
 
 
 class Ledger:
@@ -80,7 +63,7 @@ class Ledger:
         """Close the runs whose process died, or whose flow run ended on another machine: none stays RUNNING for ever."""
         for run in self._search("attributes.status = 'RUNNING'"):
             tags = run.data.tags
-            if not is_alive(tags.get(OWNER, owner())) or hosted.is_over(tags.get(FLOW_RUN, "")):
+            if not is_alive(tags.get(OWNER, own_name())) or hosted.is_over(tags.get(FLOW_RUN, "")):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     @property
@@ -111,7 +94,7 @@ class Ledger:
         return self._open(stage, fingerprint, stage, params, parent)
 
     def _open(self, stage: str, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None) -> str:
-        mine = {OWNER: owner(), FLOW_RUN: hosted.flow_run(), **({"mlflow.parentRunId": parent} if parent else {})}
+        mine = {OWNER: own_name(), FLOW_RUN: hosted.flow_run(), **({"mlflow.parentRunId": parent} if parent else {})}
         for run in self._search(f"tags.`{STAGE}` = '{stage}' and tags.`{FINGERPRINT}` = '{fingerprint}'"):
             if run.info.status != "FINISHED":
                 self.client.update_run(run.info.run_id, status="RUNNING")
