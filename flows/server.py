@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows import keeper
-from tasks.launcher import LAST_LINES, guarded, stop
+from moslim_core.errors import UserError
+from tasks.launcher import guarded, stop
 from tasks.ledger import DATABASE, PAGE
 from tasks.processes import is_alive, name_of, pid_of
 
@@ -100,15 +101,17 @@ def free_port() -> int:
 
 
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, what: str) -> None:
-    """Return once `url` answers. Raises RuntimeError with the log's end if the process dies or the time is up."""
+    """Return once `url` answers. Raises UserError with what the log says last if the process dies or the time is up."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if _answers(url):
             return
         time.sleep(0.1)
     stop(process)
-    tail = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-    raise RuntimeError(f"{what} did not start (log: {log}):\n" + "\n".join(tail))
+    told = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    raise UserError(
+        f"{what} did not start: {told[-1][:300] if told else 'it says nothing'}\nThe whole log: {log}\nMend that, and run again."
+    )
 
 
 def _start(home: Path) -> str:

