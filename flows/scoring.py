@@ -34,7 +34,8 @@ def score_rows(directory: Path, source: str, destination: str, prefer: str) -> N
     with _output(destination) as file:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             for scored in _scored(scorer, mapping, targets, chunk):
-                file.write(json.dumps(scored, ensure_ascii=False) + "\n")
+                # Where the terminal lacks a character, JSON has its own way to write it.
+                file.write(json.dumps(scored, ensure_ascii=(file.encoding or "utf-8").lower() != "utf-8") + "\n")
 
 
 def _scored(scorer: Any, mapping: Any, targets: Any, chunk: list[tuple[dict[str, Any], str]]) -> Iterator[dict[str, Any]]:

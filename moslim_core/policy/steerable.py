@@ -12,7 +12,6 @@ from moslim_core.policy.generation import Answer, Sampling, generate
 from moslim_core.preferences import Message, condition
 
 Conversation = str | Sequence[Message]
-CACHE = Path.home() / ".cache" / "moslim"
 
 
 class SteerablePolicy:
@@ -25,16 +24,17 @@ class SteerablePolicy:
     def from_pretrained(
         cls,
         path: str | Path,
-        cache: Path = CACHE,
+        cache: Path | None = None,
         dtype: DType = "auto",
         device: DeviceName = "auto",
         base: str | Path | None = None,
     ) -> SteerablePolicy:
-        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`. Raises UserError if it is none.
+        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`, ~/.cache/moslim by default.
 
         `base`: where the model is that it was trained on, if that was a folder. Raises UserError if its content is another.
         """
-        return cls(*load_policy(Path(path), cache, dtype, device, None if base is None else str(base)))
+        unpacked = cache or Path("~/.cache/moslim").expanduser()
+        return cls(*load_policy(Path(path), unpacked, dtype, device, None if base is None else str(base)))
 
     def chat(
         self,
