@@ -19,8 +19,8 @@ from moslim_core.data.json_text import NotJSON, parse
 from moslim_core.errors import UserError
 from moslim_core.settings import LabelColumn
 
-# Keeps a level below the half above it, which would round up.
-MARGIN = 1e-6
+# Keeps a level below the half above it, which would round up; a float32 can tell it from the half too.
+MARGIN = 1e-4
 
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _PLAIN, _OF = re.compile(_NUMBER + r"\Z"), re.compile(rf"({_NUMBER})\s*/\s*({_NUMBER})\Z")

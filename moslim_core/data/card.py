@@ -39,7 +39,7 @@ class Tally:
         self.rows[split, row.source] += 1
         for name, level in row.labels.items():
             self.levels[name, split, row.source, level] += 1
-        self.between.update(row.between or ())
+        self.between.update(list(row.between or ()))
         self.choices.update((name, split) for name in row.worse or ())
         self.words["prompt"][len(plain_text(row.prompt).split())] += 1
         self.words["answer"][len(row.response.split())] += 1

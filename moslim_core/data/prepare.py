@@ -209,10 +209,12 @@ def _check_labels(tally: Tally, settings: Settings) -> None:
     where = settings.data.path or ", ".join(settings.data.source)
     needed = [TRAIN, VALIDATION, TEST] + ([JUDGE] if "reward_model" in settings.evaluation.judges else [])
     for split in needed:
-        for name in settings.preferences.names:
-            if not tally.labelled(name, split):
+        for preference in settings.preferences.preferences:
+            name = preference.name
+            # Where a preference has two levels, which of two answers is better is all there is to know.
+            if not tally.labelled(name, split) and not (preference.k == 2 and tally.choices[name, split]):
                 what = f"no labelled row in the {split} split" if tally.labelled(name) else "every label is null"
                 remedy = f"Give rows with {name} levels (more rows if data.limit is set), or leave {name} out of the preferences."
                 if any(of == name for of, _ in tally.choices):
-                    remedy = f"Choices say which answer is better, not how good: {remedy[0].lower()}{remedy[1:]}"
+                    remedy = f"Choices say which answer is better, not how good. {remedy}"
                 raise UserError(f"{where}: {what} for preference {name!r}.\n{remedy}")

@@ -43,7 +43,7 @@ def shape_of(row: Mapping[str, Any], columns: ColumnSettings, place: str) -> Sha
     if columns.prompt in row and columns.response in row:
         return Shape(conversation(_unpacked(row[columns.prompt]), place), _answer(row[columns.response], columns.response, place))
     if CHOSEN in row and REJECTED in row and columns.messages is None:
-        return _choice(row, columns.prompt, place)
+        return Shape(*choice_of(row, columns.prompt, place))
     if (column := _conversation_column(row, columns)) is not None:
         return Shape(*_split(turns(_unpacked(row[column]), place, f"column {column!r}"), f"column {column!r}", place))
     need(row, columns.messages or columns.prompt, place)
@@ -113,20 +113,22 @@ def _answer(value: Any, column: str, place: str) -> str:
     return turns(value, place, column)[0]["content"]
 
 
-def _choice(row: Mapping[str, Any], prompt: str, place: str) -> Shape:
-    """Two answers to the prompt that a column holds, or that both conversations begin with. Raises BadRow."""
+def choice_of(row: Mapping[str, Any], prompt: str, place: str) -> tuple[list[Message], str, str]:
+    """(prompt, chosen, rejected): two answers to the prompt that a column holds, or that both conversations begin with. Raises BadRow."""
+    for column in (CHOSEN, REJECTED):
+        need(row, column, place)
     better, worse = (_spoken(row[column]) for column in (CHOSEN, REJECTED))
     if isinstance(better, list) and isinstance(worse, list) and (prompt not in row or min(len(better), len(worse)) > 1):
-        (asked, response), (other, rejected) = (
+        (asked, chosen), (other, rejected) = (
             _split(turns(value, place, f"column {column!r}"), f"column {column!r}", place)
             for column, value in ((CHOSEN, better), (REJECTED, worse))
         )
         if asked != other:
             problem = "chosen and rejected answer different prompts"
             raise BadRow(place, problem, problem, "Mend or drop the row.")
-        return Shape(asked, response, rejected)
+        return asked, chosen, rejected
     need(row, prompt, place)
-    return Shape(conversation(_unpacked(row[prompt]), place), _answer(better, CHOSEN, place), _answer(worse, REJECTED, place))
+    return conversation(_unpacked(row[prompt]), place), _answer(better, CHOSEN, place), _answer(worse, REJECTED, place)
 
 
 def _spoken(value: Any) -> Any:

@@ -105,7 +105,8 @@ def test_markdown_and_page_tell_what_is_in_the_card() -> None:
     for text in (markdown(card, SCHEMA), re.sub(r"\s+", " ", html(card, SCHEMA))):
         for said in (
             "MIT", "openbmb/UltraFeedback, 40b4", "A 10 was a 1.", "1 · cold", "Labels: harm", "duplicate", "0.8125", "n/a", "given",
-            "table: 0 → 1, 1 → masked", "rows.jsonl, row 4; rows.jsonl, row 7", "level 1 up to 0.25, then 4 (quantiles of the training ratings); mean ratings of the levels: 0.1, none, 7", "they are levels",
+            "table: 0 → 1, 1 → masked", "rows.jsonl, row 4; rows.jsonl, row 7", "mean ratings of the levels: 0.1, none, 7",
+            "level 1 up to 0.25, then 4 (quantiles of the training ratings);", "they are levels",
         ):  # fmt: skip
             assert said in text, said
         assert "no label" not in text
