@@ -50,6 +50,11 @@ class ColumnSettings(Section):
 
     prompt: str = Field(default="prompt", description="column of the user's prompt")
     response: str = Field(default="response", description="column of the answer")
+    messages: str | None = Field(
+        default=None,
+        description="column of a conversation whose last turn is the answer; default: messages or conversations, where rows have one",
+    )
+    pairs: str | None = Field(default=None, description="preference that the choices of rows with chosen and rejected are about")
     source: str | None = Field(default="source", description="column naming the row's source, if there is one")
     labels: dict[str, LabelColumn] = Field(
         default_factory=dict,
@@ -72,6 +77,10 @@ class DataSettings(Section):
         "of several sources: folder with one folder (or file) named like each",
     )
     columns: ColumnSettings = Field(default_factory=ColumnSettings, description="column and level mapping")
+    bad_rows: Literal["stop", "drop"] = Field(
+        default="stop",
+        description="what becomes of a row or prompt that can't be read: stop ends the run, drop leaves it out and counts it in the card",
+    )
     limit: int | None = Field(default=None, ge=20, description="use at most this many rated rows (chosen by hash)")
     near_duplicates: float = Field(
         default=0.8, ge=0.5, le=1, description="prompts whose word triples have this Jaccard similarity share a split; 1: equal ones only"
@@ -302,6 +311,8 @@ class Settings(Section):
         unknown = [name for name in self.mapping.weights if name not in self.preferences.names]
         if unknown:
             raise ValueError(f"mapping.weights names {', '.join(unknown)}; the preferences are {', '.join(self.preferences.names)}")
+        if self.data.columns.pairs is not None and self.reward.ranking_weight == 0:
+            raise ValueError("data.columns.pairs: chosen and rejected teach by the ranking loss alone, but reward.ranking_weight=0")
         try:
             self.preferences.targets(self.evaluation.targets)
         except UserError as error:

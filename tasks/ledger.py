@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -290,6 +290,37 @@ def _is_missing(error: Exception) -> bool:
     """Whether a store says that an artefact is not there, and not that it can't be asked."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return isinstance(error, FileNotFoundError) or status == 404 or getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+
+
+def _below(path: str, uri: str) -> str:
+    """`path`, if it stays below where it begins, however often who reads it decodes it."""
+    decoded = path
+    while (further := unquote(decoded)) != decoded:
+        decoded = further
+    parts = re.split(r"[/\\]", decoded)
+    if ".." in parts or (parts[0] == "" and len(parts) > 1) or not decoded.isprintable():
+        raise UserError(f"{uri}: a run's artefacts are below it.\nGive runs:/RUN/PATH without '..'.")
+    return path
+
+
+def _inside(found: Path, root: Path, uri: str) -> Path:
+    """`found`, if it and all that it holds is in `root`: links may lead elsewhere."""
+    top = root.resolve()
+    for path in (found, *(path for path in found.rglob("*") if path.is_symlink())):
+        if not path.resolve().is_relative_to(top):
+            raise UserError(f"{uri}: {path} leads out of the run's artefacts.\nGive an output that a stage wrote.")
+    return found
+
+
+def store_error(error: BaseException) -> UserError | None:
+    """What a user can do about a database that took nothing; None for another error."""
+    if (found := re.search(r"sqlite3\.OperationalError\) ([^\n]+)", str(error))) is None:
+        return None
+    return UserError(
+        f"the database of the runs: {found[1]}.\n"
+        f"If another program has locked it for {LOCKED_SECONDS:.0f} s, end that one; if its disk is full, make room.\n"
+        "Then run again: what is finished is kept, and what was at work goes on from its last checkpoint."
+    )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

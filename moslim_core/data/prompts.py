@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from moslim_core import models
 from moslim_core.data import sources
+from moslim_core.data.bad_rows import skip
 from moslim_core.data.rows import unit_hash, write_json_lines
 from moslim_core.data.splits import TEST, TRAIN, Splits
 from moslim_core.errors import UserError
@@ -21,11 +22,10 @@ BATCH_PROMPTS = 500
 
 
 class Candidate(NamedTuple):
-    """A prompt, its number, and the file and row where it stands."""
+    """A prompt and its number."""
 
     prompt: list[Message]
     number: int
-    place: str
 
 
 def write_prompts(
@@ -34,7 +34,7 @@ def write_prompts(
     """Write prompts.{train,evaluation}.jsonl: those of `policy.prompts`, else of the `rated` (split, prompt); returns their numbers.
 
     `rated` is iterated over more than once. Evaluation prompts that were trained on, or nearly, are left out and counted in
-    `dropped`, as are those that are too long. Raises UserError if none is left, or if one does not fit into the model's context.
+    `dropped`, as are those that are too long for the settings or for the model. Raises UserError if none is left.
     """
     fit = _Fit(settings, cache, dropped)
     fitting = fit(_chosen(TRAIN, rated, settings, splits), TRAIN)
@@ -49,10 +49,16 @@ def write_prompts(
             "Give more prompts, or raise data.limit or data.test_fraction."
         )
     if not training or not evaluation:
-        limit = settings.policy.max_prompt_tokens
+        limit, side = settings.policy.max_prompt_tokens, "evaluate" if training else "train"
+        if fit.room < limit:
+            raise UserError(
+                f"no prompt to {side} on has at most {fit.room} tokens with its instruction, for which the model's context leaves room "
+                f"beside policy.max_new_tokens={settings.policy.max_new_tokens}.\n"
+                f"Lower that (the shortest prompt has {fit.shortest}), or give shorter prompts."
+            )
         raise UserError(
-            f"no prompt to {'evaluate' if training else 'train'} on has at most policy.max_prompt_tokens={limit} tokens "
-            f"with its instruction.\nRaise it (the shortest prompt has {fit.shortest}), or give shorter prompts."
+            f"no prompt to {side} on has at most policy.max_prompt_tokens={limit} tokens with its instruction.\n"
+            f"Raise it (the shortest prompt has {fit.shortest}), or give shorter prompts."
         )
     return {"training": training, "evaluation": len(evaluation)}
 
@@ -60,11 +66,11 @@ def write_prompts(
 def given(settings: Settings, splits: Splits) -> Iterator[tuple[str, Candidate]]:
     """(train or test, prompt) of `policy.prompts`, which are `splits`' own by now; what the file does not state is cut by hash."""
     assert settings.policy.prompts is not None
-    for stated, prompt, place in sources.prompts(settings.policy.prompts):
+    for stated, prompt in sources.prompts(settings.policy.prompts, skip):
         number = splits.prompts.number(prompt)
         group = splits.keys[splits.group[number]]
         held = stated != TRAIN if stated else unit_hash(group, "split") < settings.data.test_fraction
-        yield TEST if held else TRAIN, Candidate(prompt, number, place)
+        yield TEST if held else TRAIN, Candidate(prompt, number)
 
 
 def _chosen(split: str, rated: Iterable[tuple[str, Candidate]], settings: Settings, splits: Splits) -> Iterator[Candidate]:
@@ -101,7 +107,7 @@ class _Fit:
         self.room = (getattr(config, "max_position_embeddings", None) or 10**9) - settings.policy.max_new_tokens
         self.instruction = longest_instruction(settings.preferences, lambda text: len(self._tokens([text], add_special_tokens=False)[0]))
         self.seen: Counter[str] = Counter()
-        self.shortest = self.room
+        self.shortest = 0
 
     def _tokens(self, texts: list[str], **options: bool) -> list[list[int]]:
         return self.tokenizer(texts, **options)["input_ids"]
@@ -113,14 +119,11 @@ class _Fit:
             plain = [chat_text(self.tokenizer, condition(c.prompt, Targets(), schema, policy.placement)) for c in batch]
             for candidate, tokens in zip(batch, self._tokens(plain, add_special_tokens=False), strict=True):
                 length = len(tokens) + self.instruction
-                if length > self.room:
-                    raise UserError(
-                        f"{candidate.place}: the prompt has {length} tokens with its instruction, "
-                        f"the model's context leaves room for {self.room}.\nShorten or drop it."
-                    )
                 self.seen[side] += 1
-                self.shortest = min(self.shortest, length)
-                if length <= policy.max_prompt_tokens:
-                    yield candidate
-                else:
+                self.shortest = min(self.shortest or length, length)
+                if length > self.room:
+                    self.dropped["prompt longer than the model's context less policy.max_new_tokens"] += 1
+                elif length > policy.max_prompt_tokens:
                     self.dropped["prompt longer than policy.max_prompt_tokens"] += 1
+                else:
+                    yield candidate

@@ -52,9 +52,9 @@ def test_csv_fields_may_hold_anything_in_quotes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.csv", b"prompt,rating\nRain,1\nSnow\n", "row 2: 1 field, but the header names 2.\nPut fields that hold commas"),
+        ("a.csv", b"prompt,rating\nRain,1\nSnow\n", "row 2: 1 field, but the header names 2.\nPut fields that hold separators"),
         ("a.csv", b'prompt,rating\nRain,"1"x\n', "row 1: not CSV"),
-        ("a.csv", b"prompt\ncaf\xe9\n", "near row 1: not UTF-8 text.\nSave the file as UTF-8"),
+        ("a.csv", b"prompt\ncaf\xe9\n", "row 1: not UTF-8 text.\nSave the file as UTF-8"),
         ("a.parquet", b"PAR1 and no more", "not a whole Parquet file.\nCopy or download it again."),
         ("a.parquet", b"", "not a whole Parquet file.\nCopy or download it again."),
     ],
