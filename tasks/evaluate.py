@@ -155,9 +155,11 @@ def given_policy(settings: Settings) -> tuple[ArtifactRef, Settings]:
     except UserError as error:
         raise UserError(f"evaluation.targets does not fit {folder}: {error}") from error
     digest = intact_digest(folder) or str(path_digest(folder))
+    ledger = ledger_of(settings.work_dir)
     # Where the store has it now: an alias may move before another machine reads it.
-    uri = ledger_of(settings.work_dir).place(reference) if recorded else str(folder)
-    ref = ArtifactRef(kind="policy", uri=uri, digest=digest, run_id="")
+    uri = ledger.place(reference) if recorded else str(folder)
+    # What a run made is named by the run, wherever its folder lies.
+    ref = ledger.made("train_policy", digest) or ArtifactRef(kind="policy", uri=uri, digest=digest, run_id="")
     # The policy is what it is; weights of preferences that it does not have say nothing about it.
     weights = {name: weight for name, weight in settings.mapping.weights.items() if name in schema.names}
     return ref, changed(settings, preferences=schema, mapping=changed(settings.mapping, weights=weights))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
@@ -17,6 +20,8 @@ from moslim_core.errors import UserError
 from tasks import hosted
 from tasks.processes import is_alive, own_name
 from tasks.references import ArtifactRef, digest_of, intact_digest
+
+T = TypeVar("T")
 
 EXPERIMENT = "moslim"
 STAGE, FINGERPRINT, DIGEST, KIND, OWNER, FLOW_RUN = (
@@ -28,6 +33,7 @@ STAGE, FINGERPRINT, DIGEST, KIND, OWNER, FLOW_RUN = (
     "moslim.flow_run",
 )
 OUTPUT = "output"
+DATABASE_FILE = "mlflow.db"
 # MLflow's own variable for where its server keeps records. May hold a password.
 DATABASE = "MLFLOW_BACKEND_STORE_URI"
 # Where the server that serves this ledger is, for links to its pages.
@@ -70,16 +76,20 @@ class Ledger:
         home = work_dir / "mlflow"
         home.mkdir(parents=True, exist_ok=True)
         self._copies = home / "copies"
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(DATABASE) or sqlite(home / "mlflow.db")
+        given = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(DATABASE)
+        own = sqlite(home / DATABASE_FILE)
+        self.uri = given or own
         # Several processes that open a new SQLite store at once all fail: one makes it, the others wait.
         with FileLock(str(home / "init.lock")):
             self.client = MlflowClient(self.uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
+            location = None if self.served else (home / "artifacts").as_uri()
             if experiment is None:
-                location = None if self.served else (home / "artifacts").as_uri()
                 self.experiment_id = self.client.create_experiment(EXPERIMENT, artifact_location=location, tags=MODEL_TRAINING)
             else:
                 self.experiment_id = experiment.experiment_id
+                if self.uri == own and experiment.artifact_location != location:
+                    _moved(home / DATABASE_FILE, experiment.artifact_location, str(location))
 
     def reconcile(self) -> None:
         """Close the runs whose process died, or whose flow run ended on another machine: none stays RUNNING for ever."""
@@ -140,31 +150,41 @@ class Ledger:
 
     def _intact(self, stage: str, tag: str, value: str) -> ArtifactRef | None:
         where = f"tags.`{STAGE}` = '{stage}' and tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
-        for run in self._search(where):
-            tags = run.data.tags
-            ref = ArtifactRef(
-                kind=tags.get(KIND, ""), uri=f"runs:/{run.info.run_id}/{OUTPUT}", digest=tags.get(DIGEST, ""), run_id=run.info.run_id
-            )
-            if self._digest_there(ref.uri) == ref.digest:
-                return ref
+        for run in self._asked(partial(self._search, where)):
+            tags, uri = run.data.tags, f"runs:/{run.info.run_id}/{OUTPUT}"
+            if self._asked(partial(self._digest_there, run.info.run_id)) == tags.get(DIGEST, ""):
+                return ArtifactRef(kind=tags.get(KIND, ""), uri=uri, digest=tags[DIGEST], run_id=run.info.run_id)
         return None
 
-    def _digest_there(self, uri: str) -> str | None:
-        """The digest of an artefact, None where it is missing or damaged. Raises UserError if the store can't be asked: what may be
-        there is not made again."""
-        for attempt in range(1, LOOKS + 1):
+    def _digest_there(self, run_id: str) -> str | None:
+        """The digest of a run's output, None where it is missing or damaged; a spoiled copy of a server's is fetched anew."""
+        uri = f"runs:/{run_id}/{OUTPUT}"
+        try:
+            folder = self.download(uri)
+            if intact_digest(folder) is None and folder.is_relative_to(self._copies):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder = self.download(uri)
+            return intact_digest(folder)
+        except Exception as error:
+            # A server's answer does not always say why it gives nothing.
+            if _is_missing(error) or not self.client.list_artifacts(run_id, OUTPUT):
+                return None
+            raise
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """What the store answers. Raises UserError if it gives none for a while: what may be there already is not made again."""
+        for left in reversed(range(LOOKS)):
             try:
-                return intact_digest(self.download(uri))
+                return ask()
             except Exception as error:
-                if _is_missing(error):
-                    return None
-                if attempt == LOOKS:
+                if not left:
                     raise UserError(
-                        f"{uri} can't be read from {self.uri.rpartition('@')[2]} ({str(error).splitlines()[0]}).\n"
-                        "It may be there, so it is not made again: mend the store, and run again."
+                        f"{self.uri.rpartition('@')[2]} can't say what was made already "
+                        f"({next(iter(str(error).splitlines()), type(error).__name__)}).\n"
+                        "Nothing is made again that may be there: mend the store, and run again."
                     ) from error
             time.sleep(LOOK_SECONDS)
-        return None
+        raise AssertionError("the last look returns or raises")
 
     def log_points(self, run_id: str, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Metric points (step, values); a point that the run has already is not logged twice (a resumed run repeats some)."""
@@ -278,6 +298,16 @@ class Ledger:
 
     def _search(self, where: str) -> list[Any]:
         return list(self.client.search_runs([self.experiment_id], where, order_by=["attributes.start_time DESC"]))
+
+
+def _moved(database: Path, was: str, now: str) -> None:
+    """Say in a store where its artefacts are, after its work directory was moved or mounted elsewhere: MLflow records whole paths."""
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as store, store:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "storage_location")):
+            store.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (now, len(was) + 1, was, len(was) + 1, f"{was}/"),
+            )
 
 
 def _goes_on(run: Any) -> bool:

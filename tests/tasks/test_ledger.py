@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from flows.server import free_port, stop, wait_until_healthy
 from moslim_core.errors import UserError
 from tasks.launcher import guarded
-from tasks.ledger import Ledger
+from tasks.ledger import OWNER, Ledger
 from tasks.references import MANIFEST, intact_digest, write_manifest
 
 
@@ -107,3 +110,77 @@ def test_a_manifest_that_points_elsewhere_is_not_intact(tmp_path: Path) -> None:
     for elsewhere in ("../secret", str(tmp_path / "secret")):
         (made / MANIFEST).write_text(json.dumps({elsewhere: listed["rows.jsonl"]}))
         assert intact_digest(made) is None
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A ledger in SQLite with a finished run."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    ledger = Ledger(tmp_path / "work")
+    finish(ledger, tmp_path / "made")
+    return ledger
+
+
+def test_a_work_directory_that_was_moved_finds_its_outputs_and_goes_on(local: Ledger, tmp_path: Path) -> None:
+    found = local.finished("label", "f" * 64)
+    assert found is not None
+    (tmp_path / "work").rename(tmp_path / "moved elsewhere")
+    moved = Ledger(tmp_path / "moved elsewhere")
+    assert moved.finished("label", "f" * 64) == found
+    assert moved.download(found.uri).is_relative_to(tmp_path / "moved elsewhere")
+    made, digest = output(tmp_path / "more", "two\n")
+    after = moved.finish(moved.open_stage("label", "e" * 64, None, {}), "rows", made, digest)
+    assert moved.download(after.uri).is_relative_to(tmp_path / "moved elsewhere") and not (tmp_path / "work").exists()
+
+
+def test_only_what_is_missing_or_damaged_is_made_again(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.ledger.LOOK_SECONDS", 0.0)
+    (uri,) = {local.finished("label", "f" * 64).uri}  # type: ignore[union-attr]
+    folder, real, errors = local.download(uri), local.download, [PermissionError("not now"), OSError("a disk is away")]
+
+    def away(reference: str) -> Path:
+        if errors:
+            raise errors.pop()
+        return real(reference)
+
+    monkeypatch.setattr(local, "download", away)
+    assert local.finished("label", "f" * 64) is not None, "a store that comes back is waited for"
+    errors += [OSError("a disk is away")] * 100
+    with pytest.raises(UserError, match=r"can't say what was made already \(a disk is away\)\.\nNothing is made again"):
+        local.finished("label", "f" * 64)
+    errors.clear()
+    for damage in ("cut {", "[]", '{"rows.jsonl": {}}', '{"rows.jsonl": 1}'):
+        (folder / MANIFEST).write_text(damage)
+        assert local.finished("label", "f" * 64) is None
+    shutil.rmtree(folder)
+    assert local.finished("label", "f" * 64) is None
+
+
+def test_a_run_is_taken_up_only_when_nobody_works_in_it(local: Ledger) -> None:
+    one = local.open_pipeline("p" * 64, "align", {})
+    two = local.open_pipeline("p" * 64, "align", {})
+    assert one != two, "two live pipelines with the same settings"
+    local.close(one, "FAILED")
+    assert local.open_pipeline("p" * 64, "align", {}) == one
+    local.client.set_tag(two, OWNER, f"{socket.gethostname()}:{2**22 + 1}:0")  # of a process that was killed
+    assert local.open_pipeline("p" * 64, "align", {}) == two
+
+
+@pytest.mark.integration
+def test_a_server_that_lost_an_output_and_one_that_is_away_differ(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.ledger.LOOK_SECONDS", 0.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    ledger = Ledger(tmp_path / "work")
+    folder = ledger.download(finish(ledger, tmp_path / "made"))
+    (folder / "rows.jsonl").write_text("spoiled\n")
+    assert ledger.finished("label", "f" * 64) is not None, "the server's own is intact"
+    shutil.rmtree(folder)
+    (kept,) = (tmp_path / "store").rglob("rows.jsonl")
+    kept.unlink()
+    assert ledger.finished("label", "f" * 64) is None
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(kept.parent)
+    assert ledger.finished("label", "f" * 64) is None
+    ledger.client = MlflowClient(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match="can't say what was made already"):
+        ledger.finished("label", "f" * 64)
