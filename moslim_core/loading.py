@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,29 @@ def load_tokenizer(source: str, name: str) -> Any:
 
     if os.path.isdir(source):
         model_files.check_tokenizer(Path(source))
-    tokenizer = from_pretrained(AutoTokenizer, source, name)
+    try:
+        tokenizer = from_pretrained(AutoTokenizer, source, name)
+    except UserError:
+        _require_readable(Path(source) / "tokenizer.json")
+        raise
     if not len(tokenizer):
         raise UserError(f"model {name!r}: its tokenizer is empty.\nCopy the tokenizer's files there too.")
     return tokenizer
+
+
+def _require_readable(file: Path) -> None:
+    """Raises UserError where a tokenizer's file is of a version that the library here does not know."""
+    from tokenizers import Tokenizer
+
+    if not file.is_file():
+        return
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(
+            f"{file} can't be read by tokenizers {version('tokenizers')}: {_first_line(error)}.\n"
+            "Install the version that wrote it, or save the tokenizer again."
+        ) from error
 
 
 def require_vocabulary(tokenizer: Any, rows: int, source: str) -> None:
