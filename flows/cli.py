@@ -289,12 +289,18 @@ def clean(
 
 @app.command()
 @user_errors
-def doctor(work_dir: WorkDirOption = Path(".moslim")) -> None:
+def doctor(
+    work_dir: WorkDirOption = Path(".moslim"),
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="also check the models that this profile's run would read")] = None,
+    set_: SetOption = None,
+) -> None:
     """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing."""
     from flows.doctor import check
 
     network.reach_loopback()
-    raise typer.Exit(0 if check(work_dir) else 1)
+    if profile is None and set_:
+        raise UserError(f"--set {set_[0]}: settings belong to a profile; give --profile too, e.g. --profile demo.")
+    raise typer.Exit(0 if check(work_dir, profiles.load(profile, set_ or []) if profile else None) else 1)
 
 
 @data_app.command("build-starter")

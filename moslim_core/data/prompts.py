@@ -104,7 +104,7 @@ class _Fit:
         self.tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
         require_placement(self.tokenizer, settings.preferences, settings.policy.placement)
         config = models.load_config(settings.model.base, cache)
-        self.room = (getattr(config, "max_position_embeddings", None) or 10**9) - settings.policy.max_new_tokens
+        self.room = models.context(config) - settings.policy.max_new_tokens
         self.instruction = longest_instruction(settings.preferences, lambda text: len(self._tokens([text], add_special_tokens=False)[0]))
         self.seen: Counter[str] = Counter()
         self.shortest = 0
