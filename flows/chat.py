@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from moslim_core.errors import UserError
+
 
 def talk(directory: Path, prefer: str, message: str | None, temperature: float, max_new_tokens: int | None, seed: int, cache: Path) -> None:
     """Answer `message`, or converse until end of input. In a conversation `/prefer NAME=LEVEL,...` changes what is asked for."""
@@ -33,7 +35,11 @@ def talk(directory: Path, prefer: str, message: str | None, temperature: float, 
         except EOFError:
             return
         if text.startswith("/prefer"):
-            targets = schema.parse_targets(text.removeprefix("/prefer"))
+            try:
+                targets = schema.parse_targets(text.removeprefix("/prefer"))
+            except UserError as error:
+                # What was asked for stays, and so does the conversation.
+                typer.echo(str(error), err=True)
         elif text:
             messages.append({"role": "user", "content": text})
             messages.append({"role": "assistant", "content": answer(messages)})

@@ -14,7 +14,7 @@ from moslim_core.data import sources
 from moslim_core.data.rows import unit_hash, write_json_lines
 from moslim_core.data.splits import TEST, TRAIN, Splits
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, Targets, chat_text, condition, longest_instruction, require_placement
+from moslim_core.preferences import Message, Targets, condition, longest_instruction, prompt_tokens, require_placement, text_tokens
 from moslim_core.settings import Settings
 
 BATCH_PROMPTS = 500
@@ -99,19 +99,16 @@ class _Fit:
         require_placement(self.tokenizer, settings.preferences, settings.policy.placement)
         config = models.load_config(settings.model.base, cache)
         self.room = (getattr(config, "max_position_embeddings", None) or 10**9) - settings.policy.max_new_tokens
-        self.instruction = longest_instruction(settings.preferences, lambda text: len(self._tokens([text], add_special_tokens=False)[0]))
+        self.instruction = longest_instruction(settings.preferences, lambda text: len(text_tokens(self.tokenizer, [text])[0]))
         self.seen: Counter[str] = Counter()
         self.shortest = self.room
-
-    def _tokens(self, texts: list[str], **options: bool) -> list[list[int]]:
-        return self.tokenizer(texts, **options)["input_ids"]
 
     def __call__(self, candidates: Iterable[Candidate], side: str) -> Iterator[Candidate]:
         policy, schema = self.settings.policy, self.settings.preferences
         waiting = iter(candidates)
         while batch := list(islice(waiting, BATCH_PROMPTS)):
-            plain = [chat_text(self.tokenizer, condition(c.prompt, Targets(), schema, policy.placement)) for c in batch]
-            for candidate, tokens in zip(batch, self._tokens(plain, add_special_tokens=False), strict=True):
+            plain = [condition(c.prompt, Targets(), schema, policy.placement) for c in batch]
+            for candidate, tokens in zip(batch, prompt_tokens(self.tokenizer, plain), strict=True):
                 length = len(tokens) + self.instruction
                 if length > self.room:
                     raise UserError(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from moslim_core.batching import batches
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, chat_text
+from moslim_core.preferences import Message, prompt_tokens
 
 LENGTH_STEP = 32
 # Of a batch, padded. A prompt of thousands of tokens would make all that share its batch as long.
@@ -30,12 +30,6 @@ class Answer(NamedTuple):
     text: str
     tokens: int
     truncated: bool
-
-
-def prompt_tokens(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """Token ids of each conversation up to where the answer begins."""
-    texts = [chat_text(tokenizer, c) for c in conversations]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def room(model: Any, max_new_tokens: int) -> int:

@@ -33,7 +33,7 @@ def test_examples() -> None:
     assert len(held_out) == 2  # a fifth of 3 * 4 pairs
     for example in examples:
         targets = load_targets(example["targets"], SCHEMA)
-        assert parse("\n".join(m["content"] for m in example["prompt"]), SCHEMA) == targets
+        assert parse(example["prompt"], SCHEMA, "user_suffix") == targets
         assert not is_held_out(targets, held_out)
         assert example["prompt"][-1]["content"].startswith(("Question", "\u2039preferences>"))  # user_suffix
         # The reward model reads what the user wrote, as it was written.
