@@ -15,6 +15,7 @@ from moslim_core.data.rows import unit_hash, write_json_lines
 from moslim_core.data.splits import TEST, TRAIN, Splits
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message, Targets, condition, longest_instruction, prompt_tokens, require_placement, text_tokens
+from moslim_core.preferences.distractors import longest_distraction
 from moslim_core.settings import Settings
 
 BATCH_PROMPTS = 500
@@ -99,9 +100,15 @@ class _Fit:
         require_placement(self.tokenizer, settings.preferences, settings.policy.placement)
         config = models.load_config(settings.model.base, cache)
         self.room = (getattr(config, "max_position_embeddings", None) or 10**9) - settings.policy.max_new_tokens
-        self.instruction = longest_instruction(settings.preferences, lambda text: len(text_tokens(self.tokenizer, [text])[0]))
+        self.instruction = longest_instruction(settings.preferences, self._length)
+        # What contradicts the instruction, in training or evaluation, must have room beside it.
+        beside = self.room - longest_distraction(settings.preferences, self._length)
+        self.limit = min(settings.policy.max_prompt_tokens, beside)
         self.seen: Counter[str] = Counter()
         self.shortest = self.room
+
+    def _length(self, text: str) -> int:
+        return len(text_tokens(self.tokenizer, [text])[0])
 
     def __call__(self, candidates: Iterable[Candidate], side: str) -> Iterator[Candidate]:
         policy, schema = self.settings.policy, self.settings.preferences
@@ -117,7 +124,7 @@ class _Fit:
                     )
                 self.seen[side] += 1
                 self.shortest = min(self.shortest, length)
-                if length <= policy.max_prompt_tokens:
+                if length <= self.limit:
                     yield candidate
                 else:
                     self.dropped["prompt longer than policy.max_prompt_tokens"] += 1
