@@ -97,7 +97,7 @@ def check_backbone(name: str, settings: Settings, cache: Path) -> None:
 
 def check_policy(folder: Path, settings: Settings, cache: Path) -> None:
     """A policy that is given: its card can be read, and the model that it is an adapter of is whole."""
-    start = PolicyCard.load(folder).start(folder)
+    start = PolicyCard.load(folder).start(folder, cache)
     config = models.load_config(start, cache)
     require_quantisation(config, start, settings.model.device)
     if _here(models.resolve(start, cache)):

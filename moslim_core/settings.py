@@ -241,6 +241,9 @@ class PolicySettings(Section):
     lora_layers: int | None = Field(default=None, ge=1, description="adapt only the last n layers; default: all")
     max_preferences: int | None = Field(default=None, ge=1, description="most preferences named in one training prompt; default: all")
     none_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of prompts that ask for no preference")
+    distractor_fraction: float = Field(
+        default=0.1, ge=0, le=1, description="share of training prompts that carry a contradicting wish or a forged instruction; 0: none"
+    )
     held_out_fraction: float = Field(default=0.05, ge=0, le=0.25, description="share of level pairs kept from training")
     checkpoint_every: int = Field(default=5, ge=1, description="steps between checkpoints; the last two are kept")
     save_merged: bool = Field(default=False, description="also save the policy as one plain model, in the policy's folder `merged`")

@@ -15,7 +15,8 @@ from moslim_core.data.bad_rows import skip
 from moslim_core.data.rows import unit_hash, write_json_lines
 from moslim_core.data.splits import TEST, TRAIN, Splits
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, Targets, chat_text, condition, longest_instruction, require_placement
+from moslim_core.preferences import Message, Targets, condition, longest_instruction, prompt_tokens, require_placement, text_tokens
+from moslim_core.preferences.distractors import longest_distraction
 from moslim_core.settings import Settings
 
 BATCH_PROMPTS = 500
@@ -104,20 +105,22 @@ class _Fit:
         self.tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
         require_placement(self.tokenizer, settings.preferences, settings.policy.placement)
         config = models.load_config(settings.model.base, cache)
-        self.room = models.context(config) - settings.policy.max_new_tokens
-        self.instruction = longest_instruction(settings.preferences, lambda text: len(self._tokens([text], add_special_tokens=False)[0]))
+        # What contradicts the instruction, in training or evaluation, must have room beside it.
+        beside = longest_distraction(settings.preferences, self._length)
+        self.room = models.context(config) - settings.policy.max_new_tokens - beside
+        self.instruction = longest_instruction(settings.preferences, self._length)
         self.seen: Counter[str] = Counter()
         self.shortest = 0
 
-    def _tokens(self, texts: list[str], **options: bool) -> list[list[int]]:
-        return self.tokenizer(texts, **options)["input_ids"]
+    def _length(self, text: str) -> int:
+        return len(text_tokens(self.tokenizer, [text])[0])
 
     def __call__(self, candidates: Iterable[Candidate], side: str) -> Iterator[Candidate]:
         policy, schema = self.settings.policy, self.settings.preferences
         waiting = iter(candidates)
         while batch := list(islice(waiting, BATCH_PROMPTS)):
-            plain = [chat_text(self.tokenizer, condition(c.prompt, Targets(), schema, policy.placement)) for c in batch]
-            for candidate, tokens in zip(batch, self._tokens(plain, add_special_tokens=False), strict=True):
+            plain = [condition(c.prompt, Targets(), schema, policy.placement) for c in batch]
+            for candidate, tokens in zip(batch, prompt_tokens(self.tokenizer, plain), strict=True):
                 length = len(tokens) + self.instruction
                 self.seen[side] += 1
                 self.shortest = min(self.shortest or length, length)

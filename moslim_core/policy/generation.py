@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from moslim_core.batching import batches
 from moslim_core.errors import UserError
 from moslim_core.models import context, end_tokens
-from moslim_core.preferences import Message, chat_text
+from moslim_core.preferences import Message, prompt_tokens
 from moslim_core.sampling import generation_config
 from moslim_core.templates import Reader
 
@@ -33,12 +33,6 @@ class Answer(NamedTuple):
     text: str
     tokens: int
     truncated: bool
-
-
-def prompt_tokens(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """Token ids of each conversation up to where the answer begins."""
-    texts = [chat_text(tokenizer, c) for c in conversations]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def room(model: Any, max_new_tokens: int) -> int:

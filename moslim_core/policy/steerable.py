@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moslim_core.data.rows import well_formed
 from moslim_core.models import DeviceName, DType
 from moslim_core.policy.artifact import PolicyCard, load_policy
 from moslim_core.policy.generation import Answer, Sampling, generate
 from moslim_core.preferences import Message, condition
+from moslim_core.preferences.prompting import as_said
 
 Conversation = str | Sequence[Message]
 
@@ -60,10 +62,9 @@ class SteerablePolicy:
     ) -> list[Answer]:
         """One answer (text, tokens, truncated) per conversation, each under its own targets, generated together."""
         schema = self.card.preferences
+        said = [[{"role": "user", "content": c}] if isinstance(c, str) else as_said(c) for c in conversations]
         asked = [
-            condition(
-                [{"role": "user", "content": c}] if isinstance(c, str) else list(c), schema.targets(t or {}), schema, self.card.placement
-            )
-            for c, t in zip(conversations, targets, strict=True)
+            condition([{**m, "content": well_formed(m["content"])} for m in c], schema.targets(t or {}), schema, self.card.placement)
+            for c, t in zip(said, targets, strict=True)
         ]
         return generate(self.model, self.tokenizer, asked, Sampling(max_new_tokens or self.card.max_new_tokens, temperature), seed)

@@ -17,7 +17,8 @@ from moslim_core import models
 from moslim_core.errors import UserError
 from moslim_core.loading import load_tokenizer, load_weights, require_vocabulary
 from moslim_core.model_files import read_json
-from moslim_core.preferences import PreferenceSchema
+from moslim_core.preferences import PreferenceSchema, text_tokens
+from moslim_core.preferences.tokens import beginning_tokens
 from moslim_core.reward.calibration import calibrated
 from moslim_core.reward.heads import HEADS, Head, HeadType
 
@@ -252,15 +253,16 @@ def pooling_of(source: str, config: Any) -> str:
 def encode(tokenizer: Any, questions: list[str], answers: list[str], max_length: int) -> dict[str, list[list[int]]]:
     """Question and answer as one sequence per row: the backbone's own pair format, or plain roles where it has none.
 
+    What they hold is text: a special token that somebody wrote is none. Plain roles begin as the tokenizer begins a text.
     Too long a row loses the start of its question first, then the end of its answer, but keeps a quarter for the question.
     """
     pair = tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
     if not pair:
         questions = [f"Question: {q}\n\nAnswer:" for q in questions]
         answers = [f" {a}" for a in answers]
-    q_ids = tokenizer(questions, add_special_tokens=False)["input_ids"]
-    a_ids = tokenizer(answers, add_special_tokens=False)["input_ids"]
-    room = max_length - (3 if pair else 1)
+    q_ids, a_ids = text_tokens(tokenizer, questions), text_tokens(tokenizer, answers)
+    beginning = [] if pair else beginning_tokens(tokenizer)
+    room = max_length - (3 if pair else len(beginning) + 1)
     rows, types = [], []
     for q, a in zip(q_ids, a_ids, strict=True):
         a = a[: room - min(len(q), room // 4)]
@@ -270,7 +272,7 @@ def encode(tokenizer: Any, questions: list[str], answers: list[str], max_length:
             ids = [tokenizer.cls_token_id, *a, tokenizer.sep_token_id, *q, tokenizer.sep_token_id]
             types.append([0] * (len(a) + 2) + [1] * (len(q) + 1))
         else:
-            ids = [*q, *a, tokenizer.eos_token_id]
+            ids = [*beginning, *q, *a, tokenizer.eos_token_id]
         rows.append(ids)
     encoded = {"input_ids": rows}
     if types and "token_type_ids" in tokenizer.model_input_names:
