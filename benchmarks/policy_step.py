@@ -109,13 +109,12 @@ class Clock:
 
 
 def ours(count: int, base: str, cache: Path, folder: Path, optimiser: str) -> tuple[Clock, dict[str, int]]:
-    import importlib
-
     from moslim_core import models
     from moslim_core.policy.conditioning import training_examples
     from moslim_core.policy.reward_function import PolicyReward
     from moslim_core.policy.setup import Setup
     from moslim_core.policy.shared_base import attach, load_heads
+    from moslim_core.policy.training import OPTIMISERS
     from moslim_core.reward.mapping import RewardMapping
 
     settings = settings_of(count, base, optimiser)
@@ -126,7 +125,7 @@ def ours(count: int, base: str, cache: Path, folder: Path, optimiser: str) -> tu
     examples = training_examples([[{"role": "user", "content": q}] for q in QUESTIONS], settings.preferences, settings.policy, 0)
     clock = Clock()
     setup = Setup(settings.policy, model, tokenizer, reward, examples, folder / "out", 0, [clock.callback()])
-    trainer: Any = importlib.import_module(f"moslim_core.policy.{optimiser}").trainer(setup)
+    trainer: Any = OPTIMISERS[optimiser](setup)
     attach(backbone, trainer.model, folder / "reward")
     trainer._calculate_rewards = clock.timed(trainer._calculate_rewards)
     trainer.train()

@@ -1,6 +1,9 @@
-"""A stage's output is reused by its version: when the code that makes it changes, someone has to say whether results change.
+"""A stage's output is reused by its version: when what makes it changes, someone has to say whether results change.
 
 If they do, raise the stage's version. If they don't, or after that: python tests/test_stage_versions.py
+
+What makes it: the stage's own module, all that it imports from the library, from there on too, and the templates, prompts and other
+texts in their packages. An import statement tells of code; that none is imported by a name in text is tested here too.
 """
 
 from __future__ import annotations
@@ -9,15 +12,22 @@ import ast
 import hashlib
 import importlib
 import json
+import re
+import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from moslim_core.baselines import METHODS
-from tasks import compare_systems
+from moslim_core.baselines import METHODS, OURS
+from tasks.compare_systems import STAGES as COMPARED_STAGES
 
 ROOT = Path(__file__).parents[1]
-RECORD = Path(__file__).with_name("stage_versions.json")
+LIBRARY = "moslim_core"
+# A file a stage: branches that change different stages merge.
+RECORD = Path(__file__).with_name("stage_versions")
 STAGES = {
     "label": ("tasks.label", "STAGE"),
     "train_reward": ("tasks.train_reward", "REWARD_STAGE"),
@@ -26,78 +36,167 @@ STAGES = {
     "evaluate": ("tasks.evaluate", "STAGE"),
     "report": ("tasks.report", "STAGE"),
 }
-# Each compared system is a stage; its method's module is imported by name, so that it has to be named here too.
-COMPARED = {f"compared_{name}": ("tasks.compare_systems", module) for name, module in METHODS.items()}
+MODULE_OF = {stage: module for stage, (module, _) in STAGES.items()} | {f"compared_{name}": "tasks.compare_systems" for name in METHODS}
+# Where all compared systems meet: of the others a system's stage runs nothing.
+MEASURE = f"{LIBRARY}.baselines.measure"
 
 
-def file_of(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
+class Content(NamedTuple):
+    """Of a module: the digest of its code without comments and docstrings, what it may import, folders that it builds paths of."""
+
+    digest: str
+    imports: frozenset[str]
+    folders: frozenset[str]
+
+
+@cache
+def content_of(source: str) -> Content:
+    tree = ast.parse(source)
+    imports, folders = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "joinpath":
+            folders |= {given.value for given in node.args if isinstance(given, ast.Constant)}
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            folders.add(node.right.value)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    found = (name for name in imports if name.split(".")[0] == LIBRARY)
+    return Content(
+        hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(found), frozenset(f for f in folders if isinstance(f, str))
+    )
+
+
+def file_of(module: str, root: Path) -> Path | None:
+    path = root.joinpath(*module.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
-def imports(tree: ast.AST) -> set[str]:
-    """Modules of the library that a module imports, inside functions too. Other stages' plumbing makes no results."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.split(".")[0] == "moslim_core" and file_of(name)}
+def texts(file: Path, folders: frozenset[str], library: Path) -> Iterator[Path]:
+    """Files that are no code beside a module, and below the folders of the library that it builds paths of."""
+    beside = file.parent.iterdir() if library in file.parent.parents else ()
+    named = (path for folder in folders if re.fullmatch(r"\w+", folder) for path in (library / folder).rglob("*"))
+    yield from (p for p in (*beside, *named) if p.is_file() and not p.name.startswith(".") and p.suffix not in (".py", ".pyc"))
 
 
-def without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return tree
-
-
-def closure_digest(*modules: str) -> str:
-    """Of the code, without comments and docstrings, of a stage's modules and of all that they import from the library."""
+def closure(stage: str, root: Path = ROOT) -> dict[str, str]:
+    """{file: digest} of what makes a stage's result. Other stages' plumbing makes none."""
+    others = {method_of(f"compared_{name}") for name in METHODS} - {method_of(stage)}
     digests: dict[str, str] = {}
-    waiting = list(modules)
+    waiting = [MODULE_OF[stage]]
     while waiting:
-        name = waiting.pop()
-        path = file_of(name)
-        if name in digests or path is None:
+        module = waiting.pop()
+        file = file_of(module, root)
+        if file is None or (name := file.relative_to(root).as_posix()) in digests:
             continue
-        tree = without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
-        digests[name] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-        waiting += imports(tree)
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+        found = content_of(file.read_text(encoding="utf-8"))
+        digests[name] = found.digest
+        waiting += (other for other in found.imports if module != MEASURE or other not in others)
+        for text in texts(file, found.folders, root / LIBRARY):
+            digests[text.relative_to(root).as_posix()] = hashlib.sha256(text.read_bytes()).hexdigest()
+    return digests
 
 
-def current() -> dict[str, dict[str, str | int]]:
-    return {
-        stage: {"version": getattr(importlib.import_module(module), name).version, "code": closure_digest(module)}
-        for stage, (module, name) in STAGES.items()
-    } | {
-        stage: {"version": compare_systems.STAGES[stage.removeprefix("compared_")].version, "code": closure_digest(*modules)}
-        for stage, modules in COMPARED.items()
-    }
+def method_of(stage: str) -> str:
+    """The module of a compared system."""
+    name = stage.removeprefix("compared_")
+    return f"{LIBRARY}.baselines.{'moslim' if name in OURS else name}"
 
 
-@pytest.mark.parametrize("stage", [*STAGES, *COMPARED])
+def current(stage: str, root: Path = ROOT) -> dict[str, str | int]:
+    """What the record of a stage has to say."""
+    if stage in STAGES:
+        module, name = STAGES[stage]
+        version = getattr(importlib.import_module(module), name).version
+    else:
+        version = COMPARED_STAGES[stage.removeprefix("compared_")].version
+    return {"version": version, "code": hashlib.sha256(json.dumps(closure(stage, root), sort_keys=True).encode()).hexdigest()}
+
+
+def record_of(stage: str) -> Path:
+    return RECORD / f"{stage}.json"
+
+
+@pytest.mark.parametrize("stage", MODULE_OF)
 def test_changed_code_has_a_new_version_or_a_word_that_results_are_the_same(stage: str) -> None:
-    assert current()[stage] == json.loads(RECORD.read_text())[stage], (
-        f"the code behind stage {stage} changed: raise its version in {(STAGES | COMPARED)[stage][0]} if results change, "
+    assert current(stage) == json.loads(record_of(stage).read_text()), (
+        f"the code behind stage {stage} changed: raise its version in {MODULE_OF[stage]} if results change, "
         "then run python tests/test_stage_versions.py"
     )
 
 
-def test_a_change_deep_in_the_library_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "moslim_core").mkdir()
-    for name, text in {"a": "from moslim_core import b", "b": "import moslim_core.c", "c": "X = 1  # one"}.items():
-        (tmp_path / "moslim_core" / f"{name}.py").write_text(text)
-    (tmp_path / "moslim_core" / "__init__.py").write_text("")
-    monkeypatch.setitem(globals(), "ROOT", tmp_path)
-    before = closure_digest("moslim_core.a")
-    (tmp_path / "moslim_core" / "c.py").write_text('"""Said better."""\n\nX = 1')
-    assert closure_digest("moslim_core.a") == before
-    (tmp_path / "moslim_core" / "c.py").write_text("X = 2")
-    assert closure_digest("moslim_core.a") != before
+def test_every_record_is_of_a_stage() -> None:
+    assert {file.stem for file in RECORD.iterdir()} == set(MODULE_OF)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library and the stages, to be changed."""
+    root = tmp_path_factory.mktemp("tree")
+    for package in (LIBRARY, "tasks"):
+        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+EVALUATING = {"evaluate", *(stage for stage in MODULE_OF if stage.startswith("compared_"))}
+# They train by the policy's own optimisers. This project's policies have a stage of their own for that.
+TRAINED = {"train_policy", *(f"compared_{name}" for name in ("morlhf", "morlhf_normalised", "rewarded_soups", "rlphf"))}
+APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only"}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changes", "leaves"),
+    [
+        ("policy/ppo.py", "ppo.policy_loss(", "-ppo.policy_loss(", TRAINED, APART),
+        ("policy/rloo.py", "- self.beta * left", "+ self.beta * left", TRAINED, APART),
+        ("policy/rloo.py", "- self.beta * divergence", "+ self.beta * divergence", TRAINED, APART),
+        ("policy/online_dpo.py", "OnlineDPOConfig(", "OnlineDPOConfig(**{},", TRAINED, APART),
+        ("baselines/cpo.py", "-abs(", "abs(", {"compared_cpo"}, EVALUATING - {"compared_cpo"}),
+        ("baselines/morlhf.py", "Standardisation", "Standard", {"compared_morlhf", "compared_morlhf_normalised"}, {"compared_cpo"}),
+        ("baselines/moslim.py", "Cost(", "Cost(**{},", {f"compared_{name}" for name in OURS}, {"compared_cpo", "evaluate"}),
+        ("baselines/prompt_only.py", "Cost(", "Cost(**{},", {"compared_prompt_only", "compared_best_of_n"}, {"compared_cpo"}),
+        ("baselines/measure.py", "SUITABILITY = ", "SUITABILITY = 1 and ", EVALUATING - {"evaluate"}, {"evaluate", "train_policy"}),
+        ("evaluation/benchmarks/hackaprompt.py", "strip()", "lstrip()", {"evaluate"}, TRAINED),
+        ("data/starter/prompts.txt", "a", "b", {"label"}, TRAINED),
+        ("judge_prompts/levels-1.user.txt", "e", "a", {"label", *EVALUATING}, {"train_reward"}),
+        ("evaluation/judge_prompts/turn-1.system.txt", "e", "a", {"evaluate"}, {"train_reward"}),
+        ("evaluation/benchmarks/refusal_examples.jsonl", "a", "b", {"evaluate"}, {"train_reward"}),
+        ("report/page.css", "{", "{ ", {"report", "label"}, TRAINED),
+        ("report/page.html.j2", "{{", "{{ ", {"report"}, TRAINED),
+        ("data/card.html.j2", "{{", "{{ ", {"label"}, set()),
+        ("models.py", "= tokenizer.eos_token", "= tokenizer.bos_token", {"label", "train_reward", *EVALUATING, *TRAINED}, set()),
+    ],
+)
+def test_what_makes_a_result_is_seen_however_it_is_reached(
+    file: str, old: str, new: str, changes: set[str], leaves: set[str], copy: Path
+) -> None:
+    path, looked_at = copy / LIBRARY / file, changes | leaves
+    before, text = {stage: current(stage, copy) for stage in looked_at}, path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    after = {stage: current(stage, copy) for stage in looked_at}
+    path.write_text(text)
+    assert {stage for stage in looked_at if after[stage] != before[stage]} == changes
+
+
+def test_words_about_code_make_no_results(copy: Path) -> None:
+    path, before = copy / LIBRARY / "policy" / "ppo.py", current("train_policy", copy)
+    text = path.read_text()
+    path.write_text(f'"""Said better."""\n# And here.\n{text.split(chr(34) * 3, 2)[2]}')
+    after = current("train_policy", copy)
+    path.write_text(text)
+    assert after == before
+
+
+def test_no_module_of_the_library_is_imported_by_a_name_in_text() -> None:
+    found = [f for f in sorted((ROOT / LIBRARY).rglob("*.py")) if re.search(r"import_module|__import__|run_module|exec\(", f.read_text())]
+    assert not found, "write an import statement, in a function if it costs: the guard above sees it"
 
 
 if __name__ == "__main__":
-    RECORD.write_text(json.dumps(current(), indent=1) + "\n")
+    RECORD.mkdir(exist_ok=True)
+    for stage in MODULE_OF:
+        record_of(stage).write_text(json.dumps(current(stage), indent=1) + "\n")

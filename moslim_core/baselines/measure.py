@@ -6,14 +6,25 @@ operating points, point by point, in `points.<row>.jsonl`, and under every level
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from moslim_core.baselines import METHODS, UNTRAINED
+from moslim_core.baselines import (
+    OURS,
+    UNTRAINED,
+    best_of_n,
+    cpo,
+    morlhf,
+    morlhf_normalised,
+    moslim,
+    prompt_only,
+    rewarded_soups,
+    ric,
+    rlphf,
+)
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
 from moslim_core.distributed import is_first, join, take_own_device
@@ -24,6 +35,18 @@ from moslim_core.models import pick_device
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
 from moslim_core.section import changed
+
+COMPARED: dict[str, type[Method]] = {
+    "prompt_only": prompt_only.Compared,
+    "best_of_n": best_of_n.Compared,
+    "morlhf": morlhf.Compared,
+    "morlhf_normalised": morlhf_normalised.Compared,
+    "rewarded_soups": rewarded_soups.Compared,
+    "rlphf": rlphf.Compared,
+    "ric": ric.Compared,
+    "cpo": cpo.Compared,
+    **dict.fromkeys(OURS, moslim.Compared),
+}
 
 # A metric of each row that trains, by which settings may be chosen: neither judge nor evaluation prompts have a part in it.
 SUITABILITY = "suitability"
@@ -45,7 +68,7 @@ def measure(name: str, context: Context) -> dict[str, float]:
     """
     take_own_device()
     join(pick_device(context.settings.model.device))
-    method: Method = importlib.import_module(METHODS[name]).Compared(context)
+    method: Method = COMPARED[name](context)
     method.train()
     if not is_first():
         return {}

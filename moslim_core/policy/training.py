@@ -5,7 +5,6 @@ The reference is the policy at step 0: the base, after a warm start if there is 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from moslim_core.checkpoints import last_complete
 from moslim_core.data.rows import read_json_lines
 from moslim_core.distributed import gather, is_first, refuse_sharded, sharded, take_own_device, wait
 from moslim_core.model_identity import ModelId, content_digest, identify
+from moslim_core.policy import grpo, ppo, rloo
 from moslim_core.policy.artifact import BASE, MERGED, PolicyCard
 from moslim_core.policy.callbacks import Report, TimeLimit
 from moslim_core.policy.card import model_card
@@ -39,8 +39,20 @@ from moslim_core.templates import Reader
 REFERENCE_ROLLOUTS = 128
 WARM_START = "warm_start"
 
-# Each has `trainer(setup)`; imported when chosen, so that one that can't be had here does not stop the others.
-OPTIMISERS = {name: f"moslim_core.policy.{name}" for name in ("rloo", "grpo", "online_dpo", "ppo")}
+
+def _online_dpo(setup: Setup) -> Any:
+    # Imported when chosen: a version of trl that lacks what it needs must not stop the others.
+    from moslim_core.policy import online_dpo
+
+    return online_dpo.trainer(setup)
+
+
+OPTIMISERS: dict[str, Callable[[Setup], Any]] = {
+    "rloo": rloo.trainer,
+    "grpo": grpo.trainer,
+    "online_dpo": _online_dpo,
+    "ppo": ppo.trainer,
+}
 
 
 # Prompts, preferences, policy settings, seed -> rows for the optimiser.
@@ -64,7 +76,6 @@ def train(
     where sharded weights can't be trained so.
     """
     policy, schema = settings.policy, settings.preferences
-    optimiser = importlib.import_module(OPTIMISERS[policy.optimiser])
     base, start = settings.model.base, identify(settings.model.base, cache).id
     shared = policy.warm_start == "none" and base_of(reward_model) == start.digest
     if sharded():
@@ -90,7 +101,7 @@ def train(
     setup = Setup(policy, model, tokenizer, reward, examples, checkpoints, settings.seed, callbacks=[clock])
     setup.callbacks.append(Report(progress, reward, setup.rollouts))
     setup.callbacks.append(MarkComplete(lambda: {"mapping": mapping.state(), "seconds": clock.seconds()}))
-    trainer: Any = optimiser.trainer(setup)
+    trainer: Any = OPTIMISERS[policy.optimiser](setup)
     adapted = trainer.accelerator.unwrap_model(trainer.model)
     if shared:
         attach(backbone, adapted, reward_model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from moslim_core import models
 from moslim_core.baselines import METHODS, OURS, best_of_n, rewarded_soups, rlphf
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
-from moslim_core.baselines.measure import by_level, measure, read_rows, suitability
+from moslim_core.baselines.measure import COMPARED, by_level, measure, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Context, Method, rollouts
 from moslim_core.evaluation.controllability import Obtained
@@ -25,6 +24,7 @@ from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema, Targets, parse
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
+from tests.test_stage_versions import method_of
 
 Make = Callable[..., Context]
 
@@ -34,9 +34,9 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_every_name_has_a_method_and_every_row_one_name() -> None:
-    made = {name: importlib.import_module(module).Compared for name, module in METHODS.items()}
-    assert all(issubclass(method, Method) for method in made.values())
-    rows = [row for name, method in made.items() for row in ((name,) if name in OURS else method.rows)]
+    assert list(COMPARED) == list(METHODS) and all(issubclass(method, Method) for method in COMPARED.values())
+    assert all(method.__module__ == method_of(name) for name, method in COMPARED.items()), "so the guard of stage versions finds it"
+    rows = [row for name, method in COMPARED.items() for row in ((name,) if name in OURS else method.rows)]
     assert len(set(rows)) == len(rows) and set(METHODS) <= set(rows)
     assert list(OURS.values()) == list(training.OPTIMISERS)
 
@@ -200,7 +200,7 @@ def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make)
 
 def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Make) -> None:
     made, weights = context(), np.array([0.25, 0.75])
-    raw, normalised = (importlib.import_module(METHODS[name]).Compared(made).expert(weights) for name in ("morlhf", "morlhf_normalised"))
+    raw, normalised = (COMPARED[name](made).expert(weights) for name in ("morlhf", "morlhf_normalised"))
     assert raw.settings.mapping.standardisation == "none" and normalised.settings.mapping.standardisation == "running"
     assert raw.settings.mapping.weights == normalised.settings.mapping.weights == {"length": 0.25, "warmth": 0.75}
     assert raw.settings.policy == normalised.settings.policy and raw.folder != normalised.folder
@@ -211,7 +211,7 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     made = context()
     numbers = measure(name, made)
     rows = read_rows(made.output)
-    assert {row.name for row in rows} == set(importlib.import_module(METHODS[name]).Compared.rows)
+    assert {row.name for row in rows} == set(COMPARED[name].rows)
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert row.control.preferences["length"].answers == 6

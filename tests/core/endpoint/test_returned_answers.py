@@ -238,3 +238,11 @@ def test_key_that_no_header_takes_is_refused_unseen(endpoint: Callable[..., Endp
 def test_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="base_url"):
         JudgeSettings(base_url=url)
+
+
+def test_answers_of_a_model_at_another_address_are_not_taken_for_its_own(endpoint: Callable[..., Endpoint]) -> None:
+    with serving(in_turn(says({"level": 1}))) as one, serving(in_turn(says({"level": 2}))) as two:
+        for _ in range(2):
+            assert endpoint(one).ask(questions(1)) == [{"level": 1}]
+            assert endpoint(two).ask(questions(1)) == [{"level": 2}]
+        assert len(one.requests) == len(two.requests) == 1
