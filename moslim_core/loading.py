@@ -143,11 +143,16 @@ def _require_readable(file: Path) -> None:
         ) from error
 
 
-def require_vocabulary(tokenizer: Any, rows: int, source: str) -> None:
+def require_vocabulary(tokenizer: Any, model: Any, source: str) -> None:
     """Raises UserError where text can get tokens for which the model has no embedding: the tokenizer is another model's.
 
     A special token that nothing writes may be one too many: some tokenizers add it by themselves.
     """
+    try:
+        rows = model.get_input_embeddings().weight.shape[0]
+    except (NotImplementedError, AttributeError):
+        # Some encoders (of characters, of hashes) have no table of tokens.
+        return
     added = set(tokenizer.added_tokens_decoder)
     written = (number for number in tokenizer.get_vocab().values() if number not in added)
     own = (getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad", "cls", "sep"))

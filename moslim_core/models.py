@@ -228,8 +228,12 @@ def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: Devic
     tokenizer = load_chat_tokenizer(name, cache)
     options = {"dtype": pick_dtype(dtype, where, cache)} if weights else {"device_map": "meta"}
     model: Any = load_weights(AutoModelForCausalLM, source, name, **options)
-    require_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], source)
+    require_vocabulary(tokenizer, model, source)
     make_neutral(model, end_tokens(model, tokenizer), tokenizer.pad_token_id)
+    text = model.config.get_text_config()
+    if getattr(text, "output_router_logits", False):
+        # Left on by who trained a mixture: its balance is no part of any loss here, and needs a mask as long as what is read.
+        text.output_router_logits = False
     return (model.to(where) if weights else model).eval(), tokenizer
 
 

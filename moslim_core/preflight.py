@@ -90,7 +90,7 @@ def check_backbone(name: str, settings: Settings, cache: Path) -> None:
     tokenizer = backbone_tokenizer(source)
     if _here(source):
         backbone = load_weights(AutoModel, source, source, backbone=True, device_map="meta")
-        require_vocabulary(tokenizer, backbone.get_input_embeddings().weight.shape[0], source)
+        require_vocabulary(tokenizer, backbone, source)
         if settings.reward.tuning == "lora":
             adapter_config(backbone, settings.reward.lora_rank, None, "FEATURE_EXTRACTION")
 
@@ -132,5 +132,13 @@ def _require_forward(model: Any, name: str) -> None:
 
 
 def _here(source: str) -> bool:
-    """Whether a model's files are on this machine, so that its tensors can be checked without downloading them."""
-    return os.path.isdir(source)
+    """Whether a model's weights are on this machine, so that its tensors can be checked without downloading them."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if os.path.isdir(source):
+        return True
+    try:
+        return any(Path(snapshot_download(source, local_files_only=True)).glob("*.safetensors"))
+    except LocalEntryNotFoundError:
+        return False

@@ -92,7 +92,10 @@ def can_share(model: Any) -> bool:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if getattr(inner, "_is_stateful", False):
         return False
-    layers = DynamicCache(config=inner.config).layers
+    try:
+        layers = DynamicCache(config=inner.config).layers
+    except KeyError:  # a kind of layer that this cache does not have
+        return False
     return all(isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 

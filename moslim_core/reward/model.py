@@ -163,7 +163,7 @@ def create(
         if getattr(text, "layer_types", None):
             text.layer_types = text.layer_types[:layers]
     tokenizer = backbone_tokenizer(source)
-    require_vocabulary(tokenizer, backbone.get_input_embeddings().weight.shape[0], source)
+    require_vocabulary(tokenizer, backbone, source)
     model = MultiHeadRewardModel(
         MultiHeadRewardConfig(
             backbone=without_place(config.to_dict()),
@@ -223,9 +223,8 @@ def read_config(directory: Path) -> MultiHeadRewardConfig:
 def reward_tokenizer(directory: Path, config: MultiHeadRewardConfig) -> Any:
     """The tokenizer of a reward model. Raises UserError where it is gone, damaged or another model's."""
     tokenizer = load_tokenizer(str(directory), str(directory))
-    backbone = dict(config.backbone or {})
-    text = AutoConfig.for_model(backbone.pop("model_type"), **backbone).get_text_config()
-    require_vocabulary(tokenizer, text.vocab_size, str(directory))
+    with torch.device("meta"):
+        require_vocabulary(tokenizer, MultiHeadRewardModel(config).backbones[0], str(directory))
     return tokenizer
 
 
