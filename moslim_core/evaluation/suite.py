@@ -1,7 +1,8 @@
 """What an evaluation is made of: control over the preferences with fronts, and public benchmarks. Each measures a system and keeps all.
 
 Files of a system `before` or `after`: `controllability.<system>.json`, `answers.<system>.jsonl`; `front.<system>.json`,
-`answers.front.<system>.jsonl`; `attack.<system>.json`, `answers.attack.<system>.jsonl`; `agreement.<system>.json`; `benchmarks.<system>.json`, `answers.<benchmark>.<system>.jsonl`.
+`answers.front.<system>.jsonl`; `attack.<system>.json`, `answers.attack.<system>.jsonl`; `agreement.<system>.json`;
+`benchmarks.<system>.json`, `answers.<benchmark>.<system>.jsonl`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
 from moslim_core.endpoint import Endpoint
-from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
 from moslim_core.evaluation import attack
+from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
