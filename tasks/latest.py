@@ -59,11 +59,14 @@ def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
 
 
 def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any]:
-    from moslim_core.evaluation.suite import read_benchmarks, read_control, read_front
+    from moslim_core.evaluation.suite import read_attack, read_benchmarks, read_control, read_front
 
+    attacks = {system: read_attack(evaluation, system) for system in SYSTEMS}
     fronts = {system: read_front(evaluation, system) for system in SYSTEMS}
     return {
         "controllability": {s: read_control(evaluation, s).model_dump(mode="json") for s in SYSTEMS},
+        # Null where nothing was attacked.
+        "attack": {s: found.model_dump(mode="json") if found else None for s, found in attacks.items()},
         # Null where there was nothing to trade; no benchmarks where none was in the suite.
         "fronts": {s: front.model_dump(mode="json") if front else None for s, front in fronts.items()},
         "benchmarks": {s: {n: run.model_dump(mode="json") for n, run in read_benchmarks(evaluation, s).items()} for s in SYSTEMS},

@@ -54,7 +54,7 @@ def work(job: Job) -> dict[str, float]:
 def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
     from moslim_core.endpoint import Usage
-    from moslim_core.evaluation.suite import read_agreement, read_benchmarks, read_control, read_front
+    from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front
     from moslim_core.model_identity import public_name
     from moslim_core.report import Both, ReportContent
     from moslim_core.reward.training import read_metrics
@@ -72,6 +72,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
             f"Training ended after {done} of {settings.policy.steps} steps, at policy.max_minutes={settings.policy.max_minutes:g}."
         )
     before, after = (read_control(evaluation, system) for system in SYSTEMS)
+    calm, attacked = (read_attack(evaluation, system) for system in SYSTEMS)
     start, trained = (read_front(evaluation, system) for system in SYSTEMS)
     if after.truncated > 0.2:
         notes.append(
@@ -90,6 +91,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         reward_heads=read_metrics(inputs["reward_model"]),
         samples=_samples(settings, evaluation),
         fronts=Both(before=start, after=trained) if start and trained else None,
+        attack=Both(before=calm, after=attacked) if calm and attacked else None,
         benchmarks=_paired(read_benchmarks, evaluation),
         agreement=_paired(read_agreement, evaluation),
         second_judge=_second_judge(settings),
