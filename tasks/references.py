@@ -63,7 +63,7 @@ def write_manifest(directory: Path) -> str:
         for f in sorted(directory.rglob("*"))
         if f.is_file() and f.name != MANIFEST
     }
-    (directory / MANIFEST).write_text(json.dumps(files, indent=1))
+    (directory / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
     return _digest(files)
 
 
@@ -72,7 +72,7 @@ def intact_digest(directory: Path) -> str | None:
     manifest = directory / MANIFEST
     if not manifest.is_file():
         return None
-    files: dict[str, dict[str, Any]] = json.loads(manifest.read_text())
+    files: dict[str, dict[str, Any]] = json.loads(manifest.read_text(encoding="utf-8"))
     for name, recorded in files.items():
         file = directory / name
         # A manifest comes with the files that it lists, and must not point elsewhere.

@@ -24,8 +24,8 @@ class SteerablePolicy:
     def from_pretrained(
         cls, path: str | Path, cache: Path | None = None, dtype: DType = "auto", device: DeviceName = "auto"
     ) -> SteerablePolicy:
-        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`, ~/.cache/moslim by default. Raises UserError if it is none."""
-        return cls(*load_policy(Path(path), cache or Path("~/.cache/moslim").expanduser(), dtype, device))
+        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`. Raises UserError if it is none."""
+        return cls(*load_policy(Path(path), cache or _own_cache(), dtype, device))
 
     def chat(
         self,
@@ -58,3 +58,11 @@ class SteerablePolicy:
             for c, t in zip(conversations, targets, strict=True)
         ]
         return generate(self.model, self.tokenizer, asked, Sampling(max_new_tokens or self.card.max_new_tokens, temperature), seed)
+
+
+def _own_cache() -> Path:
+    """A place for unpacked models where none is given: in the user's home, or, as a container's user may have none, here."""
+    try:
+        return Path.home() / ".cache" / "moslim"
+    except RuntimeError:
+        return Path(".moslim") / "models"
