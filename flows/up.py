@@ -55,9 +55,9 @@ def running(work_dir: Path) -> dict[str, Any] | None:
     """What stands in the state file, if its supervisor lives."""
     try:
         state: dict[str, Any] = json.loads((work_dir / STATE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        return state if is_alive(str(state["owner"])) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return state if is_alive(state["owner"]) else None
 
 
 def write_deployments(form: FromProfile | Settings) -> Path:

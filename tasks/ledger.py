@@ -248,7 +248,10 @@ class Ledger:
         root, path = self._located(uri)
         place = f"{root}/{path}"
         if urlsplit(place).scheme in ("", "file"):
-            return _inside(Path(download_artifacts(artifact_uri=place)), Path(local_file_uri_to_path(root)), uri)
+            folder = _inside(Path(local_file_uri_to_path(place)), Path(local_file_uri_to_path(root)), uri)
+            if not folder.exists():
+                raise FileNotFoundError(f"{folder} is not there")
+            return folder
         copy = self._copies / digest_of(place)[:16]
         self._copies.mkdir(exist_ok=True)
         with FileLock(f"{copy}.lock"):
@@ -278,7 +281,8 @@ class Ledger:
         scheme, _, rest = uri.partition(":/")
         if scheme == "runs":
             run_id, _, path = rest.partition("/")
-            return str(self.client.get_run(run_id).info.artifact_uri), _below(path, uri)
+            path = _below(path, uri)
+            return str(self.client.get_run(run_id).info.artifact_uri), path
         name, _, alias = rest.partition("@")
         name, _, version = name.partition("/")
         if scheme != "models" or not name:

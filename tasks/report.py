@@ -43,7 +43,7 @@ def work(job: Job) -> dict[str, float]:
     figures = all_figures(content)
     job.output.mkdir(parents=True)
     (job.output / PAGE).write_text(render(content), encoding="utf-8")
-    (job.output / FINDINGS).write_text(summarise(content).model_dump_json(indent=1))
+    (job.output / FINDINGS).write_text(summarise(content).model_dump_json(indent=1), encoding="utf-8")
     (job.output / FIGURES).mkdir()
     for name, figure in figures.items():
         save_png(figure, job.output / FIGURES / f"{name}.png")
@@ -86,7 +86,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         base_model=base_model,
         before=before,
         after=after,
-        judge=json.loads((evaluation / "judge.json").read_text())["describe"],
+        judge=json.loads((evaluation / "judge.json").read_text(encoding="utf-8"))["describe"],
         training=training,
         reward_heads=read_metrics(inputs["reward_model"]),
         samples=_samples(settings, evaluation),
@@ -95,8 +95,8 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         benchmarks=_paired(read_benchmarks, evaluation),
         agreement=_paired(read_agreement, evaluation),
         second_judge=_second_judge(settings),
-        judge_usage=Usage.model_validate_json(usage.read_text()) if usage.exists() else None,
-        data_card=json.loads((inputs["rows"] / "data_card.json").read_text()),
+        judge_usage=Usage.model_validate_json(usage.read_text(encoding="utf-8")) if usage.exists() else None,
+        data_card=json.loads((inputs["rows"] / "data_card.json").read_text(encoding="utf-8")),
         seconds={STAGES[name]: record["seconds"] for name, record in records.items()},
         peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),
         settings=settings.content(),

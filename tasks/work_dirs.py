@@ -14,6 +14,7 @@ from moslim_core.errors import UserError
 ROOM_BYTES = 10_000_000
 # SQLite opens paths of up to 512 bytes, and its files stand two levels below.
 LONGEST_BYTES = 460
+LONGEST_NAME_BYTES = 255
 # What runs write. Models may be a folder that is shared, and only read.
 OURS = ("mlflow", "prefect", "locks", "stages", "cache", "latest", "up.json", "up.log", "up.lock")
 HELP = "Give a folder of yours with --work-dir PATH or --set work_dir=PATH."
@@ -57,15 +58,18 @@ def _check_name(work_dir: Path) -> None:
         raise UserError(f"work_dir={name!r}: {refused[0]!r} can't stand in the address of a database below it.\n{HELP}")
     if length > LONGEST_BYTES:
         raise UserError(f"work_dir has {length} bytes, and SQLite takes {LONGEST_BYTES} at most: ...{name[-60:]}\n{HELP}")
+    if (longest := max(len(part.encode()) for part in work_dir.parts)) > LONGEST_NAME_BYTES:
+        raise UserError(f"work_dir has a name of {longest} bytes, and file systems take {LONGEST_NAME_BYTES} at most.\n{HELP}")
 
 
 def _check_folder(work_dir: Path) -> None:
     """Make the folder. Refuse one that can't be written, is full, or is somebody else's."""
     try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=work_dir):
-            pass
-        free = shutil.disk_usage(work_dir).free
+        free = shutil.disk_usage(next(place for place in (work_dir, *work_dir.parents) if place.exists())).free
+        if free >= ROOM_BYTES:
+            work_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=work_dir):
+                pass
     except OSError as error:
         reason = "it is a file" if error.errno == errno.EEXIST else error.strerror or error
         raise UserError(f"work_dir={work_dir} can't be written ({reason}).\n{HELP}") from error

@@ -31,12 +31,12 @@ class SteerablePolicy:
         device: DeviceName = "auto",
         base: str | Path | None = None,
     ) -> SteerablePolicy:
-        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`, ~/.cache/moslim by default.
+        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`.
 
-        `base`: where the model is that it was trained on, if that was a folder. Raises UserError if its content is another.
+        `base`: where the model is that it was trained on, if that was a folder. Raises UserError if the folder is no policy, or the
+        base's content is another.
         """
-        unpacked = cache or Path("~/.cache/moslim").expanduser()
-        return cls(*load_policy(Path(path), unpacked, dtype, device, None if base is None else str(base)))
+        return cls(*load_policy(Path(path), cache or _own_cache(), dtype, device, None if base is None else str(base)))
 
     def chat(
         self,
@@ -68,3 +68,11 @@ class SteerablePolicy:
             for c, t in zip(said, targets, strict=True)
         ]
         return generate(self.model, self.tokenizer, asked, Sampling(max_new_tokens or self.card.max_new_tokens, temperature), seed)
+
+
+def _own_cache() -> Path:
+    """A place for unpacked models where none is given: in the user's home, or, as a container's user may have none, here."""
+    try:
+        return Path.home() / ".cache" / "moslim"
+    except RuntimeError:
+        return Path(".moslim") / "models"
