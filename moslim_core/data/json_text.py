@@ -53,7 +53,11 @@ def elements(file: TextIO, start: str) -> Iterator[Any]:
         first = False
         while True:
             try:
-                value, at = _decoded(text, at)
+                value, end = _decoded(text, at)
+                # More digits may follow.
+                if end == len(text) and isinstance(value, int | float) and (more := file.read(CHARACTERS)):
+                    text, at = text[at:] + more, 0
+                    continue
             except _Unfinished as error:
                 # Twice as much each time: a long value is not parsed once for every piece of it.
                 more = file.read(max(CHARACTERS, len(text)))
@@ -65,6 +69,7 @@ def elements(file: TextIO, start: str) -> Iterator[Any]:
                 yield error
                 break
             else:
+                at = end
                 yield value
                 break
 
@@ -112,8 +117,8 @@ def _decoded(text: str, at: int) -> tuple[Any, int]:
         if not text.isascii() and not is_text(text[at:end]):
             problems.append(NOT_TEXT)
     except json.JSONDecodeError as error:
-        # A token that the end of the text cuts is at most \\uXXXX long, but a string may have begun anywhere.
-        cut = error.msg.startswith("Unterminated string") or error.pos >= len(text) - 6
+        # A token that the end of the text cuts is at most as long as -Infinity, but a string may have begun anywhere.
+        cut = error.msg.startswith("Unterminated string") or error.pos >= len(text) - len("-Infinity")
         raise (_Unfinished if cut else NotJSON)(error.msg) from error
     except RecursionError as error:
         raise NotJSON(TOO_DEEP) from error

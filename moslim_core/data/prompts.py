@@ -50,16 +50,17 @@ def write_prompts(
             "Give more prompts, or raise data.limit or data.test_fraction."
         )
     if not training or not evaluation:
-        limit, side = settings.policy.max_prompt_tokens, "evaluate" if training else "train"
-        if fit.room < limit:
+        limit, side = settings.policy.max_prompt_tokens, TEST if training else TRAIN
+        what = f"no prompt to {'evaluate' if training else 'train'} on has at most"
+        if fit.shortest[side] > fit.room:
             raise UserError(
-                f"no prompt to {side} on has at most {fit.room} tokens with its instruction, for which the model's context leaves room "
-                f"beside policy.max_new_tokens={settings.policy.max_new_tokens}.\n"
-                f"Lower that (the shortest prompt has {fit.shortest}), or give shorter prompts."
+                f"{what} {fit.room} tokens with its instruction: for so many the model's context leaves room beside "
+                f"policy.max_new_tokens={settings.policy.max_new_tokens}.\n"
+                f"Lower that (the shortest prompt has {fit.shortest[side]}), or give shorter prompts."
             )
         raise UserError(
-            f"no prompt to {side} on has at most policy.max_prompt_tokens={limit} tokens with its instruction.\n"
-            f"Raise it (the shortest prompt has {fit.shortest}), or give shorter prompts."
+            f"{what} policy.max_prompt_tokens={limit} tokens with its instruction.\n"
+            f"Raise it (the shortest prompt has {fit.shortest[side]}), or give shorter prompts."
         )
     return {"training": training, "evaluation": len(evaluation)}
 
@@ -110,7 +111,7 @@ class _Fit:
         self.room = models.context(config) - settings.policy.max_new_tokens - beside
         self.instruction = longest_instruction(settings.preferences, self._length)
         self.seen: Counter[str] = Counter()
-        self.shortest = 0
+        self.shortest: dict[str, int] = {}
 
     def _length(self, text: str) -> int:
         return len(text_tokens(self.tokenizer, [text])[0])
@@ -123,7 +124,7 @@ class _Fit:
             for candidate, tokens in zip(batch, prompt_tokens(self.tokenizer, plain), strict=True):
                 length = len(tokens) + self.instruction
                 self.seen[side] += 1
-                self.shortest = min(self.shortest or length, length)
+                self.shortest[side] = min(self.shortest.get(side, length), length)
                 if length > self.room:
                     self.dropped["prompt longer than the model's context less policy.max_new_tokens"] += 1
                 elif length > policy.max_prompt_tokens:

@@ -180,7 +180,7 @@ def test_prompts_beyond_the_context_are_left_out_and_counted(stage: Any, tmp_pat
 
 def test_context_without_room_for_any_prompt_is_refused(stage: Any, tmp_path: Path) -> None:
     message = refused(lambda: stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=500, max_new_tokens=500)), tmp_path / "out")
-    assert message.startswith("no prompt to train on has at most 12 tokens with its instruction, for which the model's context leaves room")
+    assert message.startswith("no prompt to train on has at most 12 tokens with its instruction: for so many the model's context")
     assert "beside policy.max_new_tokens=500.\nLower that (the shortest prompt has " in message
 
 

@@ -211,7 +211,7 @@ def test_applicability_head_knows_what_a_row_is_about(tiny_encoder: Path, tmp_pa
 
 def test_choices_between_two_answers_teach_a_head_that_no_level_does(tiny_encoder: Path, tmp_path: Path) -> None:
     """The answer with the word good was chosen over that with bad; weather is labelled, and does not count for quality."""
-    for name, count in (("train", 160), ("validation", 40), ("test", 80)):
+    for name, count in (("train", 96), ("validation", 20), ("test", 40)):
         made = []
         for row in rows(count, seed=count):
             weather = {"weather": row.labels["weather"]} if "weather" in row.labels else {}
@@ -221,9 +221,9 @@ def test_choices_between_two_answers_teach_a_head_that_no_level_does(tiny_encode
     metrics = train(tiny_encoder, tmp_path, "output")
     assert list(metrics) == ["weather"] and metrics["weather"].kappa > 0.5
     found = training.CHOICES.validate_json((tmp_path / "output" / training.CHOICES_FILE).read_bytes())
-    assert list(found) == ["quality"] and found["quality"].pairs == 40 and found["quality"].accuracy.value > 0.9
+    assert list(found) == ["quality"] and found["quality"].pairs == 20 and found["quality"].accuracy.value > 0.9
     assert "Of two answers quality prefers the chosen one in" in (tmp_path / "output" / "README.md").read_text()
-    assert '"head/quality/choices/pairs": 40.0' in (tmp_path / "progress.jsonl").read_text()
+    assert '"head/quality/choices/pairs": 20.0' in (tmp_path / "progress.jsonl").read_text()
     scorer = RewardScorer.load(tmp_path / "output")
     good, bad = scorer(["how is it?"] * 2, ["the answer is good", "the answer is bad"])["quality"][:, 1]
     assert good > bad
@@ -248,7 +248,7 @@ def test_batch_holds_the_answers_and_then_those_they_were_chosen_over(tiny_encod
 
 def test_two_hot_is_not_classification_where_levels_lie_between_two(tiny_encoder: Path, tmp_path: Path) -> None:
     """Rain is rated 1.5 and snow 2.5: two-hot learns both levels of each, classification the nearest."""
-    for name, count in (("train", 64), ("validation", 32), ("test", 32)):
+    for name, count in (("train", 40), ("validation", 8), ("test", 8)):
         made = [Row([{"role": "user", "content": "how is it?"}], word, {"quality": 2}, "made") for word in ("rain", "snow") * (count // 2)]
         made = [row.with_levels({"quality": 2, "weather": 1.5 if row.response == "rain" else 2.5}) for row in made]
         write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in made))
