@@ -30,7 +30,7 @@ STAGES = {
 }
 
 
-STAGE = Stage("report", version=6, kind="report", section=Settings.content)
+STAGE = Stage("report", version=7, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:

@@ -266,7 +266,9 @@ PREPARING = [
         lambda folder, card: card["choices"]["warmth"] == card["rows"] and labels(folder)[0].worse == {"warmth": "No."},
         levels=["cold", "warm"], data=PAIRS,
     ),
-    prepares("choices_alone_where_there_are_five", CHOICES, lambda *_: False, "Choices say which answer is better, not how good.", data=PAIRS),
+    prepares(
+        "choices_alone_where_there_are_five", CHOICES, lambda *_: False, "Choices say which answer is better, not how good.", data=PAIRS,
+    ),
 ]  # fmt: skip
 
 
