@@ -203,13 +203,16 @@ def tokenizer() -> Path:
     return folder
 
 
-def prepares(name: str, text: str, check: Callable[[Path, dict[str, Any]], bool], refused: str | None = None, **sections: Any) -> Case:
+Check = Callable[[Path, dict[str, Any]], bool]
+
+
+def prepares(name: str, text: str, check: Check, refused: str | None = None, levels: list[str] = FIVE, **sections: Any) -> Case:
     """A JSON lines file of rows through the whole stage; `check` looks at its folder and at its data card."""
 
     def act(folder: Path) -> None:
         (folder / "rows.jsonl").write_text(text)
         values = {
-            "preferences": [{"name": "warmth", "levels": sections.pop("levels", FIVE)}],
+            "preferences": [{"name": "warmth", "levels": levels}],
             "model": {"base": str(tokenizer())},
             "policy": {"max_prompt_tokens": 100, "max_new_tokens": 28},
             **sections,
@@ -266,7 +269,7 @@ PREPARING = [
         lambda folder, card: card["choices"]["warmth"] == card["rows"] and labels(folder)[0].worse == {"warmth": "No."},
         levels=["cold", "warm"], data=PAIRS,
     ),
-    prepares("choices_alone_where_there_are_five", CHOICES, lambda *_: False, "Choices say which answer is better, not how good.", data=PAIRS),
+    prepares("choices_alone_where_there_are_five", CHOICES, lambda *_: False, "Choices say which answer is better", data=PAIRS),
 ]  # fmt: skip
 
 
