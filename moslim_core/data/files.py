@@ -34,7 +34,7 @@ def own_files(source: str, path: Path | None, several: bool) -> list[SplitFile]:
     if not path.exists():
         raise UserError(f"data.path={path}: there is no such file or folder.\nGive a {kind} file, or a folder.")
     if path.is_file():
-        other = next((f for f, ends in FORMATS.items() if f != source and path.name.endswith(ends)), None)
+        other = next((f for f, ends in FORMATS.items() if f != source and path.name.lower().endswith(ends)), None)
         if other:
             raise UserError(f"data.path={path} is a {other} file.\nSet data.source={other}.")
         return [(None, path)]

@@ -41,7 +41,7 @@ class Shape(NamedTuple):
 def shape_of(row: Mapping[str, Any], columns: ColumnSettings, place: str) -> Shape:
     """What a row is. Raises BadRow, naming `place`."""
     if columns.prompt in row and columns.response in row:
-        return Shape(conversation(_unpacked(row[columns.prompt]), place), _answer(row[columns.response], columns.response, place))
+        return Shape(conversation(row[columns.prompt], place), _answer(row[columns.response], columns.response, place))
     if CHOSEN in row and REJECTED in row and columns.messages is None:
         return Shape(*choice_of(row, columns.prompt, place))
     if (column := _conversation_column(row, columns)) is not None:
@@ -54,7 +54,7 @@ def shape_of(row: Mapping[str, Any], columns: ColumnSettings, place: str) -> Sha
 def prompt_of(row: Mapping[str, Any], columns: ColumnSettings, place: str) -> list[Message]:
     """The prompt alone; of a conversation, all up to its last user turn. Raises BadRow, naming `place`."""
     if columns.prompt in row:
-        return conversation(_unpacked(row[columns.prompt]), place)
+        return conversation(row[columns.prompt], place)
     column = _conversation_column(row, columns)
     if column is None:
         need(row, columns.prompt, place)
@@ -82,14 +82,11 @@ def _conversation_column(row: Mapping[str, Any], columns: ColumnSettings) -> str
 
 
 def _unpacked(value: Any) -> Any:
-    """Messages that a table holds as JSON text, as a list; other text as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith("[{"):
-        return value
+    """Messages that a table of text holds as JSON, as a list. Of columns of conversations only: a prompt may be text that looks so."""
     try:
-        found = parse(value)
+        return parse(value) if isinstance(value, str) else value
     except NotJSON:
         return value
-    return found if all(isinstance(m, dict) and ("role" in m or "from" in m) for m in found) else value
 
 
 def _split(found: list[Message], what: str, place: str) -> tuple[list[Message], str]:
@@ -103,7 +100,7 @@ def _split(found: list[Message], what: str, place: str) -> tuple[list[Message], 
 
 def _answer(value: Any, column: str, place: str) -> str:
     """An answer that is text, or messages of which the last is the answer. Raises BadRow."""
-    if isinstance(value := _unpacked(value), list):
+    if isinstance(value, list):
         found = turns(value, place, f"column {column!r}")
         if found and found[-1]["role"] == "assistant":
             return found[-1]["content"]
@@ -117,7 +114,7 @@ def choice_of(row: Mapping[str, Any], prompt: str, place: str) -> tuple[list[Mes
     """(prompt, chosen, rejected): two answers to the prompt that a column holds, or that both conversations begin with. Raises BadRow."""
     for column in (CHOSEN, REJECTED):
         need(row, column, place)
-    better, worse = (_spoken(row[column]) for column in (CHOSEN, REJECTED))
+    better, worse = (row[column] if prompt in row else _spoken(row[column]) for column in (CHOSEN, REJECTED))
     if isinstance(better, list) and isinstance(worse, list) and (prompt not in row or min(len(better), len(worse)) > 1):
         (asked, chosen), (other, rejected) = (
             _split(turns(value, place, f"column {column!r}"), f"column {column!r}", place)
@@ -128,13 +125,13 @@ def choice_of(row: Mapping[str, Any], prompt: str, place: str) -> tuple[list[Mes
             raise BadRow(place, problem, problem, "Mend or drop the row.")
         return asked, chosen, rejected
     need(row, prompt, place)
-    return conversation(_unpacked(row[prompt]), place), _answer(better, CHOSEN, place), _answer(worse, REJECTED, place)
+    return conversation(row[prompt], place), _answer(better, CHOSEN, place), _answer(worse, REJECTED, place)
 
 
 def _spoken(value: Any) -> Any:
-    """A text of marked turns (Human:, Assistant:) as messages; anything else unpacked."""
+    """A text of marked turns (Human:, Assistant:) as messages; anything else as it is."""
     if not isinstance(value, str) or not value.startswith("\n\nHuman:"):
-        return _unpacked(value)
+        return value
     _, *marked = _SPEAKERS.split(value)
     return [
         {"role": "user" if who == "Human" else "assistant", "content": text.strip()}

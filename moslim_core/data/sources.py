@@ -13,7 +13,7 @@ from moslim_core.data.catalogue import HUB_SETS, HubSet
 from moslim_core.data.files import SplitFile, hub_files, own_files, place_of, prompt_files
 from moslim_core.data.rows import Row
 from moslim_core.data.shapes import need, prompt_of, shape_of
-from moslim_core.data.tables import read_table
+from moslim_core.data.tables import FORMATS, read_table
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.settings import ColumnSettings, DataSettings, LabelColumn
@@ -55,7 +55,7 @@ class Source(NamedTuple):
                 count += 1
                 bad(error)
 
-            for number, record in read_table(path, count_bad):
+            for number, record in read_table(path, count_bad, self.name if self.name in FORMATS else None):
                 count += 1
                 place = f"{path}, row {number}"
                 try:

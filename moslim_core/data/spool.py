@@ -73,23 +73,33 @@ class Spool:
         order = np.lexsort((np.frombuffer(self._contents, np.uint64), answers))
         ranked = answers[order]
         starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1]))) if len(order) else order
-        ends = np.append(starts[1:], len(order))
-        found: Counter[str] = Counter()
-        for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
-            found[MERGED if self._merge(order[start:end]) else DUPLICATE] += int(end - start) - 1
+        first, others = order[starts], np.diff(np.append(starts, len(order))) - 1
+        if others.any():
+            self._merged[first] = self._merge(order, starts, others)
+        merged = int(others[self._merged[first]].sum())
         self._drawn = np.zeros(len(answers), bool)
-        self._drawn[order[starts][:limit]] = True
-        return found
+        self._drawn[first[:limit]] = True
+        return +Counter({MERGED: merged, DUPLICATE: int(others.sum()) - merged})
 
-    def _merge(self, rows: np.ndarray) -> bool:
-        """Put the rows of one answer together in the first of them; says whether it had other levels or ratings alone."""
-        first, own = rows[0], rows[np.frombuffer(self._sources, np.uint16)[rows] == self._sources[rows[0]]]
-        for values, of in ((self._levels, rows), (self._ratings, own)):
+    def _merge(self, order: np.ndarray, starts: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Put the rows of each answer together in the first of them: `order` has all rows, an answer's from one of `starts` on, `others`
+        how many more it has than one. Says (answers,) whether these had levels or ratings that are not all the same.
+        """
+        first = np.repeat(order[starts], others + 1)
+        sources = np.frombuffer(self._sources, np.uint16)
+        differ = np.zeros(len(starts), bool)
+        for values, own in ((self._levels, None), (self._ratings, sources[order] == sources[first])):
             table = np.frombuffer(values).reshape(-1, len(self.names))
-            means = _means(table[of])
-            self._merged[first] |= not np.allclose(means, table[first], rtol=0, atol=1e-9, equal_nan=True)
-            table[first] = means
-        return bool(self._merged[first])
+            rated = table[order]
+            if own is not None:
+                rated[~own] = nan
+            known = ~np.isnan(rated)
+            count = np.add.reduceat(known, starts, axis=0, dtype=int)
+            lowest, highest = (of.reduceat(rated, starts, axis=0) for of in (np.fmin, np.fmax))
+            differ |= ((count > 0) & ((count <= others[:, None]) | (highest > lowest))).any(axis=1)
+            means = np.add.reduceat(np.where(known, rated, 0.0), starts, axis=0) / np.maximum(count, 1)
+            table[order[starts]] = np.where(highest > lowest, means, lowest)
+        return differ
 
     def __iter__(self) -> Iterator[Spooled]:
         with self.path.open(encoding="utf-8") as file:
@@ -107,13 +117,6 @@ class Spool:
         )
         # A level that another source gives needs no cutting any more.
         return rated._replace(row=rated.row.with_levels(levels), ratings={n: v for n, v in ratings.items() if n not in levels})
-
-
-def _means(values: np.ndarray) -> np.ndarray:
-    """(n, m) -> (m,) means over what is no nan; nan where nothing is."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=0)
-    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1), nan)
 
 
 def _choice(row: Row) -> str:

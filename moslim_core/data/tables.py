@@ -30,16 +30,17 @@ DELIMITERS = (",", ";", "\t", "|")
 HEADER_CHARACTERS = 2**16
 
 
-def read_table(path: Path, bad: OnBad = stop) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number from 1, row by column) of a table, which is never held whole: .parquet, .csv, .tsv, everything else JSON.
+def read_table(path: Path, bad: OnBad = stop, form: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row number from 1, row by column) of a table, which is never held whole. `form`: one of FORMATS; by default what the file's name
+    says, JSON if it says nothing.
 
     A row's number is its line in a JSON lines file; a CSV file's header is not counted, and all its values are text. `bad` is told of
     rows that can't be read. Raises UserError where the file can't be read on.
     """
-    name = path.name.lower()
-    if name.endswith(FORMATS["parquet"]):
+    form = form or next((f for f, ends in FORMATS.items() if path.name.lower().endswith(ends)), None)
+    if form == "parquet":
         return _parquet(path)
-    if name.endswith(FORMATS["csv"]):
+    if form == "csv":
         return _csv(path, bad)
     return read_json_lines(path, bad)
 

@@ -183,6 +183,12 @@ READING = [
     reads("quote_never_closed", "rows.csv", 'prompt,response,warmth\nRain?,"Yes.,4\nSnow?,No.,1\n', refused="line 2: a quote opens", **CSV),
     reads("csv_number_of_python", "rows.csv", "prompt,response,warmth\nRain?,Yes.,0_4\n", refused="warmth=0_4 is no level", **CSV),
     reads("latin_1_csv", "rows.csv", "prompt,response,warmth\nCafé?,Yes.,4\n".encode("latin-1"), refused="row 1: not UTF-8 text", **CSV),
+    reads("csv_of_another_name", "rows.txt", "prompt,response,warmth\nRain?,Yes.,4\n", YES, **CSV),
+    reads(
+        "conversation_in_a_cell", "rows.csv", f"messages;warmth\n'{json.dumps(CHAT)}';4\n".replace('"', '""').replace("'", '"'), YES, **CSV
+    ),
+    reads("spreadsheet_named_csv", "rows.csv", b"PK\x03\x04\xff\xfe\x00", refused="the header is not UTF-8 text", **CSV),
+    reads("prompt_that_looks_like_messages", "rows.jsonl", line(prompt=json.dumps(CHAT[:2])), (json.dumps(CHAT[:2]), "Yes.", 4)),
     reads("header_alone", "rows.csv", "prompt,response,warmth\n", refused="the file has no rows", **CSV),
 ]
 
@@ -203,13 +209,16 @@ def tokenizer() -> Path:
     return folder
 
 
-def prepares(name: str, text: str, check: Callable[[Path, dict[str, Any]], bool], refused: str | None = None, **sections: Any) -> Case:
+Check = Callable[[Path, dict[str, Any]], bool]
+
+
+def prepares(name: str, text: str, check: Check, refused: str | None = None, levels: list[str] = FIVE, **sections: Any) -> Case:
     """A JSON lines file of rows through the whole stage; `check` looks at its folder and at its data card."""
 
     def act(folder: Path) -> None:
         (folder / "rows.jsonl").write_text(text)
         values = {
-            "preferences": [{"name": "warmth", "levels": sections.pop("levels", FIVE)}],
+            "preferences": [{"name": "warmth", "levels": levels}],
             "model": {"base": str(tokenizer())},
             "policy": {"max_prompt_tokens": 100, "max_new_tokens": 28},
             **sections,
@@ -266,9 +275,7 @@ PREPARING = [
         lambda folder, card: card["choices"]["warmth"] == card["rows"] and labels(folder)[0].worse == {"warmth": "No."},
         levels=["cold", "warm"], data=PAIRS,
     ),
-    prepares(
-        "choices_alone_where_there_are_five", CHOICES, lambda *_: False, "Choices say which answer is better, not how good.", data=PAIRS,
-    ),
+    prepares("choices_alone_where_there_are_five", CHOICES, lambda *_: False, "Choices say which answer is better", data=PAIRS),
 ]  # fmt: skip
 
 

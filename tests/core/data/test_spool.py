@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 from moslim_core.data.rows import Row
@@ -27,8 +28,8 @@ def spooled(folder: Path, rows: list[Spooled], limit: int | None) -> tuple[list[
 
 
 def test_rows_come_back_in_order(tmp_path: Path) -> None:
-    assert spooled(tmp_path, ROWS, None) == (ROWS, {})
-    assert spooled(tmp_path, [], None) == ([], {})
+    assert spooled(tmp_path, ROWS, None) == (ROWS, Counter())
+    assert spooled(tmp_path, [], None) == ([], Counter())
 
 
 def test_limit_is_the_same_draw_in_any_order(tmp_path: Path) -> None:
@@ -64,6 +65,10 @@ def test_several_ratings_of_an_answer_are_merged_by_label_whatever_the_order(tmp
     known = Spooled(1, Rated(None, says[2].with_levels({"length": 2}), {}))
     [(_, rated)], _ = spooled(tmp_path, [rows[0], known], None)
     assert (rated.row.labels, rated.ratings) == ({"warmth": 3, "length": 2}, {})
+    # Whichever is kept, and though it has the mean itself.
+    three = [row(n, 1, level=level) for n in range(30) for level in (1, 2, 3)]
+    found, others = spooled(tmp_path, three, None)
+    assert {r.rated.row.labels["warmth"] for r in found} == {2} and others == {MERGED: 60}
 
 
 def test_a_choice_is_no_rating_of_its_answer(tmp_path: Path) -> None:

@@ -131,6 +131,23 @@ def test_a_level_between_two_reaches_the_heads_that_can_learn_from_it() -> None:
     assert whole.item() == between.item()
 
 
+def test_two_hot_is_not_classification_where_levels_lie_between_two() -> None:
+    """Two kinds of answers rated 1.5 and 2.5: two-hot learns half of two levels for each, classification the nearest."""
+    levels = {"x": torch.tensor([1.5, 2.5])}
+    learnt = {}
+    for kind in (ClassificationHead, TwoHotHead):
+        torch.manual_seed(0)
+        heads = {"x": kind(2, 3)}
+        optimiser = torch.optim.Adam(heads["x"].parameters(), lr=0.3)
+        for _ in range(150):
+            optimiser.zero_grad()
+            masked_loss(heads, {"x": heads["x"](torch.eye(2))}, levels, {"x": torch.ones(2)}, {"x": 1.0}).backward()
+            optimiser.step()
+        learnt[kind] = heads["x"].log_probabilities(heads["x"](torch.eye(2))).exp().flatten().tolist()
+    assert learnt[TwoHotHead] == pytest.approx([0.5, 0.5, 0, 0, 0.5, 0.5], abs=0.02)
+    assert learnt[ClassificationHead] == pytest.approx([0, 1, 0, 0, 0, 1], abs=0.02)
+
+
 def test_choices_move_the_scores_of_two_answers_apart_and_say_no_level() -> None:
     """Two rows and the two answers that they were chosen over; of y low levels are the better ones.
 

@@ -246,22 +246,6 @@ def test_batch_holds_the_answers_and_then_those_they_were_chosen_over(tiny_encod
     assert dataset.lengths == [len(tokenizer("a dog and water", "how is it?")["input_ids"]), *dataset.lengths[1:]]
 
 
-def test_two_hot_is_not_classification_where_levels_lie_between_two(tiny_encoder: Path, tmp_path: Path) -> None:
-    """Rain is rated 1.5 and snow 2.5: two-hot learns both levels of each, classification the nearest."""
-    for name, count in (("train", 40), ("validation", 8), ("test", 8)):
-        made = [Row([{"role": "user", "content": "how is it?"}], word, {"quality": 2}, "made") for word in ("rain", "snow") * (count // 2)]
-        made = [row.with_levels({"quality": 2, "weather": 1.5 if row.response == "rain" else 2.5}) for row in made]
-        write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in made))
-    found = {}
-    for head in ("classification", "two_hot"):
-        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
-        train(tiny_encoder, tmp_path, head, head=head, ranking_weight=0)
-        outputs = RewardScorer.load(tmp_path / head).outputs(["how is it?"] * 2, ["rain", "snow"])["weather"]
-        found[head] = torch.tensor(outputs).softmax(dim=1)
-    assert found["two_hot"] == pytest.approx(torch.tensor([[0.5, 0.5, 0], [0, 0.5, 0.5]]), abs=0.1)
-    assert found["classification"] == pytest.approx(torch.tensor([[0.0, 1, 0], [0, 0, 1]]), abs=0.1)
-
-
 def test_deeper_layers_learn_more_slowly(tiny_encoder: Path) -> None:
     model, _ = create(str(tiny_encoder), SCHEMA, None, 32)
     optimiser = training._optimiser(model, RewardSettings(learning_rate=1.0, layer_decay=0.5, head_learning_rate=7.0))
