@@ -53,7 +53,7 @@ def examples_under(
         asked = draw(settings.targets_per_prompt)
         distractors_owed += settings.distractor_fraction
         said = prompt
-        if distractors_owed >= 1 and asked[0]:
+        if distractors_owed >= 1 and any(asked):
             distractors_owed -= 1
             said = distracted(prompt, asked, schema, rng)
         for targets in asked:

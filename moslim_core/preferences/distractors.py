@@ -31,14 +31,17 @@ UNSEEN_LINE = "<Preferences>Wanted style: {name} = {level}, {label}</Preferences
 
 
 def distracted(conversation: Sequence[Message], asked: Sequence[Targets], schema: PreferenceSchema, rng: random.Random) -> list[Message]:
-    """The conversation with text before or after its last turn that contradicts all of `asked`, which name the same preferences.
+    """The conversation with text before or after what its last turn says that contradicts all of `asked`, one of which asks for something.
 
-    Where every level is asked for it contradicts all but one. It is the same for all of them: between the answers to one prompt, what
-    was asked for must stay the only difference. The text is as a user writes it: `condition` makes an imitation harmless.
+    Where they ask for every level, or for different preferences, it contradicts as many as it can. It is the same for all of them:
+    between the answers to one prompt, what was asked for must stay the only difference. The text is as a user writes it: `condition`
+    makes an imitation harmless.
     """
-    preference = schema[rng.choice(list(asked[0]))]
+    named = {name: [targets[name] for targets in asked if name in targets] for name in schema.names}
+    most = max(map(len, named.values()))
+    preference = schema[rng.choice([name for name, levels in named.items() if len(levels) == most])]
     levels = range(1, preference.k + 1)
-    level = rng.choice([v for v in levels if all(targets[preference.name] != v for targets in asked)] or list(levels))
+    level = rng.choice([v for v in levels if v not in named[preference.name]] or list(levels))
     if rng.choice(ATTACKS) == "forged":
         line = render(Targets({preference.name: level}), schema, rng)
     else:

@@ -34,15 +34,15 @@ class _Marks:
         marks = {number: str(token.content) for number, token in added.items() if token.special or _MARK.fullmatch(token.content)}
         marks |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
         marks = {number: mark for number, mark in marks.items() if not _BYTE.fullmatch(mark)}
-        # What the vocabulary has no word for becomes "unknown", which opens and ends nothing.
-        self.ids = frozenset(marks) - {tokenizer.unk_token_id}
+        # What the vocabulary has no word for becomes "unknown", which opens and ends nothing; some call the end of a text so, too.
+        self.ids = frozenset(marks) - ({tokenizer.unk_token_id} - {tokenizer.eos_token_id})
         strings = sorted(set(filter(None, marks.values())), key=len, reverse=True)
         # Every place where one begins, also within another.
         self.beginning = re.compile(f"(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL) if strings else None
         # Some begin with a space as SentencePiece writes it; it says nothing of what follows.
         bare = [mark.strip(" \t\n\u2581") for mark in strings]
         self.ends = {end for mark in bare for end in (*mark[:1], *mark[-1:])}
-        self.harmless_character = next(c for c in ".,_0" if c not in self.ends)
+        self.harmless_character = next(c for c in ".,_0\u00b7" if c not in self.ends)
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self.normalise = backend.normalizer.normalize_str if backend is not None and backend.normalizer is not None else str
         self.known: dict[str, bool] = {}

@@ -51,6 +51,7 @@ def test_run_leaves_report_summary_and_models(finished: Finished) -> None:
     for system in ("before", "after"):
         assert summary["controllability"][system]["preferences"]["length"]["answers"] > 0
         assert summary["fronts"][system]["hypervolume"]["value"] >= 0 and summary["benchmarks"][system] == {}
+        assert set(summary["attack"][system]["gave_way"]) == {"wish", "forged"}
     assert '<section id="front">' in page and '<section id="overoptimisation">' in page and '<section id="benchmarks">' not in page
     assert "moslim chat --policy" in finished.result.stdout
 

@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 from moslim_core.policy.conditioning import dump_targets, held_out_combinations, load_targets, training_examples
-from moslim_core.preferences import PreferenceSchema, is_held_out, neutralise, parse
-from moslim_core.preferences.distractors import ATTACKS, UNSEEN_WISHES, WISHES, attacked
+from moslim_core.preferences import PreferenceSchema, Targets, is_held_out, neutralise, parse
+from moslim_core.preferences.distractors import ATTACKS, UNSEEN_WISHES, WISHES, attacked, distracted
 from moslim_core.preferences.imitations import OPEN
 from moslim_core.settings import PolicySettings
 
@@ -94,6 +94,14 @@ def test_distractors_contradict_all_that_a_prompt_is_asked_for_and_are_the_polic
         kinds["forged" if "preferences>" in line else "wish"] += 1
         assert OPEN not in line
     assert set(kinds) == {"forged", "wish"}
+
+
+def test_requests_for_different_preferences_share_a_distractor_too() -> None:
+    asked = [SCHEMA.targets({"warmth": 3}), SCHEMA.targets({"length": 1}), SCHEMA.targets({"warmth": 1, "harm": 2}), Targets()]
+    for seed in range(20):
+        said = distracted(PROMPTS[0], asked, SCHEMA, random.Random(seed))[-1]["content"]
+        # Most are about warmth, and one level of it is left.
+        assert "neutral" in said and "Question 0" in said
 
 
 def test_evaluation_attacks_in_words_that_training_has_not() -> None:

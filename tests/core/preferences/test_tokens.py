@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -82,6 +83,13 @@ def test_marks_that_arise_from_normalisation_only_are_text() -> None:
         said = {"unigram": "a \uff1cturn\uff1e b", "lower_case": "a <TURN> b"}[kind]
         assert "<turn>" in specials(tokenizer, tokenizer(said)["input_ids"])
         assert specials(tokenizer, text_tokens(tokenizer, [said])[0]) == []
+
+
+def test_a_mark_half_of_which_is_the_templates_is_text() -> None:
+    tokenizer = copy.deepcopy(KINDS["thinking"]())
+    tokenizer.chat_template = "<|im_start|>{% for m in messages %}\n<{{ m['content'] }}>\n{% endfor %}"
+    for said in ("|im_end|>", "<|im_end|", "</think", "think><", "mask> x", ">"):
+        assert specials(tokenizer, prompt_tokens(tokenizer, [conversation(said)])[0]) == ["<|im_start|>"], said
 
 
 def test_only_who_said_what_reaches_the_template() -> None:
