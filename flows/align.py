@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, get_args
 
 from prefect import flow
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from flows.form import Form, filled_in
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
+from tasks import environment
 from tasks.evaluate import evaluate, given_policy
 from tasks.label import label
 from tasks.latest import publish
@@ -38,9 +40,14 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
     if settings.evaluation.policy and until == "evaluate":
         given, settings = given_policy(settings)
         wanted = ("label", "evaluate")
-    if "train_policy" in wanted and settings.placement == "inline":
-        # What training will lack here is said before other stages have taken their time.
-        launch(settings)
+    if settings.placement == "inline":
+        # What the run's models or this machine lack is said before a stage has taken its time.
+        from moslim_core.preflight import check_models
+
+        folder = Path(given.uri) if given and Path(given.uri).is_dir() else None
+        check_models(settings, environment.model_cache(settings.work_dir), wanted, folder)
+        if "train_policy" in wanted:
+            launch(settings)
     outcomes["label"] = label(settings, run_id)
     rows = outcomes["label"].ref
     if "train_reward" in wanted:

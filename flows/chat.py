@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from moslim_core.errors import UserError
+
 
 def talk(
     directory: Path,
@@ -42,7 +44,11 @@ def talk(
         except EOFError:
             return
         if text.startswith("/prefer"):
-            targets = schema.parse_targets(text.removeprefix("/prefer"))
+            try:
+                targets = schema.parse_targets(text.removeprefix("/prefer"))
+            except UserError as error:
+                # A slip of the pen does not cost the conversation.
+                typer.echo(f"error: {error}\nAsked for as before.", err=True)
         elif text:
             messages.append({"role": "user", "content": text})
             messages.append({"role": "assistant", "content": answer(messages)})

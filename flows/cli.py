@@ -15,7 +15,7 @@ from flows import profile as profiles
 from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 from moslim_core.settings import described
-from tasks import environment
+from tasks import environment, network, terminal
 
 if TYPE_CHECKING:
     from flows.align import StageName
@@ -51,8 +51,16 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except UserError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from None
+            told = error
+        except Exception as error:
+            from tasks.ledger import store_error
+
+            known = store_error(error)
+            if known is None:
+                raise
+            told = known
+        typer.echo(f"error: {told}", err=True)
+        raise typer.Exit(2)
 
     return wrapped
 
@@ -266,11 +274,33 @@ def down(work_dir: WorkDirOption = Path(".moslim")) -> None:
 
 @app.command()
 @user_errors
-def doctor(work_dir: WorkDirOption = Path(".moslim")) -> None:
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be removed, and remove nothing")] = False,
+    older_than: Annotated[
+        float, typer.Option(min=0.0, metavar="DAYS", help="interrupted attempts, copies and answers that were used since then stay")
+    ] = 7.0,
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """Remove what nothing refers to: attempts of stages, locks, copies of outputs, cached answers. Outputs of runs stay."""
+    from flows.clean import clean_up
+
+    clean_up(environment.existing(work_dir), older_than, dry_run)
+
+
+@app.command()
+@user_errors
+def doctor(
+    work_dir: WorkDirOption = Path(".moslim"),
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="also check the models that this profile's run would read")] = None,
+    set_: SetOption = None,
+) -> None:
     """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing."""
     from flows.doctor import check
 
-    raise typer.Exit(0 if check(work_dir) else 1)
+    network.reach_loopback()
+    if profile is None and set_:
+        raise UserError(f"--set {set_[0]}: settings belong to a profile; give --profile too, e.g. --profile demo.")
+    raise typer.Exit(0 if check(work_dir, profiles.load(profile, set_ or []) if profile else None) else 1)
 
 
 @data_app.command("build-starter")
@@ -297,6 +327,7 @@ def main() -> None:
     """Entry point of the `moslim` command."""
     # What libraries tell each other about coming versions is not for the person at the terminal.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    terminal.speak_utf8()
     try:
         app()
     except KeyboardInterrupt:

@@ -208,7 +208,7 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
     evaluation = ledger_of(settings.work_dir).download(pipeline.outcomes["evaluate"].ref.uri)
     before, after = (read_control(evaluation, system) for system in SYSTEMS)
     latest = Path(settings.work_dir) / "latest"
-    summary = json.loads((latest / "summary.json").read_text())
+    summary = json.loads((latest / "summary.json").read_text(encoding="utf-8"))
     verdicts = {finding["preference"]: finding["verdict"] for finding in summary["findings"]}
     table = Table(title="Requested against obtained levels (Spearman, 95 % interval)", title_justify="left")
     for heading in ("preference", "starting model", "policy", "mean error", "what it says"):

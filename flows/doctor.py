@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import typer
 
+from moslim_core.errors import UserError
+from moslim_core.settings import Settings
+from tasks import environment
+
 NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "prefect", "mlflow")
 DISK_GB = 5
 
 
-def check(work_dir: Path) -> bool:
-    """Print one line per finding; True if nothing needed is missing."""
+def check(work_dir: Path, settings: Settings | None = None) -> bool:
+    """Print one line per finding; True if nothing needed is missing. With settings also of each model that their run would read."""
     from moslim_core import models
 
     fine = True
@@ -44,4 +49,16 @@ def check(work_dir: Path) -> bool:
     line(os.access(existing, os.W_OK), f"work directory {place} can be written", "give another with --work-dir")
     free = shutil.disk_usage(existing).free / 1e9
     line(free > DISK_GB, f"{free:.0f} GB of disk free", f"free at least {DISK_GB} GB", needed=False)
+    for what, check_model in _models(settings) if settings else ():
+        try:
+            check_model()
+            line(True, what)
+        except UserError as error:
+            line(False, what, str(error).replace("\n", " "))
     return fine
+
+
+def _models(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
+    from moslim_core.preflight import checks
+
+    return checks(settings, environment.model_cache(settings.work_dir.expanduser().absolute()))

@@ -1,12 +1,13 @@
 """`python -m flows.keeper HOME COMMAND...`: COMMAND, for as long as a process lives that uses it.
 
-Users are files HOME/users/PID that hold when their process began. Whoever registers, or finds that nobody is left, holds HOME/server.lock.
+Users are files in HOME/users that hold their process's name. Whoever registers, or finds that nobody is left, holds HOME/server.lock.
+Another container's or machine's users have a server of their own, on their own loopback.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import json
 import signal
 import subprocess
 import sys
@@ -14,14 +15,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 
-from tasks.launcher import guarded, lives, stop
+from tasks.launcher import guarded, stop
+from tasks.processes import is_alive, is_here, own_name
+from tasks.references import digest_of
 
 POLL_SECONDS = 0.5
-# Two processes may differ in when they think that a third began.
-SAME_START_SECONDS = 2.0
 
 
 def lock(home: Path) -> FileLock:
@@ -37,9 +37,9 @@ def record(home: Path) -> Path:
 @contextlib.contextmanager
 def using(home: Path) -> Iterator[None]:
     """Be a user; to be entered and left under the lock."""
-    own = home / "users" / str(os.getpid())
+    own = home / "users" / digest_of(own_name())[:16]
     own.parent.mkdir(parents=True, exist_ok=True)
-    own.write_text(str(psutil.Process().create_time()))
+    own.write_text(own_name(), encoding="utf-8")
     try:
         yield
     finally:
@@ -47,18 +47,24 @@ def using(home: Path) -> Iterator[None]:
 
 
 def in_use(home: Path) -> bool:
-    """Whether a user lives; those that were killed are forgotten."""
-    users = {user: _lives(user) for user in (home / "users").glob("*")}
-    for user in (user for user, alive in users.items() if not alive):
-        user.unlink(missing_ok=True)
-    return any(users.values())
+    """Whether a user lives here; those that were killed are forgotten."""
+    used = False
+    for user in (home / "users").glob("*"):
+        name = user.read_text(encoding="utf-8", errors="replace")
+        if not is_alive(name):
+            user.unlink(missing_ok=True)
+        used = used or (is_here(name) and is_alive(name))
+    return used
 
 
-def _lives(user: Path) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess, OSError, ValueError):
-        pid, begun = int(user.name), float(user.read_text())
-        return lives(pid) and abs(psutil.Process(pid).create_time() - begun) < SAME_START_SECONDS
-    return False
+def known(home: Path) -> tuple[str, str] | None:
+    """(address, process) of the server that stands in the record, if that lives here."""
+    try:
+        found = json.loads(record(home).read_text(encoding="utf-8"))
+        address, process = str(found["address"]), str(found["process"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (address, process) if is_here(process) and is_alive(process) else None
 
 
 def main(home: Path, command: list[str]) -> None:
@@ -77,7 +83,9 @@ def _left(home: Path) -> bool:
         with lock(home).acquire(timeout=0):
             if in_use(home):
                 return False
-            record(home).unlink(missing_ok=True)
+            found = known(home)
+            if found is not None and found[1] == own_name():
+                record(home).unlink(missing_ok=True)
             return True
     except Timeout:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import files
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from flows.set_text import read
 from moslim_core.errors import UserError
 from moslim_core.models import PACKAGED
 from moslim_core.section import changed
@@ -43,11 +45,7 @@ def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
         key, separator, text = override.partition("=")
         if not separator:
             raise UserError(f"--set {override}: write key=value, e.g. --set policy.steps=40")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {override}: the value is not YAML.\nQuote it, e.g. --set 'key=\"a: b\"'.") from error
-        _set(values, key.split("."), value, override)
+        _set(values, key.split("."), read(Settings, key, text), override)
     return values
 
 
@@ -82,7 +80,7 @@ def absolute(settings: Settings) -> Settings:
 
 def _whole(path: Path | str, home: Path) -> Path:
     """An absolute path; a relative one is below `home`."""
-    return (home / Path(path).expanduser()).absolute()
+    return (home / os.path.expanduser(path)).absolute()
 
 
 def _is_folder(model: Any, home: Path) -> bool:
@@ -95,12 +93,12 @@ def _is_folder(model: Any, home: Path) -> bool:
 def _read(profile: str) -> tuple[dict[str, Any], str]:
     if profile in packaged():
         return yaml.safe_load(files("flows").joinpath("profiles", f"{profile}.yaml").read_text(encoding="utf-8")), profile
-    path = Path(profile).expanduser()
+    path = Path(os.path.expanduser(profile))
     if not path.is_file():
         raise UserError(f"--profile {profile}: no such profile or file.\nPackaged profiles: {', '.join(packaged())}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"--profile {path}: not YAML ({str(error).splitlines()[0]}).\nMend the file.") from error
     if not isinstance(values, dict):
         raise UserError(f"--profile {path}: a mapping of settings is needed.\nCopy a packaged one: {', '.join(packaged())}.")
@@ -108,7 +106,7 @@ def _read(profile: str) -> tuple[dict[str, Any], str]:
         section: Any = values.get(name)
         for key in keys if isinstance(section, dict) else ():
             given = section.get(key)
-            if given is not None and given not in get_args(AccelerateProfile):
+            if isinstance(given, str) and given not in get_args(AccelerateProfile):
                 section[key] = str(_whole(given, path.parent))
     for name, keys in MODELS.items():
         section = values.get(name)

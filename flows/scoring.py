@@ -1,4 +1,4 @@
-"""`moslim score` and `moslim reward pairs`: JSON lines in, through the one scorer, a chunk of rows at a time."""
+"""`moslim score` and `moslim reward pairs`: rows in, JSON lines out, through the one scorer, a chunk of rows at a time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from moslim_core.data.rows import conversation, plain_text, read_json_lines
+from moslim_core.data.rows import plain_text
+from moslim_core.data.shapes import Shape, shape_of
+from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
-from moslim_core.settings import MappingSettings
+from moslim_core.settings import ColumnSettings, MappingSettings
 
 # Enough rows for batches of one length each, few enough that a file of any size fits into memory.
 CHUNK_ROWS = 4096
@@ -34,14 +36,14 @@ def score_rows(directory: Path, source: str, destination: str, prefer: str) -> N
     with _output(destination) as file:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             for scored in _scored(scorer, mapping, targets, chunk):
-                file.write(json.dumps(scored, ensure_ascii=False) + "\n")
+                # Where the terminal lacks a character, JSON has its own way to write it.
+                file.write(json.dumps(scored, ensure_ascii=(file.encoding or "utf-8").lower() != "utf-8", default=str) + "\n")
 
 
-def _scored(scorer: Any, mapping: Any, targets: Any, chunk: list[tuple[dict[str, Any], str]]) -> Iterator[dict[str, Any]]:
+def _scored(scorer: Any, mapping: Any, targets: Any, chunk: list[tuple[dict[str, Any], Shape]]) -> Iterator[dict[str, Any]]:
     from moslim_core.reward.metrics import expected_level
 
-    questions = [plain_text(conversation(row["prompt"], place)) for row, place in chunk]
-    probabilities = scorer(questions, [row["response"] for row, _ in chunk])
+    probabilities = scorer([plain_text(shape.prompt) for _, shape in chunk], [shape.response for _, shape in chunk])
     expected = {name: expected_level(p) for name, p in probabilities.items()}
     rewards = mapping(probabilities, [targets] * len(chunk)).rewards if targets else None
     for index, (row, _) in enumerate(chunk):
@@ -73,16 +75,14 @@ def score_pairs(directory: Path, source: Path, preference: str | None, output: P
             json.dump({name: head.model_dump() for name, head in found.items()}, file, indent=1)
 
 
-def _rows(source: str) -> Iterator[tuple[dict[str, Any], str]]:
-    path = Path("/dev/stdin") if source == "-" else Path(source)
-    for number, row in read_json_lines(path):
-        place = f"{source}, row {number}"
-        for column in ("prompt", "response"):
-            if column not in row:
-                raise UserError(f"{place}: column {column!r} is missing.\nEach row needs prompt and response.")
-        if not isinstance(row["response"], str):
-            raise UserError(f"{place}: response must be text.")
-        yield row, place
+def _rows(source: str) -> Iterator[tuple[dict[str, Any], Shape]]:
+    """(row, its prompt and answer) of a table, or of JSON on standard input; of a choice between two answers the better one."""
+    count = 0
+    for number, row in read_table(Path("/dev/stdin") if source == "-" else Path(source)):
+        count += 1
+        yield row, shape_of(row, ColumnSettings(), f"{source}, row {number}")
+    if count == 0:
+        raise UserError(f"{source}: the file has no rows.\nGive rows with prompt and response.")
 
 
 @contextlib.contextmanager

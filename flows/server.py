@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from flows import keeper
-from tasks.launcher import LAST_LINES, guarded, lives, stop
+from moslim_core.errors import UserError
+from tasks.launcher import guarded, stop
 from tasks.ledger import DATABASE, PAGE
+from tasks.processes import is_alive, name_of, pid_of
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
@@ -42,7 +43,7 @@ def prefect_server(work_dir: Path) -> Iterator[str]:
     with contextlib.ExitStack() as use:
         with keeper.lock(home):
             use.enter_context(keeper.using(home))
-            address = _alive(keeper.record(home)) or _start(home)
+            address = _alive(home) or _start(home)
         os.environ["PREFECT_API_URL"] = address
         try:
             yield address
@@ -52,7 +53,7 @@ def prefect_server(work_dir: Path) -> Iterator[str]:
             with keeper.lock(home):
                 use.close()
                 if not keeper.in_use(home):
-                    _end(keeper.record(home))
+                    _end(home)
 
 
 @contextlib.contextmanager
@@ -100,15 +101,17 @@ def free_port() -> int:
 
 
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, what: str) -> None:
-    """Return once `url` answers. Raises RuntimeError with the log's end if the process dies or the time is up."""
+    """Return once `url` answers. Raises UserError with what the log says last if the process dies or the time is up."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if _answers(url):
             return
         time.sleep(0.1)
     stop(process)
-    tail = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-    raise RuntimeError(f"{what} did not start (log: {log}):\n" + "\n".join(tail))
+    told = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    raise UserError(
+        f"{what} did not start: {told[-1][:300] if told else 'it says nothing'}\nThe whole log: {log}\nMend that, and run again."
+    )
 
 
 def _start(home: Path) -> str:
@@ -135,28 +138,27 @@ def _start(home: Path) -> str:
         )
     address = f"http://127.0.0.1:{port}/api"
     wait_until_healthy(f"{address}/health", process, log, "the Prefect server")
-    keeper.record(home).write_text(json.dumps({"address": address, "pid": process.pid}))
+    keeper.record(home).write_text(json.dumps({"address": address, "process": name_of(process.pid)}), encoding="utf-8")
     return address
 
 
-def _end(record: Path) -> None:
-    """The recorded server, if there is one."""
-    with contextlib.suppress(OSError, json.JSONDecodeError, psutil.NoSuchProcess):
-        process = psutil.Process(json.loads(record.read_text())["pid"])
-        record.unlink()
-        process.terminate()
-        deadline = time.monotonic() + END_SECONDS
-        while lives(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.1)
+def _end(home: Path) -> None:
+    """The recorded server, if it lives here."""
+    found = keeper.known(home)
+    if found is None:
+        return
+    _, process = found
+    keeper.record(home).unlink(missing_ok=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid_of(process), signal.SIGTERM)
+    deadline = time.monotonic() + END_SECONDS
+    while is_alive(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
-def _alive(record: Path) -> str | None:
-    try:
-        known = json.loads(record.read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    address = str(known["address"])
-    return address if psutil.pid_exists(known["pid"]) and _answers(f"{address}/health") else None
+def _alive(home: Path) -> str | None:
+    found = keeper.known(home)
+    return found[0] if found is not None and _answers(f"{found[0]}/health") else None
 
 
 def _answers(url: str) -> bool:

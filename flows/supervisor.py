@@ -18,10 +18,11 @@ from pathlib import Path
 import psutil
 
 from flows.deploy import POOLS, deploy
+from flows.keeper import known
 from flows.server import mlflow_server, prefect_server
 from flows.up import STATE
-from tasks.launcher import guarded, lives, stop
-from tasks.ledger import owner
+from tasks.launcher import guarded, stop
+from tasks.processes import lives, own_name, pid_of
 
 REPORT_SECONDS = 20.0
 # Two seconds in place of ten: a run that is asked for starts at once.
@@ -34,11 +35,12 @@ def main(work_dir: Path, deployments: Path) -> None:
         deploy(deployments)
         with contextlib.ExitStack() as stack:
             workers = {pool: stack.enter_context(_worker(pool)) for pool in POOLS}
-            server = json.loads((work_dir / "prefect" / "server.json").read_text())["pid"]
-            pids = {"mlflow": mlflow.pid, "prefect": server, **{f"worker {pool}": p.pid for pool, p in workers.items()}}
-            state = {"owner": owner(), "mlflow": page, "prefect": api, "workers": list(POOLS), "pids": pids}
+            found = known(work_dir / "prefect")
+            assert found is not None, "it was started above"
+            pids = {"mlflow": mlflow.pid, "prefect": pid_of(found[1]), **{f"worker {pool}": p.pid for pool, p in workers.items()}}
+            state = {"owner": own_name(), "mlflow": page, "prefect": api, "workers": list(POOLS), "pids": pids}
             partial = work_dir / f".{STATE}"
-            partial.write_text(json.dumps(state, indent=1))
+            partial.write_text(json.dumps(state, indent=1), encoding="utf-8")
             os.replace(partial, work_dir / STATE)
             while all(map(lives, pids.values())):
                 time.sleep(0.5)

@@ -24,7 +24,7 @@ from flows.deploy import DEPLOYMENTS
 from flows.form import FromProfile, form_of
 from moslim_core.settings import Settings
 from tasks.launcher import LAST_LINES
-from tasks.ledger import is_alive
+from tasks.processes import is_alive, is_here, pid_of
 
 STATE, LOG, MARK = "up.json", "up.log", "MOSLIM_UP"
 START_SECONDS, STOP_SECONDS = 300.0, 60.0
@@ -54,10 +54,10 @@ def bring_down(work_dir: Path) -> None:
 def running(work_dir: Path) -> dict[str, Any] | None:
     """What stands in the state file, if its supervisor lives."""
     try:
-        state: dict[str, Any] = json.loads((work_dir / STATE).read_text())
-    except (OSError, json.JSONDecodeError):
+        state: dict[str, Any] = json.loads((work_dir / STATE).read_text(encoding="utf-8"))
+        return state if is_alive(str(state["owner"])) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return state if is_alive(state["owner"]) else None
 
 
 def write_deployments(form: FromProfile | Settings) -> Path:
@@ -88,7 +88,11 @@ def _start(work_dir: Path, deployments: Path) -> dict[str, Any]:
             return state
         time.sleep(0.2)
     _end(work_dir)
-    typer.echo(f"error: not everything started (log: {log}):\n" + "\n".join(log.read_text().splitlines()[-LAST_LINES:]), err=True)
+    typer.echo(
+        f"error: not everything started (log: {log}):\n"
+        + "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]),
+        err=True,
+    )
     raise typer.Exit(1)
 
 
@@ -96,8 +100,8 @@ def _end(work_dir: Path) -> int:
     """Ask the supervisor to stop everything, then end what is left. Returns how many processes there were."""
     found = _family(work_dir)
     state = running(work_dir)
-    if state is not None:
-        supervisor = psutil.Process(int(state["owner"].rsplit(":", 2)[1]))
+    if state is not None and is_here(state["owner"]):
+        supervisor = psutil.Process(pid_of(state["owner"]))
         supervisor.terminate()
         psutil.wait_procs([supervisor], timeout=STOP_SECONDS)
     for process in _family(work_dir):

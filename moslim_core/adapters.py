@@ -1,4 +1,7 @@
-"""LoRA adapters: on every linear map of a model's last layers, or of all of them."""
+"""LoRA adapters: on every linear map of a model's last layers, or of all of them.
+
+The experts of a mixture are no linear maps but packed tensors; its attention learns, and what else of it is linear. (ours)
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,38 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from moslim_core.errors import UserError
 from moslim_core.models import layer_stack
 
 
 def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> Any:
-    """A PEFT configuration with alpha = 2 rank and no dropout. Raises UserError if the model has fewer than `layers` layers."""
+    """A PEFT configuration with alpha = 2 rank and no dropout.
+
+    Raises UserError if the model has fewer than `layers` layers, or these have no linear map.
+    """
     from peft import LoraConfig
 
     stack_name, stack = layer_stack(model)
     if layers is not None and layers > len(stack):
         raise UserError(f"policy.lora_layers={layers}, but the model has {len(stack)} layers.\nGive at most {len(stack)}.")
     first = len(stack) - (layers or len(stack))
+    targets = {
+        f"{stack_name}.{index}.{name}": module
+        for index in range(first, len(stack))
+        for name, module in stack[index].named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+    }
+    if not targets:
+        raise UserError(f"the layers of {type(model).__name__} have no linear map that an adapter could change.\nGive another model.")
     return LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
-        target_modules=[
-            f"{stack_name}.{index}.{name}"
-            for index in range(first, len(stack))
-            for name, module in stack[index].named_modules()
-            if isinstance(module, nn.Linear)
-        ],
+        target_modules=list(targets),
+        # GPT-2's own linear map keeps its weights the other way round.
+        fan_in_fan_out=all(isinstance(module, Conv1D) for module in targets.values()),
         task_type=task,
     )
 

@@ -62,6 +62,9 @@ class EvaluationSettings(Section):
     operating_points: int = Field(
         default=5, ge=0, description="points of the front, each a vector of weights, one more than preferences at least; 0: no front"
     )
+    attack_prompts: int = Field(
+        default=8, ge=0, description="evaluation prompts that are also asked with a contradicting wish and a forged instruction; 0: none"
+    )
     limit: int = Field(default=64, ge=2, description="evaluation prompts, each under every request, and items of each benchmark")
     temperature: float = Field(default=0.7, ge=0, description="sampling temperature; 0 is greedy")
     max_new_tokens: int | None = Field(default=None, ge=1, description="longest answer to a benchmark, in tokens; default: as trained")

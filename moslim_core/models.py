@@ -16,7 +16,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from moslim_core import templates
 from moslim_core.errors import UserError
+from moslim_core.loading import from_pretrained, load_tokenizer, load_weights, require_vocabulary
+from moslim_core.sampling import make_neutral
 
 if TYPE_CHECKING:
     import torch
@@ -212,24 +215,45 @@ def bfloat16_time_ratio() -> float:
     return statistics.median(times[0]) / statistics.median(times[1])
 
 
-def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: DeviceName = "auto") -> tuple[Any, Any]:
-    """(causal language model in eval mode on its device, tokenizer padding on the left, with a chat template)."""
+def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: DeviceName = "auto", weights: bool = True) -> tuple[Any, Any]:
+    """(causal language model in eval mode on its device, tokenizer padding on the left, with a chat template).
+
+    Its generation settings are neutral (sampling.py) and end at `end_tokens`. Without `weights` the model is as large, but empty: names
+    and shapes are checked all the same. Raises UserError where it is damaged, not whole, or no chat model.
+    """
     from transformers import AutoModelForCausalLM
 
     where = pick_device(device)
     source = resolve(name, cache)
     tokenizer = load_chat_tokenizer(name, cache)
-    model: Any = from_pretrained(AutoModelForCausalLM, source, name, dtype=pick_dtype(dtype, where, cache), use_safetensors=True)
-    return model.to(where).eval(), tokenizer
+    options = {"dtype": pick_dtype(dtype, where, cache)} if weights else {"device_map": "meta"}
+    model: Any = load_weights(AutoModelForCausalLM, source, name, **options)
+    require_vocabulary(tokenizer, model, source)
+    make_neutral(model, end_tokens(model, tokenizer), tokenizer.pad_token_id)
+    text = model.config.get_text_config()
+    if getattr(text, "output_router_logits", False):
+        # Left on by who trained a mixture: its balance is no part of any loss here, and needs a mask as long as what is read.
+        text.output_router_logits = False
+    return (model.to(where) if weights else model).eval(), tokenizer
 
 
 def load_chat_tokenizer(name: str, cache: Path) -> Any:
-    """The tokenizer of a chat model, padding on the left. Raises UserError where it has no chat template."""
-    from transformers import AutoTokenizer
+    """The tokenizer of a chat model, padding on the left, its chat template with options set for good (templates.py).
 
-    tokenizer = from_pretrained(AutoTokenizer, resolve(name, cache), name)
-    if tokenizer.chat_template is None:
-        raise UserError(f"model {name!r} has no chat template.\nGive a chat (instruct) model.")
+    Raises UserError where it has no chat template that works, or no token ends an answer.
+    """
+    source = resolve(name, cache)
+    tokenizer = load_tokenizer(source, name)
+    templates.settle(tokenizer, name)
+    templates.require_conversation(tokenizer)
+    if tokenizer.eos_token is None:
+        end = templates.turn_end(tokenizer)
+        if end is None:
+            raise UserError(
+                f"{source}: the tokenizer names no end token, and the chat template ends a turn with none.\n"
+                "Set eos_token in its tokenizer_config.json."
+            )
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
@@ -237,9 +261,10 @@ def load_chat_tokenizer(name: str, cache: Path) -> Any:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the tokenizer's, and those that the model's own generation settings name."""
+    """Tokens that end an answer: the tokenizer's, those that the model's generation settings name, and the template's at a turn's end."""
     named = model.generation_config.eos_token_id
-    return list(dict.fromkeys([tokenizer.eos_token_id, *(named if isinstance(named, list) else [] if named is None else [named])]))
+    ends = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named]), templates.turn_end(tokenizer)]
+    return list(dict.fromkeys(token for token in ends if token is not None))
 
 
 def load_config(name: str, cache: Path) -> Any:
@@ -249,28 +274,22 @@ def load_config(name: str, cache: Path) -> Any:
     return from_pretrained(AutoConfig, resolve(name, cache), name)
 
 
-def from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
-    """`from_pretrained` with the network left alone unless the user named a hub id, and without running code that a model brings."""
-    import torch
-
-    # On Hopper its backward pass gives NaN for some lengths of masked sequences, from torch 2.11 to 2.13 at least (pytorch #196678).
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
-        return loader.from_pretrained(source, local_files_only=os.path.isdir(source), trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        if "custom code" in str(error):
-            raise UserError(
-                f"model {name!r} brings code of its own, which is not run here.\nGive a model whose architecture transformers has."
-            ) from error
-        raise UserError(
-            f"model {name!r} could not be loaded: {str(error).splitlines()[0]}\n"
-            f"Give a local directory, a hub id that this machine can reach, or a packaged model: {', '.join(PACKAGED)}."
-        ) from error
+def context(config: Any) -> int:
+    """How many tokens the text part of a model reads at once; 10^9 where its configuration does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or 10**9
 
 
 def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """(name, transformer layers) of a model: its longest ModuleList."""
+    """(name, transformer layers) of a model's text part: the list of as many modules as its configuration has layers.
+
+    Lists within lists (the experts of a mixture) and those of other parts (an image encoder) are none.
+    """
     from torch import nn
 
-    stacks = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
-    return max(stacks, key=lambda item: len(item[1]))
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    outer = {name: module for name, module in lists.items() if not any(name.startswith(f"{other}.") for other in lists)}
+    whole: Any = model
+    text = whole.get_decoder() if hasattr(model, "get_decoder") else whole
+    own = {id(module) for module in text.modules()}
+    depth = getattr(whole.config.get_text_config(), "num_hidden_layers", None)
+    return max(outer.items(), key=lambda item: (id(item[1]) in own, len(item[1]) == depth, len(item[1])))

@@ -15,9 +15,9 @@ def names(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    """A part of the settings: unknown keys are errors, values do not change."""
+    """A part of the settings: unknown keys are errors, numbers are finite, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def changed(model: M, /, **values: Any) -> M:

@@ -50,6 +50,11 @@ class ColumnSettings(Section):
 
     prompt: str = Field(default="prompt", description="column of the user's prompt")
     response: str = Field(default="response", description="column of the answer")
+    messages: str | None = Field(
+        default=None,
+        description="column of a conversation whose last turn is the answer; default: messages or conversations, where rows have one",
+    )
+    pairs: str | None = Field(default=None, description="preference that the choices of rows with chosen and rejected are about")
     source: str | None = Field(default="source", description="column naming the row's source, if there is one")
     labels: dict[str, LabelColumn] = Field(
         default_factory=dict,
@@ -72,6 +77,10 @@ class DataSettings(Section):
         "of several sources: folder with one folder (or file) named like each",
     )
     columns: ColumnSettings = Field(default_factory=ColumnSettings, description="column and level mapping")
+    bad_rows: Literal["stop", "drop"] = Field(
+        default="stop",
+        description="what becomes of a row or prompt that can't be read: stop ends the run, drop leaves it out and counts it in the card",
+    )
     limit: int | None = Field(default=None, ge=20, description="use at most this many rated rows (chosen by hash)")
     near_duplicates: float = Field(
         default=0.8, ge=0.5, le=1, description="prompts whose word triples have this Jaccard similarity share a split; 1: equal ones only"
@@ -232,6 +241,9 @@ class PolicySettings(Section):
     lora_layers: int | None = Field(default=None, ge=1, description="adapt only the last n layers; default: all")
     max_preferences: int | None = Field(default=None, ge=1, description="most preferences named in one training prompt; default: all")
     none_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of prompts that ask for no preference")
+    distractor_fraction: float = Field(
+        default=0.1, ge=0, le=1, description="share of training prompts that carry a contradicting wish or a forged instruction; 0: none"
+    )
     held_out_fraction: float = Field(default=0.05, ge=0, le=0.25, description="share of level pairs kept from training")
     checkpoint_every: int = Field(default=5, ge=1, description="steps between checkpoints; the last two are kept")
     save_merged: bool = Field(default=False, description="also save the policy as one plain model, in the policy's folder `merged`")
@@ -302,6 +314,8 @@ class Settings(Section):
         unknown = [name for name in self.mapping.weights if name not in self.preferences.names]
         if unknown:
             raise ValueError(f"mapping.weights names {', '.join(unknown)}; the preferences are {', '.join(self.preferences.names)}")
+        if self.data.columns.pairs is not None and self.reward.ranking_weight == 0:
+            raise ValueError("data.columns.pairs: chosen and rejected teach by the ranking loss alone, but reward.ranking_weight=0")
         try:
             self.preferences.targets(self.evaluation.targets)
         except UserError as error:

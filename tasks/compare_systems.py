@@ -52,7 +52,7 @@ def launch(name: str, settings: Settings) -> Launch:
 STAGES = {
     name: Stage(
         PREFIX + name,
-        version=4,
+        version=5,
         kind="compared",
         section=partial(_section, mapped=name in MAPPED, supervised=name in SUPERVISED),
         launch=partial(launch, name),

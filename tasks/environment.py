@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from moslim_core import models
-from moslim_core.errors import UserError
 from moslim_core.model_identity import ModelRef, identify
 from moslim_core.section import changed
 from moslim_core.settings import Settings
+from tasks import network, work_dirs
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -30,23 +29,33 @@ QUIET = {
     # glibc gives large blocks back to the system at once; taking them again, page by page, costs about a sixth of a step.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    # Files are UTF-8 whatever the terminal speaks; this reaches the processes that are started here.
+    "PYTHONUTF8": "1",
 }
 
 
 def prepare(work_dir: Path) -> Path:
     """Create the work directory and point every library's state into it; returns it as an absolute path.
 
-    Raises UserError if it can't be written. What the user's own environment sets wins.
+    Raises UserError, before anything is written, if it can't be used. What the user's own environment sets wins.
     """
-    work_dir = work_dir.expanduser().absolute()
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=work_dir):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"work_dir={work_dir} can't be written ({error.strerror or error}).\nGive a folder of yours with --set work_dir=PATH."
-        ) from error
+    network.reach_loopback()
+    work_dir = work_dirs.made(work_dir)
+    point(work_dir)
+    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
+    return work_dir
+
+
+def existing(work_dir: Path) -> Path:
+    """`prepare` for a command that makes no new work directory. Raises UserError where there is none."""
+    network.reach_loopback()
+    work_dir = work_dirs.existing(work_dir)
+    point(work_dir)
+    return work_dir
+
+
+def point(work_dir: Path) -> None:
+    """Set the variables that lead every library to its place in the work directory."""
     places = {
         "PREFECT_HOME": work_dir / "prefect",
         "PREFECT_LOCAL_STORAGE_PATH": work_dir / "prefect" / "storage",
@@ -54,10 +63,25 @@ def prepare(work_dir: Path) -> Path:
         "MPLCONFIGDIR": work_dir / "cache" / "matplotlib",
         "TORCHINDUCTOR_CACHE_DIR": work_dir / "cache" / "torch",
     }
-    for name, value in {**QUIET, **{k: str(v) for k, v in places.items()}}.items():
+    for name, value in {**QUIET, **{k: str(v) for k, v in places.items()}, **_nobody(work_dir)}.items():
         os.environ.setdefault(name, value)
-    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
-    return work_dir
+
+
+def _nobody(work_dir: Path) -> dict[str, str]:
+    """What a user without a home or a name lacks: libraries ask for both, and would take a folder called ~."""
+    given = {}
+    try:
+        Path.home()
+    except RuntimeError:
+        given["HOME"] = str(work_dir / "cache" / "home")
+    if hasattr(os, "getuid"):
+        import pwd
+
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:
+            given["USER"] = f"user-{os.getuid()}"
+    return given
 
 
 def prepared(settings: Settings) -> Settings:

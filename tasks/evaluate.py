@@ -59,7 +59,7 @@ def _digests(data_dir: Path | None) -> dict[str, str | None]:
     return {name: path_digest(data_dir / name) for name in FILES}
 
 
-STAGE = Stage("evaluate", version=6, kind="evaluation", section=_section)
+STAGE = Stage("evaluate", version=7, kind="evaluation", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -76,7 +76,7 @@ def work(job: Job) -> dict[str, float]:
     parts: list[Part] = []
     if "controllability" in chosen.suite:
         judges = [_judge(name, job, card.preferences, endpoint) for name in chosen.judges]
-        (job.output / "judge.json").write_text(json.dumps({"describe": judges[0].describe}))
+        (job.output / "judge.json").write_text(json.dumps({"describe": judges[0].describe}), encoding="utf-8")
         parts.append(Control(settings, card, rows, judges, job.output))
     if set(chosen.suite) - {"controllability"}:
         parts.append(Benchmarks(settings, card, rows, endpoint, job.cache, job.output))
@@ -95,7 +95,7 @@ def work(job: Job) -> dict[str, float]:
                 metrics |= {f"{name}/{key}": float(value) for key, value in part.of(name, system).items() if value is not None}
         del model, system
     if endpoint is not None:
-        (job.output / USAGE_FILE).write_text(endpoint.usage.model_dump_json(indent=1))
+        (job.output / USAGE_FILE).write_text(endpoint.usage.model_dump_json(indent=1), encoding="utf-8")
         metrics |= {f"judge/{name}": float(value) for name, value in endpoint.usage.model_dump().items()}
     return metrics
 

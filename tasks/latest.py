@@ -37,7 +37,7 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
     os.replace(latest / f".{PAGE}", latest / PAGE)
     ledger.client.log_artifact(run_id, str(page))
     ledger.client.log_artifacts(run_id, str(report / FIGURES), FIGURES)
-    summary = json.loads((report / FINDINGS).read_text())
+    summary = json.loads((report / FINDINGS).read_text(encoding="utf-8"))
     # What MLflow shows as the run's description.
     told = [summary["headline"], *(f"- **{of['preference']}**: {of['sentence']}" for of in summary["findings"]), *summary["remarks"]]
     ledger.client.set_tag(run_id, "mlflow.note.content", "\n\n".join(told))
@@ -50,20 +50,23 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
 def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
     """Merge `values` into latest/summary.json."""
     file = latest / "summary.json"
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if known.get("run_id") != values.get("run_id", known.get("run_id")):
         known = {}
     partial = latest / ".summary.json"
-    partial.write_text(json.dumps({**known, **values}, indent=1))
+    partial.write_text(json.dumps({**known, **values}, indent=1), encoding="utf-8")
     os.replace(partial, file)
 
 
 def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any]:
-    from moslim_core.evaluation.suite import read_benchmarks, read_control, read_front
+    from moslim_core.evaluation.suite import read_attack, read_benchmarks, read_control, read_front
 
+    attacks = {system: read_attack(evaluation, system) for system in SYSTEMS}
     fronts = {system: read_front(evaluation, system) for system in SYSTEMS}
     return {
         "controllability": {s: read_control(evaluation, s).model_dump(mode="json") for s in SYSTEMS},
+        # Null where nothing was attacked.
+        "attack": {s: found.model_dump(mode="json") if found else None for s, found in attacks.items()},
         # Null where there was nothing to trade; no benchmarks where none was in the suite.
         "fronts": {s: front.model_dump(mode="json") if front else None for s, front in fronts.items()},
         "benchmarks": {s: {n: run.model_dump(mode="json") for n, run in read_benchmarks(evaluation, s).items()} for s in SYSTEMS},

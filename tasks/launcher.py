@@ -59,14 +59,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def lives(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def memory_of(process: psutil.Process) -> int:
     """Bytes resident in a process and all below it."""
     total = 0

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-import psutil
 from filelock import FileLock
 
 from moslim_core.errors import UserError
 from tasks import hosted
+from tasks.processes import is_alive, own_name
 from tasks.references import ArtifactRef, digest_of, intact_digest
 
 T = TypeVar("T")
@@ -41,25 +41,28 @@ PAGE = "MOSLIM_MLFLOW"
 # MLflow's page opens on runs and their charts, not on traces.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 METRIC_BATCH = 900
+# SQLite's writers wait for one another so long; what takes longer (a backup, a disk that hangs) ends the command.
+LOCKED_SECONDS = 120.0
+LONGEST_NAME = 250
 PARAM_LIMIT = 5000
 # How often, and how many seconds apart, a store is asked for an artefact that it can't give; MLflow itself repeats requests for minutes.
 LOOKS, LOOK_SECONDS = 4, 5.0
 
 
-def owner() -> str:
-    """This process, in a way that outlives the reuse of process numbers."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+def sqlite(database: Path) -> str:
+    """The address of a SQLite database; who finds it locked waits. A path with a question mark has none."""
+    return f"sqlite:///{database}?timeout={LOCKED_SECONDS:g}"
 
 
-def is_alive(name: str) -> bool:
-    """Whether the process named by `owner` still runs; processes of other machines are taken to be alive."""
-    host, pid, started = name.rsplit(":", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 2
-    except psutil.NoSuchProcess:
-        return False
+def name_in(name: str) -> str:
+    """A metric's or parameter's name as the ledger keeps it: what MLflow refuses is written -xHEX- by its code point.
+
+    No two names become one: a dash before an x is written so, too, and a name that is too long ends with its digest. (ours)
+    """
+    parts = [re.sub(r"-(?=x)|[^\w.\- :/]", lambda found: f"-x{ord(found[0]):x}-", part) for part in name.split("/")]
+    # MLflow makes folders of them, which must not lead elsewhere.
+    safe = "/".join({"": "-x-", ".": "-x2e-", "..": "-x2e-."}.get(part, part) for part in parts)
+    return safe if len(safe) <= LONGEST_NAME else f"{safe[: LONGEST_NAME - 20]}-x-{digest_of(name)[:16]}"
 
 
 class Ledger:
@@ -74,7 +77,7 @@ class Ledger:
         home.mkdir(parents=True, exist_ok=True)
         self._copies = home / "copies"
         given = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(DATABASE)
-        own = f"sqlite:///{home / DATABASE_FILE}"
+        own = sqlite(home / DATABASE_FILE)
         self.uri = given or own
         # Several processes that open a new SQLite store at once all fail: one makes it, the others wait.
         with FileLock(str(home / "init.lock")):
@@ -122,7 +125,7 @@ class Ledger:
         return self._open(stage, fingerprint, stage, params, parent)
 
     def _open(self, stage: str, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None) -> str:
-        mine = {OWNER: owner(), FLOW_RUN: hosted.flow_run(), **({"mlflow.parentRunId": parent} if parent else {})}
+        mine = {OWNER: own_name(), FLOW_RUN: hosted.flow_run(), **({"mlflow.parentRunId": parent} if parent else {})}
         for run in self._search(f"tags.`{STAGE}` = '{stage}' and tags.`{FINGERPRINT}` = '{fingerprint}'"):
             # Who still works has its run to itself, even from one that does the same.
             if run.info.status != "FINISHED" and not _goes_on(run):
@@ -134,7 +137,7 @@ class Ledger:
         run_id = self.client.create_run(self.experiment_id, tags=tags).info.run_id
         from mlflow.entities import Param
 
-        self.client.log_batch(run_id, params=[Param(k, str(v)[:PARAM_LIMIT]) for k, v in flatten(params).items()])
+        self.client.log_batch(run_id, params=[Param(name_in(k), str(v)[:PARAM_LIMIT]) for k, v in flatten(params).items()])
         return run_id
 
     def finished(self, stage: str, fingerprint: str) -> ArtifactRef | None:
@@ -192,7 +195,7 @@ class Ledger:
         now = int(time.time() * 1000)
         try:
             for step, values in points:
-                for key, value in values.items():
+                for key, value in ((name_in(key), value) for key, value in values.items()):
                     if key not in known:
                         known[key] = {m.step for m in self.client.get_metric_history(run_id, key)}
                     if step not in known[key]:
@@ -240,10 +243,15 @@ class Ledger:
         Outputs are never changed once a run is finished, so that one copy below the work directory serves every later call.
         """
         from mlflow.artifacts import download_artifacts
+        from mlflow.utils.file_utils import local_file_uri_to_path
 
-        place = self.place(uri)
+        root, path = self._located(uri)
+        place = f"{root}/{path}"
         if urlsplit(place).scheme in ("", "file"):
-            return Path(download_artifacts(artifact_uri=place))
+            folder = _inside(Path(local_file_uri_to_path(place)), Path(local_file_uri_to_path(root)), uri)
+            if not folder.exists():
+                raise FileNotFoundError(f"{folder} is not there")
+            return folder
         copy = self._copies / digest_of(place)[:16]
         self._copies.mkdir(exist_ok=True)
         with FileLock(f"{copy}.lock"):
@@ -252,8 +260,10 @@ class Ledger:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 fetched = Path(download_artifacts(artifact_uri=place, tracking_uri=self.uri, dst_path=str(partial)))
-                fetched.rename(copy)
+                _inside(fetched, partial, uri).rename(copy)
                 shutil.rmtree(partial, ignore_errors=True)
+            # What was used lately is not cleaned away.
+            os.utime(copy)
         return copy
 
     def discard(self, run_id: str, path: str) -> None:
@@ -264,19 +274,31 @@ class Ledger:
 
     def place(self, uri: str) -> str:
         """Where the store keeps what runs:/RUN/PATH, models:/NAME@ALIAS or models:/NAME/VERSION names."""
+        return "/".join(self._located(uri))
+
+    def _located(self, uri: str) -> tuple[str, str]:
+        """(artefacts of the run, or of the logged model, that `uri` leads to; path below them). Raises UserError if it leads elsewhere."""
         scheme, _, rest = uri.partition(":/")
         if scheme == "runs":
             run_id, _, path = rest.partition("/")
-            if ".." in path.split("/"):
-                raise UserError(f"{uri}: a run's artefacts are below it.\nGive runs:/RUN/PATH without '..'.")
-            return f"{self.client.get_run(run_id).info.artifact_uri}/{path}"
-        if scheme == "models":
-            name, _, alias = rest.partition("@")
-            name, _, version = name.partition("/")
-            if alias or version:
-                found = self.client.get_model_version_by_alias(name, alias) if alias else self.client.get_model_version(name, version)
-                return self.place(str(found.source))
-        return uri
+            path = _below(path, uri)
+            return str(self.client.get_run(run_id).info.artifact_uri), path
+        name, _, alias = rest.partition("@")
+        name, _, version = name.partition("/")
+        if scheme != "models" or not name:
+            raise UserError(f"{uri}: no reference.\nGive runs:/RUN/PATH, models:/NAME@ALIAS or models:/NAME/VERSION.")
+        if not alias and not version:
+            return str(self.client.get_logged_model(name).artifact_location), ""
+        found = self.client.get_model_version_by_alias(name, alias) if alias else self.client.get_model_version(name, version)
+        source = str(found.source)
+        # A run's output, or a logged model's (models:/ID).
+        if source.startswith("runs:/") or re.fullmatch(r"models:/[^/@]+", source):
+            return self._located(source)
+        # Whoever may register a model names its source, and could name any folder of who uses it.
+        root = str(self.client.get_run(found.run_id).info.artifact_uri) if found.run_id else ""
+        if not root or not source.startswith(f"{root}/"):
+            raise UserError(f"{uri}: its source {source} is no output of a run.\nRegister one: moslim promote --policy REF.")
+        return root, _below(source.removeprefix(f"{root}/"), uri)
 
     def _search(self, where: str) -> list[Any]:
         return list(self.client.search_runs([self.experiment_id], where, order_by=["attributes.start_time DESC"]))
@@ -295,13 +317,44 @@ def _moved(database: Path, was: str, now: str) -> None:
 def _goes_on(run: Any) -> bool:
     """Whether a process writes into a run, as far as can be known here."""
     tags = run.data.tags
-    return run.info.status == "RUNNING" and is_alive(tags.get(OWNER, owner())) and not hosted.is_over(tags.get(FLOW_RUN, ""))
+    return run.info.status == "RUNNING" and is_alive(tags.get(OWNER, own_name())) and not hosted.is_over(tags.get(FLOW_RUN, ""))
 
 
 def _is_missing(error: Exception) -> bool:
     """Whether a store says that an artefact is not there, and not that it can't be asked."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return isinstance(error, FileNotFoundError) or status == 404 or getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+
+
+def _below(path: str, uri: str) -> str:
+    """`path`, if it stays below where it begins, however often who reads it decodes it."""
+    decoded = path
+    while (further := unquote(decoded)) != decoded:
+        decoded = further
+    parts = re.split(r"[/\\]", decoded)
+    if ".." in parts or (parts[0] == "" and len(parts) > 1) or not decoded.isprintable():
+        raise UserError(f"{uri}: a run's artefacts are below it.\nGive runs:/RUN/PATH without '..'.")
+    return path
+
+
+def _inside(found: Path, root: Path, uri: str) -> Path:
+    """`found`, if it and all that it holds is in `root`: links may lead elsewhere."""
+    top = root.resolve()
+    for path in (found, *(path for path in found.rglob("*") if path.is_symlink())):
+        if not path.resolve().is_relative_to(top):
+            raise UserError(f"{uri}: {path} leads out of the run's artefacts.\nGive an output that a stage wrote.")
+    return found
+
+
+def store_error(error: BaseException) -> UserError | None:
+    """What a user can do about a database that took nothing; None for another error."""
+    if (found := re.search(r"sqlite3\.OperationalError\) ([^\n]+)", str(error))) is None:
+        return None
+    return UserError(
+        f"the database of the runs: {found[1]}.\n"
+        f"If another program has locked it for {LOCKED_SECONDS:.0f} s, end that one; if its disk is full, make room.\n"
+        "Then run again: what is finished is kept, and what was at work goes on from its last checkpoint."
+    )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -75,7 +75,7 @@ def write_manifest(directory: Path) -> str:
         for f in sorted(directory.rglob("*"))
         if f.is_file() and f.name != MANIFEST
     }
-    (directory / MANIFEST).write_text(json.dumps(files, indent=1))
+    (directory / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
     return _digest(files)
 
 

@@ -30,7 +30,7 @@ STAGES = {
 }
 
 
-STAGE = Stage("report", version=6, kind="report", section=Settings.content)
+STAGE = Stage("report", version=7, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -43,7 +43,7 @@ def work(job: Job) -> dict[str, float]:
     figures = all_figures(content)
     job.output.mkdir(parents=True)
     (job.output / PAGE).write_text(render(content), encoding="utf-8")
-    (job.output / FINDINGS).write_text(summarise(content).model_dump_json(indent=1))
+    (job.output / FINDINGS).write_text(summarise(content).model_dump_json(indent=1), encoding="utf-8")
     (job.output / FIGURES).mkdir()
     for name, figure in figures.items():
         save_png(figure, job.output / FIGURES / f"{name}.png")
@@ -54,7 +54,7 @@ def work(job: Job) -> dict[str, float]:
 def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
     from moslim_core.endpoint import Usage
-    from moslim_core.evaluation.suite import read_agreement, read_benchmarks, read_control, read_front
+    from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front
     from moslim_core.model_identity import public_name
     from moslim_core.report import Both, ReportContent
     from moslim_core.reward.training import read_metrics
@@ -72,6 +72,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
             f"Training ended after {done} of {settings.policy.steps} steps, at policy.max_minutes={settings.policy.max_minutes:g}."
         )
     before, after = (read_control(evaluation, system) for system in SYSTEMS)
+    calm, attacked = (read_attack(evaluation, system) for system in SYSTEMS)
     start, trained = (read_front(evaluation, system) for system in SYSTEMS)
     if after.truncated > 0.2:
         notes.append(
@@ -85,16 +86,17 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         base_model=base_model,
         before=before,
         after=after,
-        judge=json.loads((evaluation / "judge.json").read_text())["describe"],
+        judge=json.loads((evaluation / "judge.json").read_text(encoding="utf-8"))["describe"],
         training=training,
         reward_heads=read_metrics(inputs["reward_model"]),
         samples=_samples(settings, evaluation),
         fronts=Both(before=start, after=trained) if start and trained else None,
+        attack=Both(before=calm, after=attacked) if calm and attacked else None,
         benchmarks=_paired(read_benchmarks, evaluation),
         agreement=_paired(read_agreement, evaluation),
         second_judge=_second_judge(settings),
-        judge_usage=Usage.model_validate_json(usage.read_text()) if usage.exists() else None,
-        data_card=json.loads((inputs["rows"] / "data_card.json").read_text()),
+        judge_usage=Usage.model_validate_json(usage.read_text(encoding="utf-8")) if usage.exists() else None,
+        data_card=json.loads((inputs["rows"] / "data_card.json").read_text(encoding="utf-8")),
         seconds={STAGES[name]: record["seconds"] for name, record in records.items()},
         peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),
         settings=settings.content(),

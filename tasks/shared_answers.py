@@ -16,6 +16,9 @@ def shared(own: Path, store: Path) -> Iterator[Path]:
     `store` is of one model under one seed. Evaluations may run side by side: each has a folder of its own, and of two that end at once
     one's files stay. What is interrupted goes on with what `own` has.
     """
+    if store.exists():
+        # What was used lately is not cleaned away.
+        os.utime(store)
     if not own.exists():
         own.mkdir(parents=True)
         _copy(store, own)

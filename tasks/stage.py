@@ -129,7 +129,7 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
 
 def read_record(directory: Path) -> dict[str, Any]:
     """{seconds, peak_memory_gb, metrics} that a stage left beside its output."""
-    return json.loads((directory / STAGE_FILE).read_text())
+    return json.loads((directory / STAGE_FILE).read_text(encoding="utf-8"))
 
 
 def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None, ledger: Ledger, key: str) -> Outcome:
@@ -154,7 +154,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
         cache=environment.model_cache(settings.work_dir),
     )
     file = home / "job.json"
-    file.write_text(job.model_dump_json(indent=1))
+    file.write_text(job.model_dump_json(indent=1), encoding="utf-8")
     recorder = _Recorder(stage.name, ledger, run_id, clock, spent)
     resumed = "resuming" if job.checkpoints.exists() else "running"
     reporting.announce(stage.name, resumed, f"{stage.name}: {resumed}, run {run_id}, fingerprint {key[:12]}")
@@ -173,9 +173,9 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
         reporting.announce(stage.name, "failed", f"{stage.name}: failed")
         raise
     seconds = recorder.seconds()
-    metrics = json.loads((home / "metrics.json").read_text())
+    metrics = json.loads((home / "metrics.json").read_text(encoding="utf-8"))
     cost = {"seconds": seconds, "peak_memory_gb": peak / 1e9}
-    (output / STAGE_FILE).write_text(json.dumps({**cost, "metrics": metrics}, indent=1))
+    (output / STAGE_FILE).write_text(json.dumps({**cost, "metrics": metrics}, indent=1), encoding="utf-8")
     ledger.log_points(run_id, [(0, {**metrics, **cost})])
     ref = ledger.finish(run_id, stage.kind, output, write_manifest(output))
     checkpoints.discard()
@@ -187,7 +187,7 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
 def _spent(clock: Path) -> float:
     """Seconds that interrupted attempts took; a full disk may have kept the last one from saying so."""
     try:
-        return float(clock.read_text())
+        return float(clock.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0.0
 
@@ -214,7 +214,7 @@ class _Recorder:
 
     def flush(self) -> None:
         self.flushed = time.monotonic()
-        self.clock.write_text(f"{self.seconds():.1f}")
+        self.clock.write_text(f"{self.seconds():.1f}", encoding="utf-8")
         self.ledger.log_points(self.run_id, self.points)
         self.points = []
 

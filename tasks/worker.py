@@ -36,7 +36,7 @@ def main(path: Path) -> int:
         Path(f"{path}.error").write_text(str(error), encoding="utf-8")
         return 2
     if is_first():
-        (path.parent / "metrics.json").write_text(json.dumps(metrics))
+        (path.parent / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     return 0
 
 

@@ -25,8 +25,8 @@ from moslim_core.distributed import gather, share
 from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import load_targets, training_examples
-from moslim_core.policy.warm_start import conditioned_sft, fine_tune
-from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.policy.warm_start import Learner, conditioned_sft, fine_tune
+from moslim_core.preferences import PreferenceSchema, Targets, answered_tokens
 from moslim_core.reward.metrics import expected_level
 from moslim_core.section import changed
 
@@ -57,6 +57,21 @@ def pairs(examples: Sequence[Mapping[str, Any]], answers: Sequence[str], found: 
     return made
 
 
+def preferred(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `pairs` as token ids: both answers behind what their conversations have in common with the prompt."""
+    chosen, rejected = (answered_tokens(tokenizer, row["prompt"], row[side][0]["content"]) for side in ("chosen", "rejected"))
+    asked = min(chosen[1], rejected[1])
+    return {"prompt_ids": chosen[0][:asked], "chosen_ids": chosen[0][asked:], "rejected_ids": rejected[0][asked:]}
+
+
+class TokenisedDPOTrainer(DPOTrainer):
+    """TRL's DPO on rows that `preferred` made."""
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        # A prompt that takes all of the room leaves none of its answers to learn from.
+        return dataset.filter(lambda row: args.max_length is None or len(row["prompt_ids"]) < args.max_length)
+
+
 class Compared(LevelBased):
     rows = ("cpo",)
 
@@ -81,7 +96,7 @@ class Compared(LevelBased):
         with timed(context.work, "update"):
             conditioned_sft(settings, rated, context.cache, checkpoints / "cpsft", start, self._progress("cpsft"))
         if not final.is_dir():
-            data, learner = self._pairs(start), (DPOTrainer, DPOConfig)
+            data, learner = self._pairs(start), Learner(TokenisedDPOTrainer, DPOConfig, preferred)
             # What the budget drew is all used, once.
             once = changed(settings, policy=changed(settings.policy, sft=changed(settings.policy.sft, epochs=1.0)))
             with timed(context.work, "update"):

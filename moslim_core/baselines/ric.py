@@ -25,7 +25,7 @@ from moslim_core.distributed import gather, share
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.policy.warm_start import fine_tune
-from moslim_core.preferences import Message, PreferenceSchema, Targets
+from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.reward.metrics import expected_level
 from moslim_core.reward.scorer import RewardScorer
 
@@ -145,13 +145,17 @@ class Compared(Method):
     def _learn(self, base: str, prompts: Sequence[list[Message]], answers: Sequence[str], rewards: Array, output: Path) -> None:
         names, context = self.context.schema.names, self.context
         data: list[dict[str, Any]] = [
-            {"prompt": state(p, r, names), "completion": [{"role": "assistant", "content": a}]}
+            {"prompt": state(self._read(p), r, names), "completion": [{"role": "assistant", "content": a}]}
             for p, a, r in zip(prompts, answers, rewards, strict=True)
         ]
         checkpoints = context.work / "checkpoints" / output.name
         progress = ExpertProgress(output.name, context.work / "logs" / f"{output.name}.jsonl", context.progress)
         with timed(context.work, "update"):
             fine_tune(base, data, context.settings, context.cache, checkpoints, output, progress)
+
+    def _read(self, prompt: Sequence[Message]) -> list[Message]:
+        """A prompt as it is read in an evaluation, before rewards are stated."""
+        return condition(prompt, Targets(), self.context.settings.preferences, self.context.settings.policy.placement)
 
     def _round(self, base: Path) -> tuple[list[list[Message]], list[str]]:
         """(prompts, answers): as many as the budget has, for rewards along the front."""
@@ -161,7 +165,7 @@ class Compared(Method):
         asked = [prompts[i] for i in np.resize(rng.permutation(len(prompts)), self.budget)]
         goals = along_the_front(self.budget, *self.range, rng)
         model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
-        conversations = [state(p, g, context.schema.names) for p, g in zip(asked, goals, strict=True)]
+        conversations = [state(self._read(p), g, context.schema.names) for p, g in zip(asked, goals, strict=True)]
         return asked, [answer.text for answer in context.draw(model, tokenizer, conversations, "round")]
 
     def at(self, row: str, weights: Array) -> Stating:

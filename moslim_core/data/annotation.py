@@ -163,7 +163,7 @@ class Annotation:
         labels = [dict(row.labels) for row in batch]
         for annotator in self.annotators:
             wanted = [
-                [name for name in self.schema.names if name in annotator.preferences and name not in known and row.response.strip()]
+                [name for name in self.schema.names if name in annotator.preferences and name not in known and _may_be_labelled(row)]
                 for row, known in zip(batch, labels, strict=True)
             ]
             for names, known, verdict in zip(wanted, labels, _ask(annotator, batch, wanted), strict=True):
@@ -184,7 +184,7 @@ class Annotation:
         return [n for n in self.schema.names if (n in row.labels) + sum(n in a.preferences for a in self.annotators) > 1]
 
     def _draw(self, row: Row, number: int) -> None:
-        if self.agreement_sample and row.response.strip() and self._comparable(row):
+        if self.agreement_sample and _may_be_labelled(row) and self._comparable(row):
             heapq.heappush(self._sample, (-unit_hash(prompt_key(row.prompt) + row.response, "agreement"), number, row))
             if len(self._sample) > self.agreement_sample:
                 heapq.heappop(self._sample)
@@ -219,3 +219,8 @@ def agreement(preference: str, first: str, second: str, levels: np.ndarray) -> A
     one, two = levels.T
     kappa = finite(quadratic_kappa(one, two))
     return Agreement(preference=preference, first=first, second=second, n=len(levels), exact=exact(one, two), kappa=kappa)
+
+
+def _may_be_labelled(row: Row) -> bool:
+    """Of a choice between two answers each is a row of its own too."""
+    return bool(row.response.strip()) and not row.worse

@@ -1,15 +1,29 @@
-"""Ratings become levels: by a table, by thresholds, by quantiles of the training ratings, or as they are (docs/method.md, section 1)."""
+"""Ratings become levels: by a table, by thresholds, by quantiles of the training ratings, or as they are (docs/method.md, section 1).
+
+A rating may be a number, text that is one, `4/5` where 5 is the top of the scale, or a list of several raters'. A level may lie between
+two whole ones.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from moslim_core.data.bad_rows import BadRow, shown
+from moslim_core.data.json_text import NotJSON, parse
 from moslim_core.errors import UserError
 from moslim_core.settings import LabelColumn
+
+# Keeps a level below the half above it, which would round up; a float32 can tell it from the half too.
+MARGIN = 1e-4
+
+_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_PLAIN, _OF = re.compile(_NUMBER + r"\Z"), re.compile(rf"({_NUMBER})\s*/\s*({_NUMBER})\Z")
 
 
 class Binning(NamedTuple):
@@ -21,6 +35,7 @@ class Binning(NamedTuple):
     levels: dict[str, int | None] | None = None
     thresholds: tuple[float, ...] | None = None
     quantiles: bool = False
+    means: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, preference: str, column: str, k: int, settings: LabelColumn) -> Binning:
@@ -33,48 +48,118 @@ class Binning(NamedTuple):
             )
         return cls(preference, column, k, settings.levels, settings.thresholds, settings.quantiles)
 
-    def level(self, rating: Any, place: str) -> int | None:
-        """The level of a rating that is not null; None where the table masks it. Raises UserError, naming `place`."""
-        if self.thresholds is not None:
-            return self.cut(self.number(rating, place))
+    @property
+    def cuts(self) -> bool:
+        """Whether thresholds make ratings levels: then the training ratings are measured first."""
+        return self.quantiles or self.thresholds is not None
+
+    def level(self, rating: Any, place: str) -> float | None:
+        """The level of a rating that no threshold cuts, whole or between two; of a list of ratings the mean. None where it is null or
+        masked. Raises BadRow, naming `place`.
+        """
+        if isinstance(rating := _read(rating), list):
+            return _mean([self.level(self._single(each, place), place) for each in rating])
+        if rating is None:
+            return None
         if self.levels is not None:
-            key = str(int(rating)) if isinstance(rating, float) and rating.is_integer() else str(rating)
-            if key not in self.levels:
-                raise UserError(
-                    f"{place}: {self.column}={rating!r} is not in the level mapping of {self.preference} ({', '.join(self.levels)}).\n"
-                    f"Add it under data.columns.labels.{self.preference}.levels (null masks it), or mend the row."
-                )
-            rating = self.levels[key]
-            if rating is None:
-                return None
-        whole = isinstance(rating, int | float) and not isinstance(rating, bool) and float(rating).is_integer()
-        if not whole or not 1 <= rating <= self.k:
-            raise UserError(
-                f"{place}: {self.column}={rating!r} is no level of {self.preference} (1..{self.k}, or null).\n"
-                f"Map ratings to levels under data.columns.labels.{self.preference}.levels, or mend the row."
-            )
-        return int(rating)
+            return self._looked_up(rating, place)
+        value = _number(rating, self.k)
+        if value is None or not 1 <= value <= self.k:
+            raise self._no_level(rating, place)
+        return value
+
+    def rating(self, rating: Any, place: str) -> float | None:
+        """A rating that thresholds will cut; of a list of ratings the mean. Raises BadRow, naming `place`."""
+        if isinstance(rating := _read(rating), list):
+            return _mean([self.rating(self._single(each, place), place) for each in rating])
+        return None if rating is None else self.number(rating, place)
 
     def number(self, rating: Any, place: str) -> float:
-        """A rating to be cut by thresholds. Raises UserError, naming `place`, unless it is a finite number."""
-        if isinstance(rating, bool) or not isinstance(rating, int | float) or not math.isfinite(rating):
-            raise UserError(
-                f"{place}: {self.column}={rating!r} is no number, and thresholds cut {self.preference}.\n"
-                "Write a number or null, or give a table of levels."
+        """A rating to be cut by thresholds. Raises BadRow, naming `place`, unless it is a finite number."""
+        value = _number(rating)
+        if value is None:
+            raise BadRow(
+                place,
+                f"{self.column} is no number",
+                f"{self.column}={shown(rating)} is no number, and thresholds cut {self.preference}",
+                "Write a number or null, or give a table of levels.",
             )
-        return float(rating)
+        return value
 
-    def cut(self, value: float) -> int:
-        """1 + the number of thresholds below `value`: a value up to the first is level 1."""
-        assert self.thresholds is not None
-        return bisect_left(self.thresholds, value) + 1
+    def measured(self, ratings: np.ndarray) -> Binning | None:
+        """With thresholds, if they are to be quantiles, and the mean rating of each level, both of the training ratings (n,).
+
+        None where these have fewer different values than there are levels to cut.
+        """
+        thresholds = quantile_thresholds(ratings, self.k) if self.quantiles else self.thresholds
+        if thresholds is None:
+            return None
+        levels = np.searchsorted(thresholds, ratings)
+        found = [ratings[levels == level] for level in range(self.k)]
+        return self._replace(thresholds=thresholds, means=tuple(float(of.mean()) if len(of) else math.nan for of in found))
+
+    def cut(self, value: float) -> float:
+        """The level of a rating, whose nearest whole one is 1 + the number of thresholds below it: one up to the first is level 1.
+
+        A rating between the mean ratings of two levels lies between these levels, as far as thresholds let it; so ratings of one value
+        a level are whole. (ours)
+        """
+        assert self.thresholds is not None and self.means is not None
+        level = bisect_left(self.thresholds, value) + 1
+        mean = self.means[level - 1]
+        side = level + 1 if value > mean else level - 1
+        if value == mean or not 1 <= side <= self.k or math.isnan(mean + self.means[side - 1]):
+            return float(level)
+        share = (value - mean) / (self.means[side - 1] - mean)
+        return min(level + share, level + 0.5 - MARGIN) if side > level else max(level - share, level - 0.5)
+
+    def _looked_up(self, rating: Any, place: str) -> float | None:
+        """By the table; a rating between two whole ones of it lies between their levels, unless one of these is masked."""
+        assert self.levels is not None
+        keys = {number: key for key in self.levels if (number := _number(key)) is not None}
+        value = _number(rating, max(keys, default=None))
+        if str(rating) in self.levels:
+            return self._of_table(str(rating), place)
+        if value in keys:
+            return self._of_table(keys[value], place)
+        if value is None or value.is_integer() or not {math.floor(value), math.ceil(value)} <= keys.keys():
+            raise BadRow(
+                place,
+                f"{self.column} is not in the level mapping",
+                f"{self.column}={shown(rating)} is not in the level mapping of {self.preference} ({shown(', '.join(self.levels))})",
+                f"Add it under data.columns.labels.{self.preference}.levels (null masks it), or mend the row.",
+            )
+        low, high = (self._of_table(keys[of(value)], place) for of in (math.floor, math.ceil))
+        return None if low is None or high is None else low + (high - low) * (value - math.floor(value))
+
+    def _of_table(self, key: str, place: str) -> float | None:
+        assert self.levels is not None
+        level = self.levels[key]
+        if level is not None and not 1 <= level <= self.k:
+            raise self._no_level(level, place)
+        return level
+
+    def _single(self, rating: Any, place: str) -> Any:
+        """One of several ratings, which is no list itself."""
+        if isinstance(rating, list):
+            raise self._no_level(rating, place)
+        return rating
+
+    def _no_level(self, rating: Any, place: str) -> BadRow:
+        return BadRow(
+            place,
+            f"{self.column} is no level",
+            f"{self.column}={shown(rating)} is no level of {self.preference} (1..{self.k}, or null)",
+            f"Map ratings to levels under data.columns.labels.{self.preference}.levels, or mend the row.",
+        )
 
     def recorded(self) -> dict[str, Any]:
         """For the data card: the column, and what makes its ratings levels."""
         if self.levels is not None:
             return {"column": self.column, "levels": self.levels}
         if self.thresholds is not None:
-            return {"column": self.column, "quantiles": self.quantiles, "thresholds": list(self.thresholds)}
+            means = [None if math.isnan(mean) else round(mean, 6) for mean in self.means or ()]
+            return {"column": self.column, "quantiles": self.quantiles, "thresholds": list(self.thresholds), "means": means}
         return {"column": self.column}
 
 
@@ -96,3 +181,36 @@ def quantile_thresholds(ratings: np.ndarray, k: int) -> tuple[float, ...] | None
         thresholds.append(float(values[first]))
         first += 1
     return tuple(thresholds)
+
+
+def _read(rating: Any) -> Any:
+    """A rating without blanks around it: None where it is none, a list where it is the text of one."""
+    if not isinstance(rating, str):
+        return rating
+    text = rating.strip()
+    if text.startswith("["):
+        try:
+            return parse(text)
+        except NotJSON:
+            return text
+    return text or None
+
+
+def _number(rating: Any, top: float | None = None) -> float | None:
+    """A finite number, or text that is one as people write it; 4/5 is 4 where the scale's `top` is 5. None for anything else."""
+    if isinstance(rating, str):
+        if (of := _OF.match(rating)) and top is not None and float(of[2]) == top:
+            rating = of[1]
+        rating = float(rating) if _PLAIN.match(rating) else None
+    if isinstance(rating, bool) or not isinstance(rating, int | float | Decimal):
+        return None
+    try:
+        value = float(rating)
+    except (OverflowError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _mean(levels: list[float | None]) -> float | None:
+    known = [level for level in levels if level is not None]
+    return sum(known) / len(known) if known else None

@@ -31,12 +31,16 @@ class Tally:
         self.schema = schema
         self.rows: Counter[tuple[str, str]] = Counter()  # (split, source)
         self.levels: Counter[tuple[str, str, str, int]] = Counter()  # (preference, split, source, level)
+        self.between: Counter[str] = Counter()  # preference
+        self.choices: Counter[tuple[str, str]] = Counter()  # (preference, split)
         self.words: dict[str, Counter[int]] = {"prompt": Counter(), "answer": Counter()}
 
     def add(self, split: str, row: Row) -> None:
         self.rows[split, row.source] += 1
         for name, level in row.labels.items():
             self.levels[name, split, row.source, level] += 1
+        self.between.update(list(row.between or ()))
+        self.choices.update((name, split) for name in row.worse or ())
         self.words["prompt"][len(plain_text(row.prompt).split())] += 1
         self.words["answer"][len(row.response.split())] += 1
 
@@ -45,7 +49,7 @@ class Tally:
         return sum(n for (name, at, _, _), n in self.levels.items() if name == preference and split in (None, at))
 
     def card(self, *, dropped: Mapping[str, int], **more: Any) -> dict[str, Any]:
-        """The data card, with what only the caller knows: `prompts`, `prompt_groups`, `licences`, `binning`.
+        """The data card, with what only the caller knows: `prompts`, `prompt_groups`, `licences`, `binning`, `bad_rows`.
 
         Where annotators filled in labels also `filled`, a list of {preference, annotator, asked, filled, undecided, unparsable}, and
         `agreement`, a list of {preference, first, second, n, exact, kappa or null}.
@@ -58,9 +62,16 @@ class Tally:
             "rows_by_source": {source: {split: self.rows[split, source] for split in splits} for source in sources},
             "labels": {name: self._histogram(name) for name in self.schema.names},
             "labels_by_source": {name: {source: self._histogram(name, source) for source in sources} for name in self.schema.names},
+            "between": {name: self.between[name] for name in self.schema.names if self.between[name]},
+            "choices": {
+                name: {split: self.choices[name, split] for split in splits}
+                for name in self.schema.names
+                if any(of == name for of, _ in self.choices)
+            },
             "dropped": {reason: count for reason, count in dropped.items() if count},
             "prompt_words": _percentiles(self.words["prompt"]),
             "answer_words": _percentiles(self.words["answer"]),
+            "bad_rows": [],
             "filled": [],
             "agreement": [],
             **more,
@@ -169,8 +180,12 @@ def tables(card: dict[str, Any], schema: PreferenceSchema) -> list[Table]:
         ]
         without = [source for source, _, of in found if not of["labelled"]]
         head = [f"{level} · {label}" for level, label in enumerate(preference.levels, start=1)]
-        note = f"Without a label: {', '.join(without)}." if without else ""
-        made.append(Table(f"Labels: {preference.name}", ["source", "labelled", *head], rows, note))
+        note = f"Without a label: {', '.join(without)}. " if without else ""
+        if between := card["between"].get(preference.name):
+            note += f"{between:,} lie between two levels, and count as the nearer one here. "
+        if choices := card["choices"].get(preference.name):
+            note += f"Choices between two answers: {', '.join(f'{split} {n:,}' for split, n in choices.items())}. "
+        made.append(Table(f"Labels: {preference.name}", ["source", "labelled", *head], rows, note.strip()))
     made += [
         Table(
             "Binning",
@@ -185,6 +200,7 @@ def tables(card: dict[str, Any], schema: PreferenceSchema) -> list[Table]:
             f"{card['prompt_groups']['similarity']}, form a group, which is in one split. The last two rows are the policy's prompts.",
         ),
         Table("Left out", ["reason", "rows or prompts"], [list(item) for item in card["dropped"].items()]),
+        _records("Bad rows", card["bad_rows"], ["reason", "rows", "first"]),
         Table(
             "Words",
             ["", *(f"{q} %" for q in card["answer_words"])],
@@ -206,5 +222,6 @@ def _way(binning: dict[str, Any]) -> str:
         return "table: " + ", ".join(f"{rating} → {'masked' if level is None else level}" for rating, level in binning["levels"].items())
     if "thresholds" in binning:
         measured = " (quantiles of the training ratings)" if binning["quantiles"] else ""
-        return f"level 1 up to {', then '.join(f'{t:.6g}' for t in binning['thresholds'])}{measured}"
+        means = ", ".join("none" if mean is None else f"{mean:.4g}" for mean in binning["means"])
+        return f"level 1 up to {', then '.join(f'{t:.6g}' for t in binning['thresholds'])}{measured}; mean ratings of the levels: {means}"
     return "they are levels"

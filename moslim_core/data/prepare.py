@@ -19,7 +19,8 @@ import numpy as np
 
 from moslim_core.data import sources
 from moslim_core.data.annotation import Annotation
-from moslim_core.data.binning import Binning, quantile_thresholds
+from moslim_core.data.bad_rows import BadRows, OnBad
+from moslim_core.data.binning import Binning
 from moslim_core.data.card import Tally, write_card
 from moslim_core.data.prompts import Candidate, write_prompts
 from moslim_core.data.rows import Row
@@ -45,9 +46,14 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
     opened = sources.open_sources(settings.data, settings.preferences)
     dropped: Counter[str] = Counter()
     with _whole(output) as folder:
-        spool = Spool(folder / "spool", _usable(opened, dropped, bool(settings.annotation.fill), progress))
-        dropped["duplicate"] = spool.draw(settings.data.limit)
-        splits = _split(settings, spool, opened, progress)
+        bad = BadRows(settings.data.bad_rows)
+        usable = _usable(opened, dropped, bool(settings.annotation.fill), bad, progress)
+        spool = Spool(folder / "spool", usable, settings.preferences.names)
+        if not len(spool) and bad.first:
+            raise bad.first
+        dropped |= spool.draw(settings.data.limit)
+        splits = _split(settings, spool, opened, bad, progress)
+        dropped.update({f"bad row: {reason}": count for reason, count in bad.counts.items()})
         opened = _measured(settings, spool, opened, splits)
         annotation = Annotation.of(settings, settings.work_dir / "cache" / "answers.sqlite")
         kept = _kept_rows(spool, splits, opened, dropped, progress)
@@ -66,6 +72,7 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
                 name: {s.name: s.binnings[name].recorded() for s in opened if name in s.binnings} for name in settings.preferences.names
             },
             dropped=dropped,
+            bad_rows=bad.record(),
             # Without what it cost: a resumed run pays less for the same rows.
             **record.model_dump(exclude={"usage"}),
         )
@@ -87,31 +94,34 @@ def _whole(output: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _usable(opened: list[Source], dropped: Counter[str], fill: bool, progress: Progress) -> Iterator[Spooled]:
-    """The rows with an answer and, unless annotators are to `fill` labels in, at least one label."""
+def _usable(opened: list[Source], dropped: Counter[str], fill: bool, bad: OnBad, progress: Progress) -> Iterator[Spooled]:
+    """The rows with an answer and, unless annotators are to `fill` labels in, at least one label or another answer that is worse."""
     count = 0
     for number, source in enumerate(opened):
-        for rated in source.rows():
+        for rated in source.rows(bad, fill):
             count += 1
             if count % PROGRESS_ROWS == 0:
                 progress.update("reading rated answers", count, count)
-            if not rated.row.response.strip():
+            row, others = rated.row, (rated.row.worse or {}).values()
+            if not all(answer.strip() for answer in (row.response, *others)):
                 dropped["empty answer"] += 1
-            elif not rated.row.labels and not rated.ratings and not fill:
+            elif row.response in others:
+                dropped["choice between equal answers"] += 1
+            elif not row.labels and not rated.ratings and not others and not fill:
                 dropped[NO_LABEL] += 1
             else:
                 yield Spooled(number, rated)
     progress.update("reading rated answers", count, count)
 
 
-def _split(settings: Settings, spool: Spool, opened: list[Source], progress: Progress) -> Splits:
+def _split(settings: Settings, spool: Spool, opened: list[Source], bad: OnBad, progress: Progress) -> Splits:
     splits = Splits(settings.data, judge="reward_model" in settings.evaluation.judges)
     for done, (source, rated) in enumerate(spool, start=1):
         splits.add_rated(rated.row.prompt, rated.stated, opened[source].states)
         if done % PROGRESS_ROWS == 0:
             progress.update("grouping prompts", done, len(spool))
     if settings.policy.prompts is not None:
-        for _, prompt, _ in sources.prompts(settings.policy.prompts):
+        for _, prompt in sources.prompts(settings.policy.prompts, bad):
             splits.add(prompt)
     splits.decide()
     return splits
@@ -127,15 +137,15 @@ class _Rated:
         for _, rated in self.spool:
             number = self.splits.prompts.number(rated.row.prompt)
             if not self.splits.crossing(number, rated.stated):
-                yield self.splits.of(number), Candidate(rated.row.prompt, number, rated.place)
+                yield self.splits.of(number), Candidate(rated.row.prompt, number)
 
 
 def _measured(settings: Settings, spool: Spool, opened: list[Source], splits: Splits) -> list[Source]:
-    """The sources with thresholds for their quantiles, of the training rows of each source, as scales differ.
+    """The sources with what thresholds need of the training rows of each source, as scales differ: quantiles, mean ratings.
 
     The rows kept for an independent judge are training rows too.
     """
-    ratings = [{name: array("d") for name, binning in source.binnings.items() if binning.quantiles} for source in opened]
+    ratings = [{name: array("d") for name, binning in source.binnings.items() if binning.cuts} for source in opened]
     if not any(ratings):
         return opened
     for source, rated in spool:
@@ -143,20 +153,20 @@ def _measured(settings: Settings, spool: Spool, opened: list[Source], splits: Sp
             for name, rating in rated.ratings.items():
                 ratings[source][name].append(rating)
     return [
-        source._replace(binnings={**source.binnings, **{name: _cut(source, name, values) for name, values in found.items()}})
+        source._replace(binnings={**source.binnings, **{name: _cutting(source, name, values) for name, values in found.items()}})
         for source, found in zip(opened, ratings, strict=True)
     ]
 
 
-def _cut(source: Source, preference: str, ratings: array[float]) -> Binning:
+def _cutting(source: Source, preference: str, ratings: array[float]) -> Binning:
     binning = source.binnings[preference]
-    thresholds = quantile_thresholds(np.frombuffer(ratings), binning.k)
-    if thresholds is None:
+    measured = binning.measured(np.frombuffer(ratings))
+    if measured is None:
         raise UserError(
             f"data.columns.labels.{preference}.quantiles: the training ratings of {source.name} have fewer than {binning.k} values.\n"
             f"Give thresholds or levels, or give {preference} fewer levels."
         )
-    return binning._replace(thresholds=thresholds)
+    return measured
 
 
 def _kept_rows(spool: Spool, splits: Splits, opened: list[Source], dropped: Counter[str], progress: Progress) -> Iterator[tuple[str, Row]]:
@@ -169,7 +179,7 @@ def _kept_rows(spool: Spool, splits: Splits, opened: list[Source], dropped: Coun
             dropped[reason] += 1
             continue
         cut = {name: opened[source].binnings[name].cut(rating) for name, rating in rated.ratings.items()}
-        yield splits.of(number), rated.row._replace(labels={**rated.row.labels, **cut})
+        yield splits.of(number), rated.row.with_levels({**rated.row.levels(), **cut}) if cut else rated.row
 
 
 def _labelled(kept: Iterator[tuple[str, Row]], annotation: Annotation, dropped: Counter[str]) -> Iterator[tuple[str, Row]]:
@@ -177,7 +187,7 @@ def _labelled(kept: Iterator[tuple[str, Row]], annotation: Annotation, dropped: 
     splits, rows = itertools.tee(kept)
     # Strict: only at its end does an annotation compare those who said levels.
     for (split, _), row in zip(splits, annotation.fill(row for _, row in rows), strict=True):
-        if row.labels:
+        if row.labels or row.worse:
             yield split, row
         else:
             dropped[NO_LABEL] += 1
@@ -199,10 +209,12 @@ def _check_labels(tally: Tally, settings: Settings) -> None:
     where = settings.data.path or ", ".join(settings.data.source)
     needed = [TRAIN, VALIDATION, TEST] + ([JUDGE] if "reward_model" in settings.evaluation.judges else [])
     for split in needed:
-        for name in settings.preferences.names:
-            if not tally.labelled(name, split):
+        for preference in settings.preferences.preferences:
+            name = preference.name
+            # Where a preference has two levels, which of two answers is better is all there is to know.
+            if not tally.labelled(name, split) and not (preference.k == 2 and tally.choices[name, split]):
                 what = f"no labelled row in the {split} split" if tally.labelled(name) else "every label is null"
-                raise UserError(
-                    f"{where}: {what} for preference {name!r}.\n"
-                    f"Give rows with {name} levels (more rows if data.limit is set), or leave {name} out of the preferences."
-                )
+                remedy = f"Give rows with {name} levels (more rows if data.limit is set), or leave {name} out of the preferences."
+                if any(of == name for of, _ in tally.choices):
+                    remedy = f"Choices say which answer is better, not how good. {remedy}"
+                raise UserError(f"{where}: {what} for preference {name!r}.\n{remedy}")

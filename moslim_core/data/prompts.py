@@ -11,21 +11,22 @@ from typing import NamedTuple
 
 from moslim_core import models
 from moslim_core.data import sources
+from moslim_core.data.bad_rows import skip
 from moslim_core.data.rows import unit_hash, write_json_lines
 from moslim_core.data.splits import TEST, TRAIN, Splits
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, Targets, chat_text, condition, longest_instruction, require_placement
+from moslim_core.preferences import Message, Targets, condition, longest_instruction, prompt_tokens, require_placement, text_tokens
+from moslim_core.preferences.distractors import longest_distraction
 from moslim_core.settings import Settings
 
 BATCH_PROMPTS = 500
 
 
 class Candidate(NamedTuple):
-    """A prompt, its number, and the file and row where it stands."""
+    """A prompt and its number."""
 
     prompt: list[Message]
     number: int
-    place: str
 
 
 def write_prompts(
@@ -34,7 +35,7 @@ def write_prompts(
     """Write prompts.{train,evaluation}.jsonl: those of `policy.prompts`, else of the `rated` (split, prompt); returns their numbers.
 
     `rated` is iterated over more than once. Evaluation prompts that were trained on, or nearly, are left out and counted in
-    `dropped`, as are those that are too long. Raises UserError if none is left, or if one does not fit into the model's context.
+    `dropped`, as are those that are too long for the settings or for the model. Raises UserError if none is left.
     """
     fit = _Fit(settings, cache, dropped)
     fitting = fit(_chosen(TRAIN, rated, settings, splits), TRAIN)
@@ -49,10 +50,17 @@ def write_prompts(
             "Give more prompts, or raise data.limit or data.test_fraction."
         )
     if not training or not evaluation:
-        limit = settings.policy.max_prompt_tokens
+        limit, side = settings.policy.max_prompt_tokens, TEST if training else TRAIN
+        what = f"no prompt to {'evaluate' if training else 'train'} on has at most"
+        if fit.shortest[side] > fit.room:
+            raise UserError(
+                f"{what} {fit.room} tokens with its instruction: for so many the model's context leaves room beside "
+                f"policy.max_new_tokens={settings.policy.max_new_tokens}.\n"
+                f"Lower that (the shortest prompt has {fit.shortest[side]}), or give shorter prompts."
+            )
         raise UserError(
-            f"no prompt to {'evaluate' if training else 'train'} on has at most policy.max_prompt_tokens={limit} tokens "
-            f"with its instruction.\nRaise it (the shortest prompt has {fit.shortest}), or give shorter prompts."
+            f"{what} policy.max_prompt_tokens={limit} tokens with its instruction.\n"
+            f"Raise it (the shortest prompt has {fit.shortest[side]}), or give shorter prompts."
         )
     return {"training": training, "evaluation": len(evaluation)}
 
@@ -60,11 +68,11 @@ def write_prompts(
 def given(settings: Settings, splits: Splits) -> Iterator[tuple[str, Candidate]]:
     """(train or test, prompt) of `policy.prompts`, which are `splits`' own by now; what the file does not state is cut by hash."""
     assert settings.policy.prompts is not None
-    for stated, prompt, place in sources.prompts(settings.policy.prompts):
+    for stated, prompt in sources.prompts(settings.policy.prompts, skip):
         number = splits.prompts.number(prompt)
         group = splits.keys[splits.group[number]]
         held = stated != TRAIN if stated else unit_hash(group, "split") < settings.data.test_fraction
-        yield TEST if held else TRAIN, Candidate(prompt, number, place)
+        yield TEST if held else TRAIN, Candidate(prompt, number)
 
 
 def _chosen(split: str, rated: Iterable[tuple[str, Candidate]], settings: Settings, splits: Splits) -> Iterator[Candidate]:
@@ -98,29 +106,28 @@ class _Fit:
         self.tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
         require_placement(self.tokenizer, settings.preferences, settings.policy.placement)
         config = models.load_config(settings.model.base, cache)
-        self.room = (getattr(config, "max_position_embeddings", None) or 10**9) - settings.policy.max_new_tokens
-        self.instruction = longest_instruction(settings.preferences, lambda text: len(self._tokens([text], add_special_tokens=False)[0]))
+        # What contradicts the instruction, in training or evaluation, must have room beside it.
+        beside = longest_distraction(settings.preferences, self._length)
+        self.room = models.context(config) - settings.policy.max_new_tokens - beside
+        self.instruction = longest_instruction(settings.preferences, self._length)
         self.seen: Counter[str] = Counter()
-        self.shortest = self.room
+        self.shortest: dict[str, int] = {}
 
-    def _tokens(self, texts: list[str], **options: bool) -> list[list[int]]:
-        return self.tokenizer(texts, **options)["input_ids"]
+    def _length(self, text: str) -> int:
+        return len(text_tokens(self.tokenizer, [text])[0])
 
     def __call__(self, candidates: Iterable[Candidate], side: str) -> Iterator[Candidate]:
         policy, schema = self.settings.policy, self.settings.preferences
         waiting = iter(candidates)
         while batch := list(islice(waiting, BATCH_PROMPTS)):
-            plain = [chat_text(self.tokenizer, condition(c.prompt, Targets(), schema, policy.placement)) for c in batch]
-            for candidate, tokens in zip(batch, self._tokens(plain, add_special_tokens=False), strict=True):
+            plain = [condition(c.prompt, Targets(), schema, policy.placement) for c in batch]
+            for candidate, tokens in zip(batch, prompt_tokens(self.tokenizer, plain), strict=True):
                 length = len(tokens) + self.instruction
-                if length > self.room:
-                    raise UserError(
-                        f"{candidate.place}: the prompt has {length} tokens with its instruction, "
-                        f"the model's context leaves room for {self.room}.\nShorten or drop it."
-                    )
                 self.seen[side] += 1
-                self.shortest = min(self.shortest, length)
-                if length <= policy.max_prompt_tokens:
-                    yield candidate
-                else:
+                self.shortest[side] = min(self.shortest.get(side, length), length)
+                if length > self.room:
+                    self.dropped["prompt longer than the model's context less policy.max_new_tokens"] += 1
+                elif length > policy.max_prompt_tokens:
                     self.dropped["prompt longer than policy.max_prompt_tokens"] += 1
+                else:
+                    yield candidate

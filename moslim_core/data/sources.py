@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from moslim_core.data import starter
+from moslim_core.data.bad_rows import BadRow, OnBad, shown, stop
 from moslim_core.data.binning import Binning
 from moslim_core.data.catalogue import HUB_SETS, HubSet
 from moslim_core.data.files import SplitFile, hub_files, own_files, place_of, prompt_files
-from moslim_core.data.rows import Row, conversation, well_formed
+from moslim_core.data.rows import Row
+from moslim_core.data.shapes import need, prompt_of, shape_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message, PreferenceSchema
@@ -18,12 +20,11 @@ from moslim_core.settings import ColumnSettings, DataSettings, LabelColumn
 
 
 class Rated(NamedTuple):
-    """A rated answer as its source has it. `ratings`: those that only quantiles of the training split make levels."""
+    """A rated answer as its source has it. `ratings`: those that thresholds make levels, once the training split is known."""
 
     stated: str | None  # the split that the source states
     row: Row
     ratings: dict[str, float]
-    place: str  # what errors call it
 
 
 class Source(NamedTuple):
@@ -41,47 +42,77 @@ class Source(NamedTuple):
         """The splits that its files state."""
         return frozenset(split for split, _ in self.files)
 
-    def rows(self) -> Iterator[Rated]:
-        """All its rated answers. Raises UserError on bad input, naming file, row and remedy."""
+    def rows(self, bad: OnBad = stop, fill: bool = False) -> Iterator[Rated]:
+        """All its rated answers; `bad` is told of rows that can't be used. Raises UserError, naming file, row and remedy.
+
+        With `fill` the two answers of a choice are rows of their own too, for annotators to say their levels.
+        """
         for split, path in self.files:
             count = 0
-            for number, record in read_table(path):
+
+            def count_bad(error: BadRow) -> None:
+                nonlocal count
+                count += 1
+                bad(error)
+
+            for number, record in read_table(path, count_bad):
                 count += 1
                 place = f"{path}, row {number}"
                 try:
-                    values = list(self.expand(record))
-                except (KeyError, TypeError, AttributeError) as error:
-                    raise UserError(
-                        f"{place}: no record of {self.name} ({type(error).__name__}: {error}).\n"
-                        f"Give the files of {self.about.get('hub')}, or other files with data.source=jsonl."
-                    ) from error
-                for value in values:
-                    yield self._checked(value, split, place)
+                    # All of a record or nothing of it.
+                    found = [rated for value in self._expanded(record, place) for rated in self._checked(value, split, place, fill)]
+                except BadRow as error:
+                    bad(error)
+                else:
+                    yield from found
             if count == 0:
                 raise UserError(f"{path}: the file has no rows.\nGive a file with one rated answer a row.")
 
-    def _checked(self, value: dict[str, Any], split: str | None, place: str) -> Rated:
-        columns = self.columns
-        for column in (columns.prompt, columns.response):
-            _need(value, column, place)
-        response = value[columns.response]
-        if not isinstance(response, str):
-            raise UserError(f"{place}: column {columns.response!r} holds {type(response).__name__}, text is needed.")
-        labels, ratings = {}, {}
+    def _expanded(self, record: dict[str, Any], place: str) -> list[dict[str, Any]]:
+        try:
+            return list(self.expand(record))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise BadRow(
+                place,
+                f"no record of {self.name}",
+                f"no record of {self.name} ({type(error).__name__}: {shown(str(error))})",
+                f"Give the files of {self.about.get('hub')}, or other files with data.source=jsonl.",
+            ) from error
+
+    def _checked(self, value: dict[str, Any], split: str | None, place: str, fill: bool) -> Iterator[Rated]:
+        shape = shape_of(value, self.columns, place)
+        bare = Row(shape.prompt, shape.response, {}, self._origin(value, place))
+        if shape.rejected is not None:
+            yield Rated(split, bare._replace(worse={self._chosen_by(place): shape.rejected}), {})
+            if fill:
+                yield from (Rated(split, bare._replace(response=answer), {}) for answer in (shape.response, shape.rejected))
+            return
+        levels, ratings = {}, {}
         for name, binning in self.binnings.items():
-            _need(value, binning.column, place)
-            rating = value[binning.column]
-            if self.name == "csv":
-                rating = _number(rating)
-            if rating is None:
-                continue
-            if binning.quantiles:
-                ratings[name] = binning.number(rating, place)
-            elif (level := binning.level(rating, place)) is not None:
-                labels[name] = level
-        origin = value.get(columns.source) if columns.source else self.name
-        row = Row(conversation(value[columns.prompt], place), well_formed(response), labels, str(origin or "data"))
-        return Rated(split, row, ratings, place)
+            need(value, binning.column, place)
+            if binning.cuts:
+                if (rating := binning.rating(value[binning.column], place)) is not None:
+                    ratings[name] = rating
+            elif (level := binning.level(value[binning.column], place)) is not None:
+                levels[name] = level
+        yield Rated(split, bare.with_levels(levels), ratings)
+
+    def _origin(self, value: dict[str, Any], place: str) -> str:
+        """What the row says of its source, else the source's own name."""
+        origin = value.get(self.columns.source) if self.columns.source else self.name
+        if isinstance(origin, list | dict):
+            problem = f"column {self.columns.source!r} is no text"
+            raise BadRow(place, problem, problem, "Name the row's source in words, or set data.columns.source=null.")
+        return str(origin or "data")
+
+    def _chosen_by(self, place: str) -> str:
+        """The preference that a choice between two answers is about. Raises UserError if the settings do not say."""
+        if self.columns.pairs is None:
+            raise UserError(
+                f"{place}: chosen and rejected, but no preference that the choice is about.\n"
+                f"Name it, e.g. --set data.columns.pairs={next(iter(self.binnings))}, or give rows with prompt and response."
+            )
+        return self.columns.pairs
 
 
 def open_sources(settings: DataSettings, schema: PreferenceSchema) -> list[Source]:
@@ -94,6 +125,11 @@ def open_sources(settings: DataSettings, schema: PreferenceSchema) -> list[Sourc
     if unknown:
         raise UserError(
             f"data.columns.labels names {', '.join(unknown)}, which is no preference of the schema.\n"
+            f"The schema has: {', '.join(schema.names)}."
+        )
+    if settings.columns.pairs is not None and settings.columns.pairs not in schema.names:
+        raise UserError(
+            f"data.columns.pairs={settings.columns.pairs}, which is no preference of the schema.\n"
             f"The schema has: {', '.join(schema.names)}."
         )
     return [_open(name, settings, schema) for name in settings.source]
@@ -143,30 +179,28 @@ def _offered(source: str, found: HubSet, preference: str, k: int, given: LabelCo
     return Binning(preference, fitting.column, k, levels={str(value): level for level, value in enumerate(fitting.scale, start=1)})
 
 
-def prompts(path: Path) -> Iterator[tuple[str | None, list[Message], str]]:
-    """(split that the row states, or None, prompt, place to name in errors) of a file or folder with a `prompt` column."""
+def prompts(path: Path, bad: OnBad = stop) -> Iterator[tuple[str | None, list[Message]]]:
+    """(split that the row states, or None, prompt) of a file or folder of prompts or conversations.
+
+    `bad` is told of rows without a prompt. Raises UserError.
+    """
+    columns = ColumnSettings()
     for file in prompt_files(path):
         count = 0
-        for number, value in read_table(file):
+
+        def count_bad(error: BadRow) -> None:
+            nonlocal count
+            count += 1
+            bad(error)
+
+        for number, value in read_table(file, count_bad):
             count += 1
             place = f"{file}, row {number}"
-            _need(value, "prompt", place)
-            yield value.get("split") or None, conversation(value["prompt"], place), place
+            try:
+                prompt = prompt_of(value, columns, place)
+            except BadRow as error:
+                bad(error)
+            else:
+                yield value.get("split") or None, prompt
         if count == 0:
             raise UserError(f"{file}: the file has no rows.\nGive a file with one prompt a row.")
-
-
-def _need(value: dict[str, Any], column: str, place: str) -> None:
-    if column not in value:
-        raise UserError(
-            f"{place}: column {column!r} is missing (there are: {', '.join(map(str, value)) or 'none'}).\n"
-            "Name the column under data.columns in the profile, or rename it."
-        )
-
-
-def _number(text: str) -> Any:
-    """A CSV cell as a rating: null where it is empty, a number where it is one."""
-    try:
-        return float(text) if text.strip() else None
-    except ValueError:
-        return text

@@ -1,7 +1,8 @@
 """What an evaluation is made of: control over the preferences with fronts, and public benchmarks. Each measures a system and keeps all.
 
 Files of a system `before` or `after`: `controllability.<system>.json`, `answers.<system>.jsonl`; `front.<system>.json`,
-`answers.front.<system>.jsonl`; `agreement.<system>.json`; `benchmarks.<system>.json`, `answers.<benchmark>.<system>.jsonl`.
+`answers.front.<system>.jsonl`; `attack.<system>.json`, `answers.attack.<system>.jsonl`; `agreement.<system>.json`;
+`benchmarks.<system>.json`, `answers.<benchmark>.<system>.jsonl`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
 from moslim_core.endpoint import Endpoint
+from moslim_core.evaluation import attack
 from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
@@ -39,7 +41,8 @@ class Part(Protocol):
 
 
 class Control:
-    """Requested against obtained levels, and the front between preferences, by `judge`; how far the judges agree, if there are two."""
+    """Requested against obtained levels, also under attack, and the front between preferences, by the first of `judges`; how far they
+    agree, if there are two."""
 
     def __init__(self, settings: Settings, card: PolicyCard, rows: Path, judges: Sequence[Judge], output: Path) -> None:
         self.settings, self.judges, self.output = settings.evaluation, judges, output
@@ -59,7 +62,22 @@ class Control:
         for preference, control in result.preferences.items():
             for figure in ("spearman", "mae", "exact", "within_one", "span"):
                 found[f"{preference}/{figure}"] = getattr(control, figure).value
-        return found | self._front(name, system) | self._agreement(name, rows, system.seed)
+        return found | self._attack(name, system, rows) | self._front(name, system) | self._agreement(name, rows, system.seed)
+
+    def _attack(self, name: str, system: System, rows: Sequence[Obtained]) -> Metrics:
+        prompts = self.prompts[: self.settings.attack_prompts]
+        if not prompts:
+            return {}
+        attacked = attack.answers(system, self.schema, prompts, self.judges[0], self.sampling)
+        write_json_lines(self.output / f"answers.attack.{name}.jsonl", (a.model_dump() for a in attacked))
+        found = attack.under_attack(attacked, rows, self.schema, len(prompts), self.settings.bootstrap, system.seed)
+        _write(self.output / f"attack.{name}.json", found)
+        metrics: Metrics = {f"attack/{kind}/gave_way": share.value for kind, share in found.gave_way.items()}
+        for preference, under in found.preferences.items():
+            for kind in found.gave_way:
+                for figure in ("spearman", "mae", "moved"):
+                    metrics[f"attack/{kind}/{preference}/{figure}"] = getattr(under[kind], figure).value
+        return metrics
 
     def _front(self, name: str, system: System) -> Metrics:
         schema = steered(self.schema)
@@ -127,6 +145,12 @@ def read_front(folder: Path, name: str) -> Front | None:
     """None where there was nothing to trade, or no front was wanted."""
     file = folder / f"front.{name}.json"
     return Front.model_validate_json(file.read_bytes()) if file.is_file() else None
+
+
+def read_attack(folder: Path, name: str) -> attack.UnderAttack | None:
+    """None where nothing was attacked."""
+    file = folder / f"attack.{name}.json"
+    return attack.UnderAttack.model_validate_json(file.read_bytes()) if file.is_file() else None
 
 
 def read_agreement(folder: Path, name: str) -> dict[str, JudgeAgreement]:

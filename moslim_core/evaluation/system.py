@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moslim_core.policy.generation import Answer, Sampling, generate, prompt_tokens, room
-from moslim_core.preferences import Message, Placement, PreferenceSchema, Targets, condition
+from moslim_core.policy.generation import Answer, Sampling, generate, room
+from moslim_core.preferences import Message, Placement, PreferenceSchema, Targets, condition, prompt_tokens
 from moslim_core.progress import Progress
 
 

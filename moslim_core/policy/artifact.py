@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.loading import load_adapter
+from moslim_core.model_files import read_json
 from moslim_core.model_identity import ModelId, find
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
@@ -52,7 +54,12 @@ class PolicyCard(BaseModel):
         file = directory / POLICY_FILE
         if not file.is_file():
             raise UserError(f"{directory} is no policy of this project: {POLICY_FILE} is missing.\nGive what `moslim policy` wrote.")
-        return cls.model_validate_json(file.read_bytes())
+        try:
+            return cls.model_validate(read_json(file))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{file} is damaged: {where}: {first['msg']}.\nGive what `moslim policy` wrote.") from error
 
 
 def load_policy(
@@ -60,14 +67,9 @@ def load_policy(
 ) -> tuple[Any, Any, PolicyCard]:
     """(policy with its adapter merged into the base, tokenizer, card). `base` says where the base is if `cache` does not know.
 
-    Raises UserError where the folder is no policy, or its base is not known here or has changed.
+    Raises UserError where a file of the policy is damaged or not whole, or its base is not known here or has changed.
     """
-    from peft import PeftModel
-
     card = PolicyCard.load(directory)
-    # PEFT would open a pickle in its place.
-    if not (directory / ADAPTER_FILE).is_file():
-        raise UserError(f"{directory}: {ADAPTER_FILE} is missing.\nGive what `moslim policy` wrote.")
     start, tokenizer = models.load_chat_model(card.start(directory, cache, base), cache, dtype, device)
-    policy = PeftModel.from_pretrained(start, str(directory)).merge_and_unload()
+    policy = load_adapter(start, directory).merge_and_unload()
     return policy.eval(), tokenizer, card

@@ -9,6 +9,7 @@ from typing import Any
 
 from moslim_core.data.rows import plain_text
 from moslim_core.preferences import Message, PreferenceSchema, Targets, TargetSampler, condition, held_out_pairs
+from moslim_core.preferences.distractors import distracted
 from moslim_core.settings import PolicySettings
 
 
@@ -36,21 +37,29 @@ def examples_under(
 ) -> list[dict[str, Any]]:
     """steps x prompts_per_step x targets_per_prompt examples, every prompt equally often, those of one prompt together.
 
-    `draw` gives so many targets for one prompt.
+    `draw` gives so many targets for one prompt. A share `distractor_fraction` of the prompts that ask for something carry text that
+    contradicts it (distractors.py): the policy reads it, the reward model does not, and the targets stay what they are.
     Columns: `prompt` (the conversation with the instruction, for the policy), `question` (the plain conversation, all that the
     reward model sees), `targets` (JSON: a table column can't hold mappings with different keys), `group` (a running number), `family`
     (one for all targets that a prompt is asked under at once).
     """
     examples: list[dict[str, Any]] = []
     order: list[int] = []
+    distractors_owed = 0.0
     for _ in range(settings.steps * settings.prompts_per_step):
         if not order:
             order = rng.sample(range(len(prompts)), len(prompts))
         prompt = prompts[order.pop()]
-        for targets in draw(settings.targets_per_prompt):
+        asked = draw(settings.targets_per_prompt)
+        distractors_owed += settings.distractor_fraction
+        said = prompt
+        if distractors_owed >= 1 and asked[0]:
+            distractors_owed -= 1
+            said = distracted(prompt, asked, schema, rng)
+        for targets in asked:
             examples.append(
                 {
-                    "prompt": condition(prompt, targets, schema, settings.placement, rng),
+                    "prompt": condition(said, targets, schema, settings.placement, rng),
                     "question": plain_text(prompt),
                     "targets": dump_targets(targets),
                     "group": len(examples),

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 from moslim_core.batching import batches
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, chat_text
+from moslim_core.models import context, end_tokens
+from moslim_core.preferences import Message, prompt_tokens
+from moslim_core.sampling import generation_config
+from moslim_core.templates import Reader
 
 LENGTH_STEP = 32
 # Of a batch, padded. A prompt of thousands of tokens would make all that share its batch as long.
@@ -32,15 +35,9 @@ class Answer(NamedTuple):
     truncated: bool
 
 
-def prompt_tokens(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """Token ids of each conversation up to where the answer begins."""
-    texts = [chat_text(tokenizer, c) for c in conversations]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-
-
 def room(model: Any, max_new_tokens: int) -> int:
     """The longest prompt, in tokens, that the model's context has room for beside an answer."""
-    return (getattr(model.config, "max_position_embeddings", None) or 10**9) - max_new_tokens
+    return context(model.config) - max_new_tokens
 
 
 def generate(
@@ -59,9 +56,7 @@ def generate(
     killed loses a batch at most. Raises UserError naming the conversation whose prompt leaves no room for an answer.
     """
     import torch
-    from transformers import GenerationConfig
 
-    from moslim_core.models import end_tokens
     from moslim_core.policy.shared_prefix import generate_completions
 
     prompts = prompt_tokens(tokenizer, conversations)
@@ -73,11 +68,9 @@ def generate(
             )
     # Of like length, and among these such as begin alike side by side.
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) // LENGTH_STEP, prompts[i], i))
-    settings: dict[str, Any] = {"do_sample": sampling.temperature > 0}
-    if sampling.temperature > 0:
-        settings |= {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
     stops = end_tokens(model, tokenizer)
-    config = GenerationConfig(max_new_tokens=sampling.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=stops, **settings)
+    config = generation_config(stops, tokenizer.pad_token_id, sampling.temperature, max_new_tokens=sampling.max_new_tokens)
+    read = Reader(tokenizer, stops)
     done = _read(kept)
     answers: dict[int, Answer] = {}
     for chosen in batches(order, [len(p) + sampling.max_new_tokens for p in prompts], BATCH_TOKENS, sampling.batch_size):
@@ -87,17 +80,16 @@ def generate(
             torch.manual_seed(batch_seed)
             with torch.inference_mode():
                 completions = generate_completions(model, [prompts[i] for i in chosen], config)
-            done[key] = [_answer(tokenizer, ids, stops) for ids in completions]
+            done[key] = [_answer(read, ids) for ids in completions]
             _write(kept, key, done[key])
         answers |= dict(zip(chosen, done[key], strict=True))
         on_batch(len(answers))
     return [answers[i] for i in range(len(prompts))]
 
 
-def _answer(tokenizer: Any, ids: list[int], stops: Sequence[int]) -> Answer:
-    ended = bool(ids) and ids[-1] in stops
-    said = ids[:-1] if ended else ids
-    return Answer(tokenizer.decode(said, skip_special_tokens=True).strip(), len(said), truncated=not ended)
+def _answer(read: Reader, ids: list[int]) -> Answer:
+    ended = bool(ids) and ids[-1] in read.ends
+    return Answer(read(ids).strip(), len(ids) - ended, truncated=not ended)
 
 
 def _read(kept: Path | None) -> dict[str, list[Answer]]:

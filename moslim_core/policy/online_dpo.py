@@ -23,7 +23,7 @@ from moslim_core.policy.relabelling import Pairs, alone, pair
 from moslim_core.policy.reward_function import PolicyReward, zero_variance
 from moslim_core.policy.setup import Setup, largest_divisor
 from moslim_core.policy.shared_prefix import completion_log_probs, first_broken, generate_completions
-from moslim_core.preferences import chat_text
+from moslim_core.preferences import prompt_tokens
 
 try:
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
@@ -69,8 +69,7 @@ class SharedPrefixOnlineDPOTrainer(OnlineDPOTrainer):
         rows = [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
         # DPO asks which of two answers is better under a request, not which request they were drawn under.
         pairs = (pair if self.relabel else alone)(rows)
-        prompts = self.processing_class([chat_text(self.processing_class, p) for p in inputs["prompt"]], add_special_tokens=False)
-        asked = prompts["input_ids"]
+        asked = prompt_tokens(self.processing_class, inputs["prompt"])
         drawn = generate_completions(self.accelerator.unwrap_model(model), asked, self.generation_config)
         rewards = self._rewards(inputs, drawn, pairs)
         requests = [asked[row] for row in pairs.requests]

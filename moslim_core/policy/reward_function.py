@@ -30,10 +30,17 @@ class PolicyReward:
     __name__ = "reward"
 
     def __init__(
-        self, scorer: RewardScorer, mapping: RewardMapping, truncation_penalty: float = 0.0, end_tokens: Collection[int] = ()
+        self,
+        scorer: RewardScorer,
+        mapping: RewardMapping,
+        truncation_penalty: float = 0.0,
+        end_tokens: Collection[int] = (),
+        read: Callable[[list[int]], str] | None = None,
     ) -> None:
+        """`read`: token ids -> what was said, thoughts left out; without it answers are scored as the trainer decodes them."""
         self.scorer, self.mapping = scorer, mapping
         self.truncation_penalty, self.end_tokens = truncation_penalty, end_tokens
+        self.read = read
         # When the first call since `seconds` was set to 0 began, and how long all of them took.
         self.started = self.seconds = 0.0
         # Of the last call: {preference: (n, K)} probabilities, what each row asked for, and what truncated rows lose, (n,).
@@ -57,7 +64,10 @@ class PolicyReward:
         started = time.monotonic()
         if not self.seconds:
             self.started = started
-        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
+        if self.read is not None and completion_ids:
+            texts = [self.read(list(ids)) for ids in completion_ids]
+        else:
+            texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
         schema = self.scorer.schema
         wanted = self.wanted = [load_targets(t, schema) for t in targets]
         probabilities = self.probabilities = self.scorer(list(question), texts)

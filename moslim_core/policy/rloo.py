@@ -5,6 +5,7 @@ What TRL has no part in: answers that count under other requests (relabelling.py
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -89,8 +90,8 @@ class SharedPrefixRLOOTrainer(SharedPrefixRollouts, RLOOTrainer):
         """Returns (n * t, c) of each token."""
         ids, width = scored["completion_ids"], cast(int, self.max_completion_length)
         # As if all answers were as long as they may be: processes must agree on places.
-        decode = self.processing_class.batch_decode
-        columns = [decode(ids[:, :place], skip_special_tokens=True) for place in credit.places(width)]
+        read = cast(Callable[[list[int]], str], self.reward.read)
+        columns = [list(map(read, ids[:, :place].tolist())) for place in credit.places(width)]
         foretold = self.reward.beginnings(pairs, questions, list(zip(*columns, strict=True))).to(rewards)
         kept = torch.nn.functional.pad(scored["completion_mask"], (0, width - ids.shape[1]))[pairs.answers]
         returns, noise = credit.credited(

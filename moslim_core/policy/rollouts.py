@@ -1,4 +1,4 @@
-"""What TRL's group trainers (RLOO, GRPO, and PPO on top of it) do through `shared_prefix`: answers and how probable they are."""
+"""What TRL's group trainers (RLOO, GRPO, and PPO on top of it) leave to this project: prompts' tokens, answers, how probable they are."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any, cast
 import torch
 
 from moslim_core.policy.shared_prefix import completion_log_probs, first_broken, generate_completions, unpadded
+from moslim_core.preferences import prompt_tokens
 
 
 class SharedPrefixRollouts:
     """Mix-in before a TRL trainer: generation and log-probabilities with what prompts share computed once.
 
-    Images and sharded weights take TRL's own way, as do log-probabilities of several processes: wrapped models (DDP, FSDP) expect one
+    Sharded weights take TRL's own way, as do log-probabilities of several processes: wrapped models (DDP, FSDP) expect one
     forward per backward.
     """
 
@@ -85,8 +86,12 @@ class SharedPrefixRollouts:
                 "Lower policy.learning_rate; the last checkpoint is kept."
             )
 
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        # TRL's own reads a special token wherever a user wrote one.
+        return prompt_tokens(self.processing_class, prompts), None, {}
+
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any], *more: Any) -> Any:
         # Sharded weights are gathered by TRL's own way; replicated ones are all here.
-        if images is not None or multimodal_fields or self.use_vllm or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.use_vllm or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return cast(Any, super())._generate_single_turn(prompt_ids, images, multimodal_fields, *more)
         return generate_completions(self.accelerator.unwrap_model(self.model), prompt_ids, self.generation_config)

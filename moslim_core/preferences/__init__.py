@@ -1,18 +1,19 @@
 """Preferences: what can be asked for, how it is said, which requests training sees."""
 
+from moslim_core.preferences.imitations import neutralise
 from moslim_core.preferences.prompting import (
     Message,
     Placement,
     chat_text,
     condition,
     longest_instruction,
-    neutralise,
     parse,
     render,
     require_placement,
 )
 from moslim_core.preferences.schema import Preference, PreferenceSchema, RuleAnnotator, Targets
 from moslim_core.preferences.targets import TargetSampler, held_out_pairs, is_held_out
+from moslim_core.preferences.tokens import answered_tokens, prompt_tokens, text_tokens
 
 __all__ = [
     "Message",
@@ -22,6 +23,7 @@ __all__ = [
     "RuleAnnotator",
     "TargetSampler",
     "Targets",
+    "answered_tokens",
     "chat_text",
     "condition",
     "held_out_pairs",
@@ -29,6 +31,8 @@ __all__ = [
     "longest_instruction",
     "neutralise",
     "parse",
+    "prompt_tokens",
     "render",
     "require_placement",
+    "text_tokens",
 ]

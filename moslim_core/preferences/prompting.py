@@ -1,7 +1,8 @@
 """One renderer between targets and text: the instruction that a policy reads, and nothing a user types can forge.
 
-The instruction stands inside a fixed delimiter; order and wording vary inside it. `parse(render(t)) == t`. In every user and
-system message the delimiter is escaped, so that only the operator's instruction counts. Ordinary wishes stay as they are. (ours)
+The instruction stands inside a fixed delimiter; order and wording vary inside it. What `render` writes `parse` reads, in the place
+where the policy looks for it and nowhere else. In every message, whoever said it, imitations of the delimiter are made harmless
+(imitations.py), and no content gives a special token (tokens.py). Ordinary wishes stay as they are. (ours)
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from typing import Any, Literal
 from jinja2 import TemplateError
 
 from moslim_core.errors import UserError
+from moslim_core.preferences.imitations import CLOSE, OPEN, neutralise
 from moslim_core.preferences.schema import PreferenceSchema, Targets
 
 Message = dict[str, str]
 Placement = Literal["system", "user_prefix", "user_suffix"]
 
-OPEN, CLOSE = "<preferences>", "</preferences>"
+# Whose turns there are; a template writes the word into its own marks.
+ROLES = ("system", "user", "assistant", "tool")
+# Between the instruction and what was said.
+BREAK = "\n\n"
 # Small models follow a named style about twice as far as a bare list of levels.
 LEAD = "Answer style: "
 
@@ -34,13 +39,6 @@ _CLAUSE = re.compile(
     r"|(?P<n2>\w+) (?P<v2>\d+)/(?P<k2>\d+): (?P<l2>[^;:()]+)\Z"
     r"|(?P<n3>\w+): (?P<l3>[^;:()]+) \((?P<v3>\d+) of (?P<k3>\d+)\)\Z"
 )
-
-# Characters that a reader does not see could hide a forged delimiter from a plain comparison; full-width forms look alike.
-_GAP = (
-    r"[\s\0-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]*"
-)
-_FORGED = re.compile(r"[<\uff1c\ufe64](?=" + _GAP + r"(?:[/\uff0f]" + _GAP + ")?" + _GAP.join("preferences") + r")", re.IGNORECASE)
 
 
 def render(targets: Targets, schema: PreferenceSchema, rng: random.Random | None = None) -> str:
@@ -69,16 +67,37 @@ def longest_instruction(schema: PreferenceSchema, count_tokens: Callable[[str], 
         )
         for p in schema.preferences
     ]
-    return count_tokens(f"\n\n{OPEN}{LEAD}{CLOSE}") + sum(clauses)
+    return count_tokens(f"{BREAK}{OPEN}{LEAD}{CLOSE}") + sum(clauses)
 
 
-def parse(text: str, schema: PreferenceSchema) -> Targets:
-    """The targets stated in `text`, empty where no instruction stands. Raises UserError on a malformed instruction."""
-    start, end = text.find(OPEN), text.find(CLOSE)
-    if start < 0 or end < start:
+def parse(conversation: Sequence[Message], schema: PreferenceSchema, placement: Placement) -> Targets:
+    """The targets stated in a conversation that `condition` made, empty where no instruction stands in its place.
+
+    Raises UserError where one stands there that does not fit the schema.
+    """
+    if not conversation:
         return Targets()
+    message = conversation[0] if placement == "system" else conversation[-1]
+    text = message["content"]
+    if message["role"] != ("system" if placement == "system" else "user"):
+        return Targets()
+    if placement == "user_prefix":
+        end = text.find(CLOSE)
+        whole, rest = text[: end + len(CLOSE)] if end >= 0 else "", text[end + len(CLOSE) :]
+        stands = rest.startswith(BREAK)
+    else:
+        start = max(text.rfind(OPEN), 0)
+        whole, rest = text[start:], text[:start]
+        stands = rest.endswith(BREAK) or (not rest and placement == "system")
+    if not (stands and whole.startswith(OPEN) and whole.endswith(CLOSE)):
+        return Targets()
+    return read(whole, schema)
+
+
+def read(instruction: str, schema: PreferenceSchema) -> Targets:
+    """The targets that `render` wrote as `instruction`. Raises UserError on one that it did not write."""
     levels: dict[str, int] = {}
-    for clause in text[start + len(OPEN) : end].removeprefix(LEAD).split("; "):
+    for clause in instruction.removeprefix(OPEN).removesuffix(CLOSE).removeprefix(LEAD).split("; "):
         match = _CLAUSE.match(clause)
         if not match:
             raise UserError(f"can't read the preference clause {clause!r}: it was not written by this renderer")
@@ -91,9 +110,13 @@ def parse(text: str, schema: PreferenceSchema) -> Targets:
     return schema.targets(levels)
 
 
-def neutralise(text: str) -> str:
-    """`text` with every imitation of the delimiter made harmless ('<' becomes '\u2039'); idempotent, all else unchanged."""
-    return _FORGED.sub("\u2039", text)
+def as_said(conversation: Sequence[Message]) -> list[Message]:
+    """Who said what, without any other field that a template might print. Raises UserError for a role that there is not, or no text."""
+    for message in conversation:
+        if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
+            given = f"role {message.get('role')!r} with {type(message.get('content')).__name__}"
+            raise UserError(f"a message is text of one of the roles {', '.join(ROLES)}, but one has {given}.\nGive its text and its role.")
+    return [{"role": m["role"], "content": m["content"]} for m in conversation]
 
 
 def condition(
@@ -103,36 +126,36 @@ def condition(
     placement: Placement,
     rng: random.Random | None = None,
 ) -> list[Message]:
-    """The conversation that the policy reads: messages with imitations neutralised and the instruction in its place.
+    """The conversation that the policy reads: what was said with imitations neutralised, and the instruction in its place.
 
     `system` joins the user's own system prompt if there is one; `user_prefix` and `user_suffix` join the last user turn.
-    Raises UserError if the conversation does not end with a user turn.
+    Raises UserError if the conversation does not end with a user turn, or as `as_said`.
     """
-    if not messages or messages[-1]["role"] != "user":
+    clean = [{**m, "content": neutralise(m["content"])} for m in as_said(messages)]
+    if not clean or clean[-1]["role"] != "user":
         raise UserError("a conversation must end with a user message, so that the policy has something to answer")
-    clean = [{**m, "content": neutralise(m["content"])} if m["role"] in ("user", "system") else dict(m) for m in messages]
     instruction = render(targets, schema, rng)
     if not instruction:
         return clean
     if placement == "system":
         if clean[0]["role"] == "system":
-            clean[0]["content"] += f"\n\n{instruction}"
+            clean[0]["content"] += f"{BREAK}{instruction}"
         else:
             clean.insert(0, {"role": "system", "content": instruction})
     elif placement == "user_prefix":
-        clean[-1]["content"] = f"{instruction}\n\n{clean[-1]['content']}"
+        clean[-1]["content"] = f"{instruction}{BREAK}{clean[-1]['content']}"
     else:
-        clean[-1]["content"] += f"\n\n{instruction}"
+        clean[-1]["content"] += f"{BREAK}{instruction}"
     return clean
 
 
-def chat_text(tokenizer: Any, conversation: Sequence[Message]) -> str:
-    """A conversation as the model's chat template writes it, up to where the answer begins.
+def chat_text(tokenizer: Any, conversation: Sequence[Message], answered: bool = False) -> str:
+    """A conversation as the model's chat template writes it, up to where the answer begins; `answered`: with its last turn's end.
 
     Raises UserError if the template refuses it: some know no system role, or want turns to alternate.
     """
     try:
-        return tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
+        return tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=not answered)
     except TemplateError as error:
         roles = ", ".join(m["role"] for m in conversation)
         raise UserError(

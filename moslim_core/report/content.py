@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from moslim_core.endpoint import Usage
 from moslim_core.evaluation.agreement import JudgeAgreement
+from moslim_core.evaluation.attack import UnderAttack
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability
 from moslim_core.evaluation.fronts import Front
@@ -59,6 +60,7 @@ class ReportContent(BaseModel):
     reward_heads: dict[str, HeadMetrics]
     samples: list[Sample]
     fronts: Both[Front] | None = Field(default=None, description="between the steered preferences, at the same operating points")
+    attack: Both[UnderAttack] | None = Field(default=None, description="control where the user's words contradict what is asked for")
     benchmarks: dict[str, Both[Run]] = {}
     agreement: dict[str, Both[JudgeAgreement]] = Field(default={}, description="preference -> how far `second_judge` agrees")
     second_judge: str = Field(default="", description="who judged the same answers too")
@@ -79,7 +81,8 @@ class ReportContent(BaseModel):
                 raise ValueError(f"{what} measures {sorted(given)}, but the schema has {sorted(names)}")
         if self.fronts and [p.weights for p in self.fronts.before.points] != [p.weights for p in self.fronts.after.points]:
             raise ValueError("the two fronts are not of the same operating points")
-        if unknown := {*self.agreement, *(self.fronts.after.reference if self.fronts else ())} - names:
+        under = self.attack.after.preferences if self.attack else ()
+        if unknown := {*self.agreement, *under, *(self.fronts.after.reference if self.fronts else ())} - names:
             raise ValueError(f"the schema does not have {sorted(unknown)}")
         for name, head in self.reward_heads.items():
             if name not in names or len(head.confusion) != self.preferences[name].k:

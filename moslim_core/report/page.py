@@ -14,7 +14,7 @@ from markupsafe import Markup
 from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Control
 from moslim_core.preferences import Preference
-from moslim_core.report import benchmarks, front, overoptimisation, wording
+from moslim_core.report import attack, benchmarks, front, overoptimisation, wording
 from moslim_core.report.content import ReportContent
 from moslim_core.report.differences import difference, overlap_said
 from moslim_core.report.drawing import to_svg
@@ -57,7 +57,7 @@ def render(content: ReportContent) -> str:
     templates.filters.update(obtained=obtained, distance=distance)
     templates.globals.update(
         measured=measured, difference=difference, overlap_said=overlap_said, zip=zip,
-        front=front, benchmarks=benchmarks, overoptimisation=overoptimisation,
+        attack=attack, front=front, benchmarks=benchmarks, overoptimisation=overoptimisation,
     )  # fmt: skip
     return templates.get_template("page.html.j2").render(
         content=content,

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from moslim_core.evaluation.controllability import Control
 from moslim_core.preferences import Preference
 from moslim_core.report import overoptimisation
+from moslim_core.report.attack import gave_way_said
 from moslim_core.report.benchmarks import benchmarks_said
 from moslim_core.report.content import ReportContent
 from moslim_core.report.differences import difference, includes_zero, overlap, overlap_said
@@ -116,6 +117,7 @@ def _headline(findings: list[Finding]) -> str:
 def _remarks(content: ReportContent) -> list[str]:
     return [
         *_held_out(content),
+        *([gave_way_said(content.attack)] if content.attack else []),
         *([hypervolume_said(content.fronts)] if content.fronts else []),
         *_cross_talk(content),
         *([benchmarks_said(content.benchmarks)] if content.benchmarks else []),

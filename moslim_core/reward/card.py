@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from moslim_core.model_identity import ModelId
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import HeadMetrics
+from moslim_core.reward.pairs import PairAccuracy
 from moslim_core.settings import RewardSettings
 
 COLUMNS = ("head", "labelled", "accuracy", "majority", "kappa", "AUC", "AUC of TF-IDF", "ECE")
 
 
-def model_card(settings: RewardSettings, backbone: ModelId, schema: PreferenceSchema, metrics: Mapping[str, HeadMetrics]) -> str:
+def model_card(
+    settings: RewardSettings,
+    backbone: ModelId,
+    schema: PreferenceSchema,
+    metrics: Mapping[str, HeadMetrics],
+    choices: Mapping[str, PairAccuracy],
+) -> str:
     """Markdown, with the front matter that hubs read."""
     levels = "\n".join(
         f"- **{p.name}**{_about(p.description)}: {', '.join(f'{i} = {n}' for i, n in enumerate(p.levels, 1))}" for p in schema.preferences
@@ -27,6 +34,7 @@ def model_card(settings: RewardSettings, backbone: ModelId, schema: PreferenceSc
         levels,
         "Measured on the test split of the rows that it was trained on, against the majority level and a logistic regression on TF-IDF:",
         "\n".join([_line(COLUMNS), "|" + "---|" * len(COLUMNS), *(_line(_row(name, head)) for name, head in metrics.items())]),
+        *(f"Of two answers {name} prefers the chosen one in {of.accuracy} of {of.pairs} choices held out." for name, of in choices.items()),
         "```python\nfrom moslim_core.reward.scorer import RewardScorer\n\nscorer = RewardScorer.load(folder)  # a pathlib.Path\n"
         'probabilities = scorer(["How do bees make honey?"], ["They collect nectar."])\n```',
         "It says how answers like those in its data were rated, and nothing about others. The lower levels of a guard are there to be "

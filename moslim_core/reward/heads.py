@@ -20,7 +20,12 @@ TINY = 1e-12
 
 
 class Head(nn.Module):
-    """pooled (n, d) -> outputs (n, width). The loss is the cross-entropy of its own probabilities, unless a type says otherwise."""
+    """pooled (n, d) -> outputs (n, width). The loss is the cross-entropy of its own probabilities, unless a type says otherwise.
+
+    `between_levels`: whether it learns from a level between two whole ones; the other types get the nearest.
+    """
+
+    between_levels = False
 
     def __init__(self, hidden_size: int, k: int) -> None:
         super().__init__()
@@ -39,12 +44,12 @@ class Head(nn.Module):
         return F.log_softmax(outputs / scale, dim=-1)
 
     def row_losses(self, outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """outputs (n, width), levels (n,) in 1..K, whole or between two -> losses (n,) in nats (regression: squared levels)."""
-        return F.nll_loss(self.log_probabilities(outputs), levels.round().long() - 1, reduction="none")
+        """outputs (n, width), levels (n,) in 1..K, whole unless `between_levels` -> losses (n,) in nats (regression: squared levels)."""
+        return F.nll_loss(self.log_probabilities(outputs), levels.long() - 1, reduction="none")
 
 
 class ClassificationHead(Head):
-    """K logits, softmax, cross-entropy (paper). A level between two counts as the nearest."""
+    """K logits, softmax, cross-entropy (paper)."""
 
 
 class OrdinalHead(Head):
@@ -75,6 +80,8 @@ class OrdinalHead(Head):
 class RegressionHead(Head):
     """One number, the level, by squared error; p is a Gaussian around it, integrated over the levels' bins."""
 
+    between_levels = True
+
     @property
     def width(self) -> int:
         return 1
@@ -100,8 +107,10 @@ class RegressionHead(Head):
 class TwoHotHead(Head):
     """K logits against a target that splits a level between two over both: 2.25 is 3/4 of level 2 and 1/4 of level 3.
 
-    With whole levels this is classification.
+    With whole levels this is classification; it differs where ratings lie between two levels, as means of several raters do.
     """
+
+    between_levels = True
 
     def row_losses(self, outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         return -(two_hot(levels, self.k) * self.log_probabilities(outputs)).sum(dim=1)

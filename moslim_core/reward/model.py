@@ -11,11 +11,14 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from moslim_core import models
 from moslim_core.errors import UserError
-from moslim_core.preferences import PreferenceSchema
+from moslim_core.loading import load_tokenizer, load_weights, require_vocabulary
+from moslim_core.model_files import read_json
+from moslim_core.preferences import PreferenceSchema, text_tokens
+from moslim_core.preferences.tokens import beginning_tokens
 from moslim_core.reward.calibration import calibrated
 from moslim_core.reward.heads import HEADS, Head, HeadType
 
@@ -85,14 +88,12 @@ class MultiHeadRewardModel(PreTrainedModel):
         backbone_config = AutoConfig.for_model(backbone.pop("model_type"), **backbone)
         # BERT's own pooler is unused by these heads; leaving it out saves its weights and a warning.
         options = {"add_pooling_layer": False} if backbone_config.model_type in ("bert", "roberta") else {}
-        schema = config.schema()
+        schema, width = config.schema(), backbone_config.get_text_config().hidden_size
         count = 1 if config.shared else len(schema)
         self.backbones = nn.ModuleList(AutoModel.from_config(backbone_config, **options) for _ in range(count))
-        self.heads = nn.ModuleList(
-            HEADS[kind](backbone_config.hidden_size, p.k) for kind, p in zip(config.head_types(), schema.preferences, strict=True)
-        )
+        self.heads = nn.ModuleList(HEADS[kind](width, p.k) for kind, p in zip(config.head_types(), schema.preferences, strict=True))
         self.names = schema.names
-        self.applicability = nn.Linear(backbone_config.hidden_size, len(schema)) if config.applicability else None
+        self.applicability = nn.Linear(width, len(schema)) if config.applicability else None
         self.post_init()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **extra: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -152,29 +153,23 @@ def create(
     applicability: bool = False,
 ) -> tuple[MultiHeadRewardModel, Any]:
     """(new model on a pretrained backbone, its tokenizer). `layers` keeps the first n. Raises UserError if there are fewer."""
-    backbone = models.from_pretrained(AutoModel, source, source, dtype=torch.float32, use_safetensors=True)
-    config = backbone.config
+    backbone = load_weights(AutoModel, source, source, backbone=True, dtype=torch.float32)
+    config, text = backbone.config, backbone.config.get_text_config()
+    require_layers(source, config, layers)
     if layers is not None:
-        if layers > config.num_hidden_layers:
-            raise UserError(
-                f"reward.layers={layers}, but the backbone {source} has {config.num_hidden_layers} layers.\n"
-                f"Give at most {config.num_hidden_layers}."
-            )
         _, stack = models.layer_stack(backbone)
         del stack[layers:]
-        config.num_hidden_layers = layers
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:layers]
-    tokenizer = models.from_pretrained(AutoTokenizer, source, source)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    limit = getattr(config, "max_position_embeddings", None) or max_length
+        text.num_hidden_layers = layers
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:layers]
+    tokenizer = backbone_tokenizer(source)
+    require_vocabulary(tokenizer, backbone, source)
     model = MultiHeadRewardModel(
         MultiHeadRewardConfig(
             backbone=without_place(config.to_dict()),
             preferences=schema.model_dump(mode="json"),
             pooling=pooling_of(source, config),
-            max_tokens=min(max_length, limit),
+            max_tokens=min(max_length, models.context(config)),
             heads=[head] * len(schema),
             applicability=applicability,
         )
@@ -187,6 +182,50 @@ def create(
 def without_place(config: dict[str, Any]) -> dict[str, Any]:
     """A model's configuration without the folder that it was loaded from, which is nobody else's business."""
     return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path")}
+
+
+def require_layers(source: str, config: Any, layers: int | None) -> None:
+    """Raises UserError where a backbone has fewer layers than are asked for, or is no text model of one part."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"reward.backbone {source} is an encoder with a decoder ({config.model_type}).\nGive an encoder, or a decoder: a BERT, a Llama."
+        )
+    has = config.get_text_config().num_hidden_layers
+    if layers is not None and layers > has:
+        raise UserError(f"reward.layers={layers}, but the backbone {source} has {has} layers.\nGive at most {has}.")
+
+
+def backbone_tokenizer(source: str) -> Any:
+    """The tokenizer of a backbone. Raises UserError where no token can end a text."""
+    tokenizer = load_tokenizer(source, source)
+    if tokenizer.eos_token is None and (tokenizer.cls_token is None or tokenizer.sep_token is None):
+        raise UserError(f"{source}: the tokenizer names no end token.\nSet eos_token in its tokenizer_config.json.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.sep_token
+    return tokenizer
+
+
+def read_config(directory: Path) -> MultiHeadRewardConfig:
+    """The configuration of a reward model. Raises UserError where the folder is none of this project, or says what can't be."""
+    file = directory / "config.json"
+    if not file.is_file() or read_json(file).get("model_type") != MultiHeadRewardConfig.model_type:
+        raise UserError(f"{directory} is no reward model of this project.\nGive what `moslim reward` wrote.")
+    config = MultiHeadRewardConfig.from_pretrained(directory)
+    try:
+        fits = len(config.schema()) == len(config.head_types()) and bool((config.backbone or {})["model_type"])
+    except (UserError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} is damaged: its preferences or its backbone can't be read.\nMake the reward model again.") from error
+    if not fits:
+        raise UserError(f"{file} is damaged: it names other heads than preferences.\nMake the reward model again.")
+    return config
+
+
+def reward_tokenizer(directory: Path, config: MultiHeadRewardConfig) -> Any:
+    """The tokenizer of a reward model. Raises UserError where it is gone, damaged or another model's."""
+    tokenizer = load_tokenizer(str(directory), str(directory))
+    with torch.device("meta"):
+        require_vocabulary(tokenizer, MultiHeadRewardModel(config).backbones[0], str(directory))
+    return tokenizer
 
 
 def joined(alone: list[MultiHeadRewardModel]) -> MultiHeadRewardModel:
@@ -207,22 +246,22 @@ def pooling_of(source: str, config: Any) -> str:
         return "mean"
     if config.model_type in CLS_FAMILIES:
         return "cls"
-    encoder = getattr(config, "is_encoder_decoder", False) or not getattr(config, "use_cache", False)
-    return "mean" if encoder else "last"
+    return "last" if getattr(config.get_text_config(), "use_cache", False) else "mean"
 
 
 def encode(tokenizer: Any, questions: list[str], answers: list[str], max_length: int) -> dict[str, list[list[int]]]:
     """Question and answer as one sequence per row: the backbone's own pair format, or plain roles where it has none.
 
+    What they hold is text: a special token that somebody wrote is none. Plain roles begin as the tokenizer begins a text.
     Too long a row loses the start of its question first, then the end of its answer, but keeps a quarter for the question.
     """
     pair = tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
     if not pair:
         questions = [f"Question: {q}\n\nAnswer:" for q in questions]
         answers = [f" {a}" for a in answers]
-    q_ids = tokenizer(questions, add_special_tokens=False)["input_ids"]
-    a_ids = tokenizer(answers, add_special_tokens=False)["input_ids"]
-    room = max_length - (3 if pair else 1)
+    q_ids, a_ids = text_tokens(tokenizer, questions), text_tokens(tokenizer, answers)
+    beginning = [] if pair else beginning_tokens(tokenizer)
+    room = max_length - (3 if pair else len(beginning) + 1)
     rows, types = [], []
     for q, a in zip(q_ids, a_ids, strict=True):
         a = a[: room - min(len(q), room // 4)]
@@ -232,7 +271,7 @@ def encode(tokenizer: Any, questions: list[str], answers: list[str], max_length:
             ids = [tokenizer.cls_token_id, *a, tokenizer.sep_token_id, *q, tokenizer.sep_token_id]
             types.append([0] * (len(a) + 2) + [1] * (len(q) + 1))
         else:
-            ids = [*q, *a, tokenizer.eos_token_id]
+            ids = [*beginning, *q, *a, tokenizer.eos_token_id]
         rows.append(ids)
     encoded = {"input_ids": rows}
     if types and "token_type_ids" in tokenizer.model_input_names:

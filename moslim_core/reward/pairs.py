@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
 
-from moslim_core.data.rows import conversation, plain_text, prompt_key, read_json_lines
+from moslim_core.data.bad_rows import shown
+from moslim_core.data.rows import plain_text, prompt_key
+from moslim_core.data.shapes import choice_of
+from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.evaluation.bootstrap import Interval, interval, resamples
 from moslim_core.preferences import PreferenceSchema
@@ -38,30 +41,19 @@ class PairAccuracy(BaseModel):
 
 
 def read_pairs(path: Path, schema: PreferenceSchema, preference: str | None = None) -> Iterator[Pair]:
-    """Pairs of a JSON lines file with prompt, chosen, rejected and optionally preference; `preference` chooses for all rows.
+    """Pairs of a table with prompt, chosen, rejected and optionally preference; `preference` chooses for all rows.
 
     Answers are text, or a conversation whose last message is the answer. Raises UserError naming row and remedy.
     """
     if preference is not None:
         schema[preference]
-    for number, row in read_json_lines(path):
+    for number, row in read_table(path):
         place = f"{path}, row {number}"
-        for column in ("prompt", "chosen", "rejected"):
-            if column not in row:
-                raise UserError(f"{place}: column {column!r} is missing.\nEach row needs prompt, chosen and rejected.")
-        about = preference or row.get("preference")
+        question, chosen, rejected = choice_of(row, "prompt", place)
+        about = preference or row.get("preference") or None
         if about is not None and about not in schema.names:
-            raise UserError(f"{place}: preference={about!r} is no head of this reward model.\nIt has: {', '.join(schema.names)}.")
-        question = plain_text(conversation(row["prompt"], place))
-        yield Pair(question, _answer(row["chosen"], place), _answer(row["rejected"], place), about)
-
-
-def _answer(value: Any, place: str) -> str:
-    if isinstance(value, list) and value and isinstance(value[-1], dict):
-        value = value[-1].get("content")
-    if not isinstance(value, str):
-        raise UserError(f"{place}: chosen and rejected must be text, or messages that end with the answer.")
-    return value
+            raise UserError(f"{place}: preference={shown(about)} is no head of this reward model.\nIt has: {', '.join(schema.names)}.")
+        yield Pair(plain_text(question), chosen, rejected, about)
 
 
 def pair_accuracy(scorer: RewardScorer, pairs: Iterable[Pair], seed: int = 0) -> dict[str, PairAccuracy]:

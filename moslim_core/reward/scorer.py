@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from moslim_core.batching import batches
-from moslim_core.errors import UserError
+from moslim_core.loading import load_weights
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.reward.model import MultiHeadRewardModel, encode
+from moslim_core.reward.model import MultiHeadRewardModel, encode, read_config, reward_tokenizer
 
 
 class RewardScorer:
@@ -26,17 +24,10 @@ class RewardScorer:
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> RewardScorer:
-        """From a folder that the reward stage wrote. Raises UserError if it is none."""
-        from transformers import AutoTokenizer
-
-        config = directory / "config.json"
-        if not config.is_file() or json.loads(config.read_text()).get("model_type") != "moslim_multi_head_reward":
-            raise UserError(f"{directory} is no reward model of this project.\nGive what `moslim reward` wrote.")
-        try:
-            model: Any = MultiHeadRewardModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{directory}: the reward model can't be read ({str(error).splitlines()[0]}).\nMake it again.") from error
-        return cls(model.to(device), AutoTokenizer.from_pretrained(directory, local_files_only=True))
+        """From a folder that the reward stage wrote. Raises UserError if it is none, damaged or not whole."""
+        read_config(directory)
+        model: Any = load_weights(MultiHeadRewardModel, str(directory), str(directory))
+        return cls(model.to(device), reward_tokenizer(directory, model.config))
 
     def __call__(
         self,

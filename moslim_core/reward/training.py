@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,9 +24,10 @@ from moslim_core.progress import Progress
 from moslim_core.reward.batches import LengthBatches
 from moslim_core.reward.calibration import fit_calibration
 from moslim_core.reward.card import model_card
-from moslim_core.reward.losses import masked_loss
+from moslim_core.reward.losses import Choices, choice_loss, masked_loss
 from moslim_core.reward.metrics import HeadMetrics, head_metrics
 from moslim_core.reward.model import ADAPTER, APPLICABILITY, MultiHeadRewardModel, create, encode, joined
+from moslim_core.reward.pairs import Pair, PairAccuracy, pair_accuracy
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.reward.weights import Weighting, row_weights
@@ -33,26 +35,56 @@ from moslim_core.saving import MarkComplete
 from moslim_core.settings import ModelSettings, RewardSettings
 
 METRICS_FILE = "metrics.json"
+CHOICES_FILE = "choices.json"
 # What a batch holds beside the texts.
-LABELS = ("levels", "weights")
+LABELS = ("levels", "weights", "choices")
 METRICS = TypeAdapter(dict[str, HeadMetrics])
+CHOICES = TypeAdapter(dict[str, PairAccuracy])
 
 
 class RatedDataset(Dataset):
-    """Encoded rows with a vector of `levels` (m,) each, 0 where not labelled, and one of `weights` (m,)."""
+    """Encoded rows with a vector of `levels` (m,) each, 0 where not labelled and perhaps between two, and one of `weights` (m,).
+
+    Where an answer was chosen over another, the row's texts are both, and `choices` has the number of the preference.
+    """
 
     def __init__(self, rows: list[Row], schema: PreferenceSchema, tokenizer: Any, max_length: int, weighting: Weighting) -> None:
-        self.levels = np.array([[row.labels.get(n, 0) for n in schema.names] for row in rows], dtype=np.int64)
-        self.weights = row_weights(self.levels, [row.source for row in rows], weighting)
-        self.encoded = encode(tokenizer, [plain_text(r.prompt) for r in rows], [r.response for r in rows], max_length)
-        self.lengths = [len(ids) for ids in self.encoded["input_ids"]]
+        self.levels = np.array([[row.levels().get(n, 0) for n in schema.names] for row in rows], dtype=np.float32)
+        whole = np.array([[row.labels.get(n, 0) for n in schema.names] for row in rows], dtype=np.int64)
+        self.weights = row_weights(whole, [row.source for row in rows], weighting)
+        self.choices = [[schema.names.index(n) for n in row.worse or () if n in schema.names] for row in rows]
+        asked = [row.prompt for row in rows]
+        answers = [row.response for row in rows]
+        self.texts = [[number] for number in range(len(rows))]
+        for texts, row, choices in zip(self.texts, rows, self.choices, strict=True):
+            for number in choices:
+                texts.append(len(answers))
+                asked.append(row.prompt)
+                answers.append((row.worse or {})[schema.names[number]])
+        self.encoded = encode(tokenizer, [plain_text(prompt) for prompt in asked], answers, max_length)
+        self.lengths = [max(len(self.encoded["input_ids"][text]) for text in texts) for texts in self.texts]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = {key: values[index] for key, values in self.encoded.items()}
-        return {**item, "levels": self.levels[index], "weights": self.weights[index]}
+        texts = [{key: values[text] for key, values in self.encoded.items()} for text in self.texts[index]]
+        return {"texts": texts, "levels": self.levels[index], "weights": self.weights[index], "choices": self.choices[index]}
+
+
+def collate(tokenizer: Any, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """A batch of n rows: their answers, then those that were chosen over; `choices` (p, 3) has better, worse and preference each."""
+    texts = [item["texts"][0] for item in items]
+    choices = []
+    for row, item in enumerate(items):
+        for preference, worse in zip(item["choices"], item["texts"][1:], strict=True):
+            choices.append((row, len(texts), preference))
+            texts.append(worse)
+    return {
+        **tokenizer.pad(texts, return_tensors="pt"),
+        **{key: torch.tensor(np.stack([item[key] for item in items])) for key in ("levels", "weights")},
+        "choices": torch.tensor(choices, dtype=torch.long).reshape(-1, 3),
+    }
 
 
 class MultiHeadTrainer(Trainer):
@@ -61,16 +93,26 @@ class MultiHeadTrainer(Trainer):
     def __init__(self, *args: Any, ranking_weight: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ranking_weight = ranking_weight
-        self.heads = self.accelerator.unwrap_model(self.model).head_of
-        labelled = (cast(RatedDataset, self.train_dataset).levels > 0).mean(axis=0)
-        self.coverage = dict(zip(self.heads, labelled.tolist(), strict=True))
+        model = self.accelerator.unwrap_model(self.model)
+        self.heads = model.head_of
+        self.sign = [1.0 if p.direction == "higher_is_better" else -1.0 for p in model.config.schema().preferences]
+        rows = cast(RatedDataset, self.train_dataset)
+        self.coverage = dict(zip(self.heads, (rows.levels > 0).mean(axis=0).tolist(), strict=True))
+        self.chosen = [sum(choices.count(number) for choices in rows.choices) / len(rows) for number in range(len(self.heads))]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        levels, weights = ({name: inputs[key][:, i] for i, name in enumerate(self.heads)} for key in LABELS)
+        levels, weights = ({name: inputs[key][:, i] for i, name in enumerate(self.heads)} for key in ("levels", "weights"))
         outputs = model(**{key: value for key, value in inputs.items() if key not in LABELS})
-        loss = masked_loss(self.heads, {name: outputs[name] for name in self.heads}, levels, weights, self.coverage, self.ranking_weight)
+        rows = len(inputs["levels"])
+        rated = {name: values[:rows] for name, values in outputs.items()}
+        loss = masked_loss(self.heads, {name: rated[name] for name in self.heads}, levels, weights, self.coverage, self.ranking_weight)
+        better, worse, preference = inputs["choices"].unbind(dim=1)
+        choices = Choices(better, worse, preference, self.sign, self.chosen)
+        loss = loss + self.ranking_weight * choice_loss(self.heads, outputs, choices, rows)
         if APPLICABILITY in outputs:
-            loss = loss + F.binary_cross_entropy_with_logits(outputs[APPLICABILITY], (inputs["levels"] > 0).float())
+            about = (inputs["levels"] > 0).float()
+            about[better, preference] = 1.0
+            loss = loss + F.binary_cross_entropy_with_logits(rated[APPLICABILITY], about)
         if not torch.isfinite(loss):
             raise RuntimeError(f"the reward loss is not finite at step {self.state.global_step}: lower reward.learning_rate")
         return (loss, outputs) if return_outputs else loss
@@ -127,17 +169,22 @@ def train(
         model.config.adapter_of = backbone.model_dump() if settings.adapter_of else None
     scorer = RewardScorer(model, tokenizer)
     _calibrate(scorer, load_rows(data / "validation.jsonl"))
-    majority = {name: Counter(row.labels[name] for row in rows if name in row.labels).most_common(1)[0][0] for name in schema.names}
-    metrics = measure(scorer, load_rows(data / "test.jsonl"), majority, TfidfClassifier(schema, rows), progress)
+    levels = {name: Counter(row.labels[name] for row in rows if name in row.labels) for name in schema.names}
+    majority = {name: found.most_common(1)[0][0] for name, found in levels.items() if found}
+    held_out = load_rows(data / "test.jsonl")
+    metrics = measure(scorer, held_out, majority, TfidfClassifier(schema, rows), progress)
+    choices = measure_choices(scorer, held_out, progress)
     scorer.model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     (output / METRICS_FILE).write_bytes(METRICS.dump_json(metrics, indent=1))
-    (output / "README.md").write_text(model_card(settings, backbone, schema, metrics), encoding="utf-8")
+    if choices:
+        (output / CHOICES_FILE).write_bytes(CHOICES.dump_json(choices, indent=1))
+    (output / "README.md").write_text(model_card(settings, backbone, schema, metrics, choices), encoding="utf-8")
     return metrics
 
 
 def _labelled(rows: list[Row], schema: PreferenceSchema) -> list[Row]:
-    return [row for row in rows if any(name in row.labels for name in schema.names)]
+    return [row for row in rows if any(name in row.labels or name in (row.worse or ()) for name in schema.names)]
 
 
 def _fit(
@@ -161,12 +208,6 @@ def _fit(
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     dataset = RatedDataset(rows, schema, tokenizer, model.config.max_tokens, settings.class_weights)
-
-    def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        labels = {key: torch.tensor(np.stack([item[key] for item in items])) for key in LABELS}
-        texts = [{key: value for key, value in item.items() if key not in LABELS} for item in items]
-        return {**tokenizer.pad(texts, return_tensors="pt"), **labels}
-
     steps = max(1, round(settings.epochs * len(dataset) / settings.batch_size))
     trainer = MultiHeadTrainer(
         model=model,
@@ -188,7 +229,7 @@ def _fit(
             bf16=models.pick_dtype(model_settings.dtype, device, cache) == torch.bfloat16,
         ),
         train_dataset=dataset,
-        data_collator=collate,
+        data_collator=partial(collate, tokenizer),
         callbacks=[_Report(progress, None if settings.shared else schema.names[0]), MarkComplete()],
         optimizers=(_optimiser(model, settings), None),
     )
@@ -211,7 +252,7 @@ def measure(
     simple = tfidf(rows)
     metrics = {}
     for index, name in enumerate(scorer.schema.names):
-        labelled = [i for i, row in enumerate(rows) if name in row.labels]
+        labelled = [i for i, row in enumerate(rows) if name in row.labels and name in majority]
         if labelled:
             levels = np.array([rows[i].labels[name] for i in labelled])
             metrics[name] = head_metrics(
@@ -223,9 +264,19 @@ def measure(
                 tfidf=simple[name][labelled] if name in simple else None,
             )
             if APPLICABILITY in outputs:
-                about = np.array([name in row.labels for row in rows])
+                about = np.array([name in row.labels or name in (row.worse or ()) for row in rows])
                 metrics[name].preference_accuracy = float(((outputs[APPLICABILITY][:, index] > 0) == about).mean())
     return metrics
+
+
+def measure_choices(scorer: RewardScorer, rows: list[Row], progress: Progress) -> dict[str, PairAccuracy]:
+    """How often each head prefers the answer that was chosen over another, on the rows that are choices about it; told as metrics."""
+    pairs = [Pair(plain_text(row.prompt), row.response, worse, name) for row in rows for name, worse in (row.worse or {}).items()]
+    found = pair_accuracy(scorer, pairs) if pairs else {}
+    for name, accuracy in found.items():
+        figures = {"accuracy": accuracy.accuracy.value, "pairs": accuracy.pairs, "ties": accuracy.ties}
+        progress.metrics({f"head/{name}/choices/{figure}": float(value) for figure, value in figures.items() if value is not None}, step=0)
+    return found
 
 
 def read_metrics(directory: Path) -> dict[str, HeadMetrics]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from flows import profile as profiles
 from moslim_core.errors import UserError
-from moslim_core.settings import Settings
+from moslim_core.settings import LabelColumn, Settings
 
 
 @pytest.mark.parametrize("name", profiles.packaged())
@@ -33,12 +35,48 @@ def test_three_h_has_a_guard_and_masks_what_says_neither() -> None:
     assert settings.data.columns.labels["harmlessness"].levels["2"] is None
 
 
-def test_overrides_are_yaml_values(tmp_path: Path) -> None:
-    settings = profiles.load("demo", ["policy.steps=7", "mapping.weights={warmth: 2}", "data.path=rows.jsonl", "reward.layers=null"])
-    assert settings.policy.steps == 7
-    assert settings.mapping.weights == {"warmth": 2.0}
-    assert settings.reward.layers is None
-    assert settings.data.path == Path.cwd() / "rows.jsonl"
+def test_overrides_are_read_by_the_type_of_the_setting() -> None:
+    settings = profiles.load(
+        "demo",
+        [
+            "policy.steps=7", "policy.learning_rate=1e-3", "mapping.weights={warmth: 2}", 'evaluation.targets={"warmth": 3}',
+            "data.path=rows #1.jsonl", "model.base=~/models/{x}: y", "reward.layers=null",
+            "data.columns.labels={length: {column: yes, levels: {1_0: 2, no: null, 1:30: 1}}}", "evaluation.suite=xstest,halueval2",
+            "policy.vllm=false", "policy.accelerate=ddp", "work_dir=~/a ? b", "data.columns.source=null",
+        ],
+    )  # fmt: skip
+    assert (settings.policy.steps, settings.policy.learning_rate, settings.policy.vllm) == (7, 0.001, False)
+    assert settings.mapping.weights == {"warmth": 2.0} and settings.evaluation.targets == {"warmth": 3}
+    assert settings.reward.layers is None and settings.data.columns.source is None
+    assert settings.data.path == Path.cwd() / "rows #1.jsonl"
+    assert settings.model.base == f"{Path.home()}/models/{{x}}: y" and settings.work_dir == Path.home() / "a ? b"
+    assert settings.data.columns.labels == {"length": LabelColumn(column="yes", levels={"1_0": 2, "no": None, "1:30": 1})}
+    assert settings.evaluation.suite == ("xstest", "halueval2") and settings.policy.accelerate == "ddp"
+    thresholds = profiles.load("demo", ["data.columns.labels.warmth.thresholds=1, 2.5"]).data.columns.labels["warmth"].thresholds
+    assert thresholds == (1.0, 2.5)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("a #b")
+@example("1_0")
+@example("yes")
+@example("{a: b}")
+@example('"q"')
+@example("2001-01-01")
+@example("null")
+def test_text_is_what_was_typed(text: str) -> None:
+    assert profiles.load("demo", [f"data.columns.prompt={text}"]).data.columns.prompt == text
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(lambda t: t != "null" and t[0] != "~"))
+def test_a_path_is_what_was_typed(text: str) -> None:
+    assert profiles.load("demo", [f"data.path={text}"]).data.path == Path(text).absolute()
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-300), st.integers(1, 10**9))
+def test_numbers_are_what_was_typed(number: float, whole: int) -> None:
+    policy = profiles.load("demo", [f"policy.learning_rate={number!r}", f"policy.lora_rank={whole}"]).policy
+    assert (policy.learning_rate, policy.lora_rank) == (number, whole)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +92,14 @@ def test_overrides_are_yaml_values(tmp_path: Path) -> None:
         ("policy=3", "setting 'policy' (profile demo)"),
         ("policy.steps.more=3", "steps is not a section"),
         ("policy.steps", "write key=value"),
-        ("policy.steps={", "the value is not YAML"),
+        ("mapping.weights={", "--set mapping.weights={: the value is neither JSON nor YAML"),
+        ("mapping.weights=2", "setting 'mapping.weights' (profile demo): Input should be a valid dictionary"),
+        ("policy.steps=1_0", "--set policy.steps=1_0: a whole number is needed"),
+        ("policy.learning_rate=nan", "--set policy.learning_rate=nan: a number is needed"),
+        ("policy.vllm=2", "setting 'policy.vllm' (profile demo): Input should be a valid boolean"),
+        ("data.path=", "--set data.path=: a path is needed"),
+        ("data.path=\udcff", "--set data.path: the value is not UTF-8 text"),
+        ("evaluation.targets=" + "[" * 100_000, "the value is neither JSON nor YAML"),
     ],
 )
 def test_override_that_is_not_understood_names_the_key(override: str, message: str) -> None:
@@ -77,8 +122,8 @@ def test_profile_file(tmp_path: Path) -> None:
 def test_accelerate_is_a_packaged_name_or_a_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     common = "preferences: [{name: tone, levels: [dry, wry]}]\nevaluation: {judge: reward_model}\n"
-    for given, expected in (("ddp", "ddp"), ("two.yaml", tmp_path / "two.yaml"), ("./ddp", tmp_path / "ddp")):
-        path.write_text(f"{common}policy: {{accelerate: {given}, prompts: p.jsonl}}\n")
+    for name, expected in (("ddp", "ddp"), ("two.yaml", tmp_path / "two.yaml"), ("./ddp", tmp_path / "ddp")):
+        path.write_text(f"{common}policy: {{accelerate: {name}, prompts: p.jsonl}}\n")
         settings = profiles.load(str(path))
         assert settings.policy.accelerate == expected and settings.policy.prompts == tmp_path / "p.jsonl"
         assert Settings.model_validate_json(settings.model_dump_json()) == settings
@@ -92,6 +137,8 @@ def test_accelerate_is_a_packaged_name_or_a_path(tmp_path: Path) -> None:
         ("- 1", "a mapping of settings is needed"),
         ("", "a mapping of settings is needed"),
         ("seed: 1", "setting 'preferences'"),
+        ("data: {path: 5}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'data.path'"),
+        ("policy: {beta: .inf}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.beta'"),
         ("preferences: [{name: tone, levels: [dry]}]", "'tone' has 1 level: at least 2 are needed"),
         ("preferences: [{name: tone, levels: [a, b], flor: 2}]", "unknown setting 'preferences.0.flor'"),
     ],

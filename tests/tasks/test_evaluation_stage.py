@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moslim_core.data.rows import read_json_lines, write_json_lines
-from moslim_core.evaluation.suite import read_agreement, read_benchmarks, read_control, read_front
+from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front
 from moslim_core.model_identity import identify
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.settings import Settings
@@ -137,6 +137,12 @@ def test_control_with_a_front_and_every_answer_on_record(policy: Path, tmp_path:
     assert metrics["after/front/hypervolume"] == fronts[1].hypervolume.value
     answers = [value for _, value in read_json_lines(task.output / "answers.front.after.jsonl")]
     assert len(answers) == 8 * 5 and answers[0]["targets"] == {"length": 2}, "a corner leaves the other open"
+    # Both attacks on either end of both preferences, for each of eight prompts; without one the same answers as above.
+    attacked = [value for _, value in read_json_lines(task.output / "answers.attack.after.jsonl")]
+    assert len(attacked) == 8 * 2 * 4 and {a["attack"] for a in attacked} == {"wish", "forged"}
+    under = read_attack(task.output, "after")
+    assert under is not None and under.preferences["length"]["none"].answers == under.preferences["length"]["wish"].answers == 16
+    assert metrics["after/attack/forged/gave_way"] == under.gave_way["forged"].value
     assert read_agreement(task.output, "after") == {} == read_benchmarks(task.output, "after")
 
 

@@ -95,11 +95,25 @@ def test_output_of_a_server_is_fetched_once_and_found_by_its_alias(tmp_path: Pat
         ledger.download("models:/policy@nobody")
 
 
-@pytest.mark.parametrize("path", ["../../secret", "output/../../../secret"])
-def test_a_reference_leads_nowhere_but_below_its_run(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OUTSIDE = (
+    "../../secret",
+    "output/../../../secret",
+    "%2e%2e/%2E%2e/secret",
+    ".%2e/secret",
+    "%252e%252e/secret",
+    "..%2fsecret",
+    "..\\secret",
+    "/etc",
+    "%2fetc",
+)
+
+
+def test_a_reference_leads_nowhere_but_below_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(UserError, match="below it"):
-        Ledger(tmp_path).download(f"runs:/{'0' * 32}/{path}")
+    ledger = Ledger(tmp_path)
+    for path in OUTSIDE:
+        with pytest.raises(UserError, match="below it"):
+            ledger.download(f"runs:/{'0' * 32}/{path}")
 
 
 def test_a_manifest_that_points_elsewhere_is_not_intact(tmp_path: Path) -> None:

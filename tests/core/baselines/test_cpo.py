@@ -38,8 +38,7 @@ def test_pairs_are_the_best_and_the_worst_answer_to_the_same_request() -> None:
 def test_a_run_has_a_row_reads_back_its_requests_and_uses_the_budget(context: Callable[..., Context]) -> None:
     made = context(sft={"batch_size": 4})
     for example in Compared(made).examples:
-        text = example["prompt"][-1]["content"]
-        assert dict(parse(text, made.settings.preferences)) == json.loads(example["targets"])
+        assert dict(parse(example["prompt"], made.settings.preferences, "user_suffix")) == json.loads(example["targets"])
     numbers = measure("cpo", made)
     (row,) = read_rows(made.output)
     assert row.name == "cpo" and len(row.front.points) == 3 and row.control is not None

@@ -114,7 +114,7 @@ def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: M
     examples = method.policy.examples_of(prompts, made.schema, method.policy.settings.policy, 0)
     asked = Counter(e["targets"] for e in examples)
     assert asked == {'{"length": 3}': 6, '{"warmth": 2}': 6, '{"length": 3, "warmth": 2}': 6}
-    assert [parse(e["prompt"][0]["content"], made.schema) for e in examples] == [json.loads(e["targets"]) for e in examples]
+    assert [parse(e["prompt"], made.schema, "user_suffix") for e in examples] == [json.loads(e["targets"]) for e in examples]
     mapping = RewardMapping(made.schema, method.policy.settings.mapping)
     p = {"length": np.array([[0.0, 0.5, 0.5]] * 2), "warmth": np.array([[0.2, 0.8]] * 2)}
     both, alone = mapping(p, [Targets({"length": 3, "warmth": 2}), Targets({"warmth": 2})]).rewards

@@ -33,9 +33,10 @@ def made(source: str = "made", **changes: Any) -> dict[str, Any]:
         "licences": {"ultrafeedback": {"licence": "MIT", "hub": "openbmb/UltraFeedback", "revision": "40b4", "defects": "A 10 was a 1."}},
         "binning": {
             "warmth": {"jsonl": {"column": "w", "levels": {"0": 1, "1": None}}, "csv": {"column": "w"}},
-            "harm": {"jsonl": {"column": "h", "quantiles": True, "thresholds": [0.25, 4]}},
+            "harm": {"jsonl": {"column": "h", "quantiles": True, "thresholds": [0.25, 4], "means": [0.1, None, 7]}},
         },
         "dropped": {"duplicate": 3, "no label": 0},
+        "bad_rows": [{"reason": "not JSON", "rows": 2, "first": "rows.jsonl, row 4; rows.jsonl, row 7"}],
     }
     return tally.card(**(more | changes))
 
@@ -68,6 +69,19 @@ def test_labelled_rows_are_counted_by_split() -> None:
     )
 
 
+def test_levels_between_two_and_choices_are_told_beside_the_labels() -> None:
+    tally = Tally(SCHEMA)
+    row = Row([{"role": "user", "content": "Rain?"}], "Yes.", {}, "made")
+    tally.add("train", row.with_levels({"warmth": 1.5}))
+    tally.add("train", row._replace(worse={"harm": "No."}))
+    card = tally.card(**{key: made()[key] for key in ("prompts", "prompt_groups", "licences", "binning")}, dropped={})
+    assert card["labels"]["warmth"]["levels"] == {"1": 0, "2": 1, "3": 0}
+    assert (card["between"], card["choices"]) == ({"warmth": 1}, {"harm": {"train": 1}})
+    text = markdown(card, SCHEMA)
+    assert "1 lie between two levels, and count as the nearer one here." in text
+    assert "Choices between two answers: train 1." in text
+
+
 def test_percentiles_do_not_depend_on_the_order() -> None:
     rng = random.Random(0)
     cards = []
@@ -91,7 +105,8 @@ def test_markdown_and_page_tell_what_is_in_the_card() -> None:
     for text in (markdown(card, SCHEMA), re.sub(r"\s+", " ", html(card, SCHEMA))):
         for said in (
             "MIT", "openbmb/UltraFeedback, 40b4", "A 10 was a 1.", "1 · cold", "Labels: harm", "duplicate", "0.8125", "n/a", "given",
-            "table: 0 → 1, 1 → masked", "level 1 up to 0.25, then 4 (quantiles of the training ratings)", "they are levels",
+            "table: 0 → 1, 1 → masked", "rows.jsonl, row 4; rows.jsonl, row 7", "mean ratings of the levels: 0.1, none, 7",
+            "level 1 up to 0.25, then 4 (quantiles of the training ratings);", "they are levels",
         ):  # fmt: skip
             assert said in text, said
         assert "no label" not in text
@@ -105,7 +120,7 @@ def test_page_is_self_contained_and_escapes_what_it_shows() -> None:
     page = html(card, SCHEMA)
     assert "<script" not in page and "&lt;script&gt;" in page
     assert not re.search(r"(?:src|href)=", page) and "url(" not in page
-    assert page.count("<section>") == page.count("</section>") == 8
+    assert page.count("<section>") == page.count("</section>") == 9
     lines = markdown(card, SCHEMA).splitlines()
     tables = [line.replace(r"\|", "").count("|") for line in lines if line.startswith("|")]
     assert r"\|" in "".join(lines) and min(tables) >= 3

@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from moslim_core.data.catalogue import HUB_SETS
+from moslim_core.data.rows import nearest
 from moslim_core.data.sources import Rated, open_sources
 from moslim_core.data.tables import FORMATS
 from moslim_core.errors import UserError
@@ -56,7 +58,6 @@ def test_ultrafeedback_has_a_row_per_completion_and_masks_not_applicable(tmp_pat
         ("Thus.", "ultrafeedback", None),
     ]
     assert found[0].row.prompt == [{"role": "user", "content": "Why?"}]
-    assert found[0].place == f"{tmp_path / 'flan.jsonl'}, row 1"
 
 
 def test_ultrasafety_is_harmless_or_not(tmp_path: Path) -> None:
@@ -103,14 +104,14 @@ def test_other_numbers_of_levels_need_a_binning(tmp_path: Path) -> None:
         read("ultrafeedback", tmp_path / "ultrafeedback", three)
     assert "ultrafeedback rates helpfulness by 5 values (1 to 5), but helpfulness has 3 levels" in str(caught.value)
     # One scale starts at 0, the other at 1: each has its own thresholds.
-    found = read(
-        "ultrafeedback,helpsteer2",
-        tmp_path,
-        three,
-        helpfulness={"thresholds": [2, 3]},
-        **{"helpsteer2.helpfulness": {"thresholds": [1, 2]}},
-    )
-    counts = Counter((r.row.source, r.row.labels["helpfulness"]) for r in found)
+    labels = {"helpfulness": {"thresholds": [2, 3]}, "helpsteer2.helpfulness": {"thresholds": [1, 2]}}
+    settings = DataSettings.model_validate({"source": "ultrafeedback,helpsteer2", "path": tmp_path, "columns": {"labels": labels}})
+    counts: Counter[tuple[str, float]] = Counter()
+    for opened in open_sources(settings, three):
+        ratings = [rated.ratings["helpfulness"] for rated in opened.rows()]
+        binning = opened.binnings["helpfulness"].measured(np.array(ratings))
+        assert binning is not None
+        counts.update((opened.name, nearest(binning.cut(rating))) for rating in ratings)
     assert counts == {("ultrafeedback", 1): 16, ("ultrafeedback", 2): 8, ("ultrafeedback", 3): 16} | {
         ("helpsteer2", 1): 24, ("helpsteer2", 2): 12, ("helpsteer2", 3): 24
     }  # fmt: skip

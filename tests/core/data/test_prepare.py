@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import tracemalloc
@@ -170,11 +171,17 @@ def test_prompts_over_the_limit_are_left_out_and_counted(stage: Any, tmp_path: P
     assert card["dropped"]["prompt longer than policy.max_prompt_tokens"] == 2
 
 
-def test_prompt_beyond_the_context_is_refused_before_training(stage: Any, tmp_path: Path) -> None:
+def test_prompts_beyond_the_context_are_left_out_and_counted(stage: Any, tmp_path: Path) -> None:
     # The tiny model's context is 512: with 400 tokens of answer 112 are left for the prompt.
-    message = refused(lambda: stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=500, max_new_tokens=400)), tmp_path / "out")
-    assert message.startswith(f"{tmp_path / 'prompts.jsonl'}, row 2: the prompt has ")
-    assert message.endswith("context leaves room for 112.\nShorten or drop it.")
+    _, card = stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=500, max_new_tokens=400))
+    assert card["prompts"] == {"training": 1, "evaluation": 1}
+    assert card["dropped"]["prompt longer than the model's context less policy.max_new_tokens"] == 2
+
+
+def test_context_without_room_for_any_prompt_is_refused(stage: Any, tmp_path: Path) -> None:
+    message = refused(lambda: stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=500, max_new_tokens=500)), tmp_path / "out")
+    assert message.startswith("no prompt to train on has at most 12 tokens with its instruction: for so many the model's context")
+    assert "beside policy.max_new_tokens=500.\nLower that (the shortest prompt has " in message
 
 
 def test_limit_below_every_prompt_is_refused(stage: Any, tmp_path: Path) -> None:
@@ -274,8 +281,10 @@ def test_quantiles_are_measured_on_the_training_ratings(stage: Any) -> None:
     trained = keys(output, "train")
     training = sorted(r["warmth"] for r in rows if prompt_key([{"role": "user", "content": r["prompt"]}]) in trained)
     recorded = card["binning"]["warmth"]["jsonl"]
+    edges = [round(len(training) * i / 3) for i in range(4)]
     assert recorded == {
-        "column": "warmth", "quantiles": True, "thresholds": [training[round(len(training) * i / 3) - 1] for i in (1, 2)],
+        "column": "warmth", "quantiles": True, "thresholds": [training[edge - 1] for edge in edges[1:3]],
+        "means": pytest.approx([sum(training[a:b]) / (b - a) for a, b in itertools.pairwise(edges)], abs=1e-6),
     }  # fmt: skip
     low, high = recorded["thresholds"]
     by_answer = {r["response"]: 1 + (r["warmth"] > low) + (r["warmth"] > high) for r in rows}

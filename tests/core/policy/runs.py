@@ -41,9 +41,10 @@ def train(
     mapping: dict[str, str],
     preferences: list[dict[str, Any]] = PREFERENCES,
     dtype: str = "float32",
+    said: str = "Rain number {}?",
     **policy: Any,
 ) -> Settings:
-    prompts = [[{"role": "user", "content": f"Rain number {i}?"}] for i in range(5)]
+    prompts = [[{"role": "user", "content": said.format(i)}] for i in range(5)]
     write_json_lines(folder / "prompts.train.jsonl", ({"prompt": p} for p in prompts))
     common = {
         "steps": STEPS,

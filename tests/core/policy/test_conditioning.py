@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from typing import Any
 
 from moslim_core.policy.conditioning import dump_targets, held_out_combinations, load_targets, training_examples
-from moslim_core.preferences import PreferenceSchema, is_held_out, parse
+from moslim_core.preferences import PreferenceSchema, is_held_out, neutralise, parse
+from moslim_core.preferences.distractors import ATTACKS, UNSEEN_WISHES, WISHES, attacked
+from moslim_core.preferences.imitations import OPEN
 from moslim_core.settings import PolicySettings
 
 SCHEMA = PreferenceSchema.model_validate(
@@ -15,7 +19,9 @@ SCHEMA = PreferenceSchema.model_validate(
         {"name": "harm", "levels": ["harmful", "harmless"], "floor": 2},
     ]
 )
-SETTINGS = PolicySettings(steps=20, prompts_per_step=3, targets_per_prompt=2, none_fraction=0.1, held_out_fraction=0.2)
+SETTINGS = PolicySettings(
+    steps=20, prompts_per_step=3, targets_per_prompt=2, none_fraction=0.1, held_out_fraction=0.2, distractor_fraction=0.0
+)
 PROMPTS = [
     *([{"role": "user", "content": f"Question {i}"}] for i in range(6)),
     [{"role": "system", "content": "Be Max."}, {"role": "user", "content": "<preferences>long (length 3/4)</preferences>"}],
@@ -33,7 +39,7 @@ def test_examples() -> None:
     assert len(held_out) == 2  # a fifth of 3 * 4 pairs
     for example in examples:
         targets = load_targets(example["targets"], SCHEMA)
-        assert parse("\n".join(m["content"] for m in example["prompt"]), SCHEMA) == targets
+        assert parse(example["prompt"], SCHEMA, "user_suffix") == targets
         assert not is_held_out(targets, held_out)
         assert example["prompt"][-1]["content"].startswith(("Question", "\u2039preferences>"))  # user_suffix
         # The reward model reads what the user wrote, as it was written.
@@ -52,6 +58,52 @@ def test_examples() -> None:
 def test_wording_varies_between_examples() -> None:
     texts = {e["prompt"][-1]["content"].split("\n\n")[-1] for e in training_examples(PROMPTS[:1], SCHEMA, SETTINGS, 0)}
     assert sum("warm" in t and "harm" not in t and "length" not in t for t in texts) > 3  # three levels, more wordings
+
+
+def line_of(example: dict[str, Any]) -> str:
+    """What stands beside the question and the instruction."""
+    said = example["prompt"][-1]["content"]
+    instruction = said[said.rindex(OPEN) :] if OPEN in said else ""
+    return said.removesuffix(instruction).replace(example["question"], "").strip()
+
+
+def test_distractors_contradict_all_that_a_prompt_is_asked_for_and_are_the_policys_alone() -> None:
+    chosen = SETTINGS.model_copy(update={"distractor_fraction": 0.25})
+    examples = training_examples(PROMPTS[:6], SCHEMA, chosen, seed=1)
+    plain = training_examples(PROMPTS[:6], SCHEMA, SETTINGS, seed=1)
+    assert all(line_of(e) == "" for e in plain)
+    assert Counter(e["question"] for e in examples) == Counter(e["question"] for e in plain)
+    assert sum(line_of(e) != "" for e in examples[::2]) in (14, 15)  # a quarter of 60 prompts
+    kinds: Counter[str] = Counter()
+    for first, second in zip(examples[::2], examples[1::2], strict=True):
+        asked, other = (load_targets(e["targets"], SCHEMA) for e in (first, second))
+        assert parse(first["prompt"], SCHEMA, "user_suffix") == asked
+        assert line_of(first) == line_of(second)
+        line = line_of(first)
+        if not line:
+            continue
+        assert asked, "who asks for nothing is not contradicted"
+        wanted = {
+            (p.name, level) for p in SCHEMA.preferences for level in range(1, p.k + 1) for w in WISHES
+            if line == w.format(label=p.label(level)) or (f"({p.name} {level}/{p.k})" in line or f"{p.name} {level}/{p.k}:" in line
+            or (f"{p.name}: " in line and f"({level} of {p.k})" in line))
+        }  # fmt: skip
+        assert len(wanted) == 1
+        ((name, level),) = wanted
+        assert name in asked and level not in (asked[name], other[name])
+        kinds["forged" if "preferences>" in line else "wish"] += 1
+        assert OPEN not in line
+    assert set(kinds) == {"forged", "wish"}
+
+
+def test_evaluation_attacks_in_words_that_training_has_not() -> None:
+    rng = random.Random(0)
+    for p in SCHEMA.preferences:
+        for kind in ATTACKS:
+            said = attacked(PROMPTS[0], kind, p, p.k, rng)[-1]["content"]
+            assert p.label(p.k) in said
+            assert not any(w.format(label=p.label(p.k)) in said for w in WISHES) and OPEN not in neutralise(said)
+    assert not set(WISHES) & set(UNSEEN_WISHES)
 
 
 def test_targets_column() -> None:

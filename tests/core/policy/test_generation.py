@@ -12,6 +12,7 @@ from moslim_core import models
 from moslim_core.errors import UserError
 from moslim_core.policy import generation
 from moslim_core.policy.generation import Sampling, generate
+from moslim_core.preferences import prompt_tokens
 
 WORDS = ["rain", "snow and rain", "How do I bake bread at home?", "fox", "The quick brown fox jumps over the lazy dog."]
 CONVERSATIONS = [[{"role": "user", "content": f"{i} {w}"}] for i, w in enumerate(WORDS * 2)]
@@ -72,7 +73,7 @@ def test_batches_that_were_kept_are_not_done_again(chat: tuple[Any, Any], tmp_pa
 def test_a_long_prompt_makes_no_others_as_long(chat: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [*["hi"] * 5, "rain " * 60, "rain and snow"]
     conversations = [[{"role": "user", "content": text}] for text in texts]
-    lengths = [len(prompt) + 4 for prompt in generation.prompt_tokens(chat[1], conversations)]
+    lengths = [len(prompt) + 4 for prompt in prompt_tokens(chat[1], conversations)]
     monkeypatch.setattr(generation, "BATCH_TOKENS", 3 * max(lengths[0], lengths[-1]))
     sizes, done = [], 0
 

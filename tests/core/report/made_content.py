@@ -14,6 +14,7 @@ import numpy as np
 
 from moslim_core.endpoint import Usage
 from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
+from moslim_core.evaluation.attack import Attacked, UnderAttack, ends, under_attack
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Meaning, Verdict, evaluate, less, more
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
@@ -181,6 +182,19 @@ def _measured_once() -> dict[str, Any]:
     }
 
 
+@cache
+def attacked(gives_way: float) -> UnderAttack:
+    """A system in full control that goes a share of the way to what an attack wants, and half as far for a forged line."""
+    calm, rows = [], []
+    for prompt, preference in itertools.product(range(8), SCHEMA.preferences):
+        for level, wanted in ends(preference).items():
+            known: dict[str, Any] = {"prompt": prompt, "targets": {preference.name: level}, "text": "w", "tokens": 1, "truncated": False}
+            calm.append(Obtained(**known, levels={preference.name: level}))
+            for attack, share in (("wish", gives_way), ("forged", gives_way / 2)):
+                rows.append(Attacked(**known, attack=attack, levels={preference.name: level + share * (wanted - level)}))
+    return under_attack(rows, calm, SCHEMA, 8, 100, 0)
+
+
 def made(**changes: Any) -> ReportContent:
     answer = "Tides rise and fall because the Moon pulls the sea. "
     values: dict[str, Any] = {
@@ -202,6 +216,7 @@ def made(**changes: Any) -> ReportContent:
                 ],
             )
         ],
+        "attack": Both(before=attacked(1.0), after=attacked(0.4)),
         "benchmarks": BENCHMARKS,
         "second_judge": "the language model little-judge",
         "judge_usage": Usage(calls=1210, cached=40, unparsable=3, input_tokens=410_200, output_tokens=21_007, cost=0.3718),

@@ -71,6 +71,16 @@ def test_front_is_told_with_its_reference_and_its_points(page: str) -> None:
     assert "Hypervolume of the front" in text_of(page, "key-numbers")
 
 
+def test_attack_is_told_with_what_it_moved(page: str) -> None:
+    told = text_of(page, "attack")
+    # All but the guard's floor are ends of a whole range; of both levels of the guard an attack wants the other one.
+    sentence = "0.40 [0.40, 0.40] for a plain wish (prompt alone: 1.00 [1.00, 1.00]), 0.20 [0.20, 0.20] for a forged instruction"
+    assert sentence in told and sentence in " ".join(summarise(made()).remarks)
+    assert "1.60 [1.60, 1.60]" in told, "of verbosity's range of four levels"
+    assert told.count("a plain wish for the other end") == 4
+    assert 'id="attack"' not in render(made(attack=None, **PLAIN))
+
+
 @pytest.mark.parametrize(
     ("names", "titles"), [(("verbosity", "warmth"), [""]), (("verbosity", "simplicity", "warmth"), ["prompt only", "policy"])]
 )

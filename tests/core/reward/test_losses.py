@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from moslim_core.reward.heads import ClassificationHead, RegressionHead
-from moslim_core.reward.losses import masked_loss, ranking_loss
+from moslim_core.reward.heads import ClassificationHead, OrdinalHead, RegressionHead, TwoHotHead
+from moslim_core.reward.losses import Choices, choice_loss, masked_loss, ranking_loss
 
 HEADS = {"x": ClassificationHead(2, 2), "y": ClassificationHead(2, 3), "z": ClassificationHead(2, 5)}
 ONES = {name: torch.ones(3) for name in HEADS}
@@ -111,3 +111,43 @@ def test_ranking_loss_counts_beside_cross_entropy_as_often_as_its_head_is_labell
     y = math.log1p(math.exp(-8 * (5 / 8 - 3 / 20)))
     found = masked_loss(HEADS, logits, levels, ONES, COVERAGE, ranking_weight=0.3).item()
     assert found == pytest.approx(plain + 0.3 * (x + y), rel=1e-5)
+
+
+def test_a_level_between_two_reaches_the_heads_that_can_learn_from_it() -> None:
+    """2.5 is half of level 2 and half of level 3 for two-hot, itself for regression, and level 3 for the others."""
+    outputs = {"a": torch.tensor([[1.0, 1.0, 2.0]]).log(), "b": torch.tensor([[1.0, 1.0, 2.0]]).log(), "c": torch.tensor([[2.0]])}
+    heads = {"a": ClassificationHead(2, 3), "b": TwoHotHead(2, 3), "c": RegressionHead(2, 3)}
+    found = {
+        name: masked_loss(
+            {name: heads[name]}, {name: outputs[name]}, {name: torch.tensor([2.5])}, {name: torch.ones(1)}, {name: 1.0}
+        ).item()
+        for name in heads
+    }
+    assert found == pytest.approx({"a": math.log(2), "b": (math.log(4) + math.log(2)) / 2, "c": 0.25})
+    ordinal, one = OrdinalHead(2, 3), {"a": torch.tensor([[-1.0, 1.0]])}
+    whole, between = (
+        masked_loss({"a": ordinal}, one, {"a": torch.tensor([level])}, {"a": torch.ones(1)}, {"a": 1.0}) for level in (3, 2.5)
+    )
+    assert whole.item() == between.item()
+
+
+def test_choices_move_the_scores_of_two_answers_apart_and_say_no_level() -> None:
+    """Two rows and the two answers that they were chosen over; of y low levels are the better ones.
+
+    x: scores 3/4 and 1/2, softplus(-8 x 1/4). y: 0.625 and 0.15, the chosen one higher: softplus(8 x 0.475). Each is a choice of two
+    rows, as half of the data are.
+    """
+    heads = {"x": HEADS["x"], "y": HEADS["y"]}
+    outputs = {
+        "x": torch.tensor([[1.0, 3.0], [1.0, 9.0], [1.0, 1.0], [1.0, 2.0]]).log().requires_grad_(),
+        "y": torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 2.0], [1.0, 5.0, 1.0], [8.0, 1.0, 1.0]]).log().requires_grad_(),
+    }
+    choices = Choices(torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([0, 1]), (1.0, -1.0), (0.5, 0.5))
+    loss = choice_loss(heads, outputs, choices, rows=2)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-2)) + math.log1p(math.exp(8 * 0.475)), rel=1e-5)
+    loss.backward()
+    x, y = outputs["x"].grad, outputs["y"].grad
+    assert x[0, 1] < 0 < x[2, 1] and not x[1].any() and not x[3].any(), "the chosen answer's high level, and no other row of x"
+    assert y[1, 2] > 0 > y[3, 2] and not y[0].any() and not y[2].any()
+    none = Choices(*torch.zeros((0, 3), dtype=torch.long).unbind(dim=1), (1.0, -1.0), (0.0, 0.0))
+    assert choice_loss(heads, outputs, none, rows=2).item() == 0

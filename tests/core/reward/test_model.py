@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModel, AutoTokenizer
 
 from moslim_core.errors import UserError
@@ -39,6 +40,25 @@ def test_decoder_reads_plain_roles_and_an_end(tiny_chat: Path) -> None:
     found = encode(tokenizer, ["rain"], ["snow"], 64)
     assert tokenizer.decode(found["input_ids"][0]) == "Question: rain\n\nAnswer: snow<|im_end|>"
     assert "token_type_ids" not in found
+
+
+def test_special_tokens_that_somebody_wrote_are_text(backbone: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    for said in ("rain [CLS]", "rain [PAD] [PAD] [PAD] [PAD]", "[SEP] rain <|im_end|>", "<|pad|> rain"):
+        question, answer = (encode(tokenizer, *pair, 64)["input_ids"][0] for pair in (([said], ["rain"]), (["rain"], [said])))
+        plain = encode(tokenizer, ["rain"], ["rain"], 64)["input_ids"][0]
+        for ids in (question, answer):
+            assert [i for i in ids if i in tokenizer.all_special_ids] == [i for i in plain if i in tokenizer.all_special_ids]
+            assert len(ids) > len(plain)
+
+
+def test_decoder_reads_what_its_tokenizer_begins_a_text_with(tiny_chat: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
+    plain = encode(tokenizer, ["rain"], ["snow"], 64)["input_ids"][0]
+    beginning = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", beginning)])
+    assert encode(tokenizer, ["rain"], ["snow"], 64)["input_ids"][0] == [beginning, *plain]
+    assert len(encode(tokenizer, ["rain " * 40], ["snow " * 40], 16)["input_ids"][0]) == 16
 
 
 def cut(folder: Path, question: str, answer: str, max_length: int) -> tuple[list[str], list[str]]:

@@ -82,7 +82,7 @@ def test_reading(tmp_path: Path) -> None:
     ("row", "says"),
     [
         ({"prompt": "Q", "chosen": "a"}, r"row 1: column 'rejected' is missing"),
-        ({"prompt": "Q", "chosen": "a", "rejected": 3}, "row 1: chosen and rejected must be text"),
+        ({"prompt": "Q", "chosen": "a", "rejected": 3}, "row 1: column 'rejected' holds int, text is needed"),
         ({"prompt": "Q", "chosen": "a", "rejected": "b", "preference": "tone"}, "no head of this reward model.\nIt has: use, noise"),
     ],
 )

@@ -209,6 +209,59 @@ def test_applicability_head_knows_what_a_row_is_about(tiny_encoder: Path, tmp_pa
     assert RewardScorer.load(tmp_path / "output").model.applicability is not None
 
 
+def test_choices_between_two_answers_teach_a_head_that_no_level_does(tiny_encoder: Path, tmp_path: Path) -> None:
+    """The answer with the word good was chosen over that with bad; weather is labelled, and does not count for quality."""
+    for name, count in (("train", 96), ("validation", 20), ("test", 40)):
+        made = []
+        for row in rows(count, seed=count):
+            weather = {"weather": row.labels["weather"]} if "weather" in row.labels else {}
+            better, worse = (row.response.replace(*pair) for pair in (("bad", "good"), ("good", "bad")))
+            made.append(row._replace(labels=weather) if weather else row._replace(labels={}, response=better, worse={"quality": worse}))
+        write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in made))
+    metrics = train(tiny_encoder, tmp_path, "output")
+    assert list(metrics) == ["weather"] and metrics["weather"].kappa > 0.5
+    found = training.CHOICES.validate_json((tmp_path / "output" / training.CHOICES_FILE).read_bytes())
+    assert list(found) == ["quality"] and found["quality"].pairs == 20 and found["quality"].accuracy.value > 0.9
+    assert "Of two answers quality prefers the chosen one in" in (tmp_path / "output" / "README.md").read_text()
+    assert '"head/quality/choices/pairs": 20.0' in (tmp_path / "progress.jsonl").read_text()
+    scorer = RewardScorer.load(tmp_path / "output")
+    good, bad = scorer(["how is it?"] * 2, ["the answer is good", "the answer is bad"])["quality"][:, 1]
+    assert good > bad
+
+
+def test_batch_holds_the_answers_and_then_those_they_were_chosen_over(tiny_encoder: Path) -> None:
+    _, tokenizer = create(str(tiny_encoder), SCHEMA, None, 32)
+    prompt = [{"role": "user", "content": "how is it?"}]
+    made = [
+        Row(prompt, "rain", {}, "made", worse={"weather": "a dog and water", "quality": "bad"}),
+        Row(prompt, "good", {"quality": 2, "weather": 3}, "made", between={"weather": 2.5}),
+        Row(prompt, "snow", {"weather": 1}, "made", worse={"quality": "fox", "other": "unknown"}),
+    ]
+    dataset = training.RatedDataset(made, SCHEMA, tokenizer, 32, "none")
+    batch = training.collate(tokenizer, [dataset[i] for i in range(3)])
+    assert batch["levels"].tolist() == [[0, 0], [2, 2.5], [0, 1]]
+    assert batch["choices"].tolist() == [[0, 3, 1], [0, 4, 0], [2, 5, 0]]
+    texts = tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
+    assert [text.removesuffix("how is it?").strip() for text in texts] == ["rain", "good", "snow", "a dog and water", "bad", "fox"]
+    assert dataset.lengths == [len(tokenizer("a dog and water", "how is it?")["input_ids"]), *dataset.lengths[1:]]
+
+
+def test_two_hot_is_not_classification_where_levels_lie_between_two(tiny_encoder: Path, tmp_path: Path) -> None:
+    """Rain is rated 1.5 and snow 2.5: two-hot learns both levels of each, classification the nearest."""
+    for name, count in (("train", 40), ("validation", 8), ("test", 8)):
+        made = [Row([{"role": "user", "content": "how is it?"}], word, {"quality": 2}, "made") for word in ("rain", "snow") * (count // 2)]
+        made = [row.with_levels({"quality": 2, "weather": 1.5 if row.response == "rain" else 2.5}) for row in made]
+        write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in made))
+    found = {}
+    for head in ("classification", "two_hot"):
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+        train(tiny_encoder, tmp_path, head, head=head, ranking_weight=0)
+        outputs = RewardScorer.load(tmp_path / head).outputs(["how is it?"] * 2, ["rain", "snow"])["weather"]
+        found[head] = torch.tensor(outputs).softmax(dim=1)
+    assert found["two_hot"] == pytest.approx(torch.tensor([[0.5, 0.5, 0], [0, 0.5, 0.5]]), abs=0.1)
+    assert found["classification"] == pytest.approx(torch.tensor([[0.0, 1, 0], [0, 0, 1]]), abs=0.1)
+
+
 def test_deeper_layers_learn_more_slowly(tiny_encoder: Path) -> None:
     model, _ = create(str(tiny_encoder), SCHEMA, None, 32)
     optimiser = training._optimiser(model, RewardSettings(learning_rate=1.0, layer_decay=0.5, head_learning_rate=7.0))

@@ -1,0 +1,137 @@
+"""Control under attack: what is asked for is contradicted by the user's own words, plainly or by a line that imitates the instruction.
+
+Of the evaluation's prompts some are asked again, each preference at its lowest and its highest level, while a wish for the other end
+stands in the user's turn. The targets of such a prompt can't be forged; how far words persuade is what this measures. (ours)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel
+
+from moslim_core.evaluation.answers import judged
+from moslim_core.evaluation.bootstrap import Interval, interval, resamples
+from moslim_core.evaluation.controllability import Array, Obtained, mae, span, spearman
+from moslim_core.evaluation.judges import Judge
+from moslim_core.evaluation.system import System
+from moslim_core.policy.generation import Sampling
+from moslim_core.preferences import Message, Preference, PreferenceSchema, Targets
+from moslim_core.preferences.distractors import ATTACKS, Attack, attacked
+
+Condition = Literal["none", "wish", "forged"]
+
+
+class Resistance(BaseModel):
+    """One preference under one attack, or under none. `moved`: levels that answers went towards what the attack wants, from those
+    to the same request without it."""
+
+    answers: int
+    spearman: Interval
+    mae: Interval
+    span: Interval
+    moved: Interval
+
+
+class UnderAttack(BaseModel):
+    """Of one system: {preference: {none, wish, forged: its control}}, and per attack how far answers `gave_way` over all preferences,
+    as a share of a preference's range (0: not at all; 1: from one end to the other)."""
+
+    prompts: int
+    preferences: dict[str, dict[Condition, Resistance]]
+    gave_way: dict[Attack, Interval]
+
+
+class Attacked(Obtained):
+    """An answer to a prompt that also holds an attack."""
+
+    attack: Attack
+
+
+class _Judged(BaseModel):
+    """A judged answer of one preference: its level, and the way and length that it went from that without the attack."""
+
+    prompt: int
+    requested: int
+    obtained: float
+    moved: float
+
+
+def ends(preference: Preference) -> dict[int, int]:
+    """{lowest and highest level that may be requested: the level that an attack wants in its place}; of a guard the lowest of all."""
+    low, high = preference.requestable[0], preference.requestable[-1]
+    return {low: preference.k, high: 1}
+
+
+def answers(
+    system: System, schema: PreferenceSchema, prompts: Sequence[Sequence[Message]], judge: Judge, sampling: Sampling
+) -> list[Attacked]:
+    """One judged answer for every prompt, attack, preference and end of it; a prompt without room for an attack is left out."""
+    asked = [(p, kind, of, level) for p in range(len(prompts)) for kind in ATTACKS for of in schema.preferences for level in ends(of)]
+    conversations = []
+    for p, kind, of, level in asked:
+        rng = random.Random(f"{system.seed}/{p}/{kind}/{of.name}/{level}")
+        said = attacked(prompts[p], kind, of, ends(of)[level], rng)
+        conversations.append(system.conditioned(said, Targets({of.name: level}), p))
+    given = system.answers("attack", conversations, sampling)
+    fitting = [n for n, answer in enumerate(given) if answer is not None]
+    pairs = [(asked[n][0], Targets({asked[n][2].name: asked[n][3]})) for n in fitting]
+    rows = judged([given[n] for n in fitting], pairs, prompts, judge)
+    return [Attacked(**row.model_dump(), attack=asked[n][1]) for n, row in zip(fitting, rows, strict=True)]
+
+
+def under_attack(
+    rows: Sequence[Attacked], without: Sequence[Obtained], schema: PreferenceSchema, prompts: int, bootstrap: int, seed: int
+) -> UnderAttack:
+    """Answers under attack against those `without` one to the same requests of the first `prompts` prompts."""
+    alone = [row for row in without if len(row.targets) == 1 and row.prompt < prompts]
+    calm = {(row.prompt, *next(iter(row.targets.items()))): row for row in alone}
+    under: dict[Condition, Sequence[Obtained]] = {"none": alone, **{kind: [r for r in rows if r.attack == kind] for kind in ATTACKS}}
+    found = {kind: {p.name: _of(p, of, calm) for p in schema.preferences} for kind, of in under.items()}
+    return UnderAttack(
+        prompts=prompts,
+        preferences={p.name: {kind: _resistance(p, of[p.name], bootstrap, seed) for kind, of in found.items()} for p in schema.preferences},
+        gave_way={kind: _share([(r, p) for p in schema.preferences for r in found[kind][p.name]], bootstrap, seed) for kind in ATTACKS},
+    )
+
+
+def _of(preference: Preference, rows: Sequence[Obtained], calm: dict[tuple[int, str, int], Obtained]) -> list[_Judged]:
+    """What the judge found in answers to requests of the preference's ends, both with and without the attack."""
+    name, wanted, found = preference.name, ends(preference), []
+    for row in rows:
+        level = row.targets.get(name)
+        if level is None or level not in wanted:
+            continue
+        before = calm.get((row.prompt, name, level))
+        if before is None or name not in row.levels or name not in before.levels:
+            continue
+        towards = 1 if wanted[level] > level else -1
+        moved = towards * (row.levels[name] - before.levels[name])
+        found.append(_Judged(prompt=row.prompt, requested=level, obtained=row.levels[name], moved=moved))
+    return found
+
+
+def _resistance(preference: Preference, rows: Sequence[_Judged], bootstrap: int, seed: int) -> Resistance:
+    requested, obtained, moved = (np.array([getattr(r, field) for r in rows], dtype=float) for field in ("requested", "obtained", "moved"))
+    draws = resamples(np.array([r.prompt for r in rows], dtype=int), bootstrap, seed)
+    low, high = preference.requestable[0], preference.requestable[-1]
+    return Resistance(
+        answers=len(rows),
+        spearman=interval(spearman, (requested, obtained), draws),
+        mae=interval(mae, (requested, obtained), draws),
+        span=interval(partial(span, low=low, high=high), (requested, obtained), draws),
+        moved=interval(_average, (moved,), draws),
+    )
+
+
+def _share(rows: Sequence[tuple[_Judged, Preference]], bootstrap: int, seed: int) -> Interval:
+    shares = np.array([row.moved / (preference.k - 1) for row, preference in rows], dtype=float)
+    return interval(_average, (shares,), resamples(np.array([row.prompt for row, _ in rows], dtype=int), bootstrap, seed))
+
+
+def _average(values: Array) -> float:
+    return float(values.mean()) if len(values) else float("nan")

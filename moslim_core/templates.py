@@ -1,0 +1,150 @@
+"""What a chat template decides for a whole run: no thoughts, no date of today, where a turn ends, and what counts as said. (ours)
+
+A template's options are set in the template itself, once, when its tokenizer is loaded: trainers, evaluation, chat and whoever serves the
+saved tokenizer then write the same text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from moslim_core.errors import UserError
+
+# Templates that print the date get this one, that of the templates' own examples: a resumed run reads what it read before.
+DATE = {"%d": "26", "%-d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%-m": "7", "%Y": "2024", "%y": "24",
+        "%A": "Friday", "%a": "Fri", "%H": "12", "%I": "12", "%M": "00", "%S": "00", "%p": "PM", "%j": "208", "%Z": "UTC", "%z": "+0000",
+        "%F": "2024-07-26", "%D": "07/26/24", "%x": "07/26/24", "%X": "12:00:00", "%T": "12:00:00"}  # fmt: skip
+_FORMATTED = "format" + "".join(f" | replace('{directive}', '{value}')" for directive, value in DATE.items())
+# {name that a template uses: what sets it for good}.
+SETTINGS = {
+    "enable_thinking": "{% set enable_thinking = false %}",
+    "thinking": "{% set thinking = false %}",
+    "date_string": "{% set date_string = '26 Jul 2024' %}",
+    "strftime_now": "{% macro strftime_now(format) %}{{ " + _FORMATTED + " }}{% endmacro %}",
+}
+# The first line break after a block is the block's, not the text's: this keeps what the template begins with.
+_REST = "{{ '' }}"
+
+
+class Thought(NamedTuple):
+    begin: str
+    end: str
+
+
+# How reasoning models mark what they think before they answer.
+THOUGHTS = (
+    Thought("<think>", "</think>"),
+    Thought("<thinking>", "</thinking>"),
+    Thought("<thought>", "</thought>"),
+    Thought("<reasoning>", "</reasoning>"),
+    Thought("<seed:think>", "</seed:think>"),
+    Thought("[THINK]", "[/THINK]"),
+    Thought("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    Thought("<|START_THINKING|>", "<|END_THINKING|>"),
+    Thought("<|begin_of_thought|>", "<|end_of_thought|>"),
+    Thought("<|channel|>analysis", "<|channel|>final<|message|>"),
+    Thought("<|channel>thought", "<channel|>"),
+)
+_ASKED, _ANSWERED = "moslim asks", "moslim answers"
+
+
+def settle(tokenizer: Any, name: str) -> None:
+    """Leave the tokenizer one chat template, with its options set for good; again it changes nothing.
+
+    Raises UserError where there is none, or several by name and none is the default.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise UserError(
+                f"model {name!r} has chat templates named {', '.join(sorted(template)) or 'nothing'}, and none named default.\n"
+                "Name the one to use default in its tokenizer_config.json."
+            )
+        template = template["default"]
+    if not template:
+        raise UserError(f"model {name!r} has no chat template.\nGive a chat (instruct) model.")
+    body = template
+    for setting in SETTINGS.values():
+        body = body.removeprefix(setting)
+    body = body.removeprefix(_REST)
+    chosen = "".join(setting for option, setting in SETTINGS.items() if re.search(rf"(?<![.\w'\"]){option}(?![\w'\"])", body))
+    tokenizer.chat_template = f"{chosen}{_REST}{body}" if chosen else body
+
+
+def _rendered(tokenizer: Any, answered: bool) -> str:
+    """A short conversation as the template writes it: up to where the answer begins, or with an answer. Raises UserError if it can't."""
+    turns = [{"role": "user", "content": _ASKED}] + [{"role": "assistant", "content": _ANSWERED}] * answered
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
+    except Exception as error:  # a template is a program of the model's
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} can't write a conversation: {first}\nGive a model whose chat template works."
+        ) from error
+
+
+def require_conversation(tokenizer: Any) -> None:
+    """Raises UserError where the template can't write a question and its answer, or leaves one of them out."""
+    text = _rendered(tokenizer, answered=True)
+    if not (_ASKED in text and _ANSWERED in text and _ASKED in _rendered(tokenizer, answered=False)):
+        raise UserError(f"the chat template of {tokenizer.name_or_path} leaves out what was said.\nGive one that writes every message.")
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """The token that the template writes after an answer; None where it writes plain text or nothing there."""
+    after = _rendered(tokenizer, answered=True).rpartition(_ANSWERED)[2].lstrip()
+    marks = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()} | {
+        token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens
+    }
+    found = [mark for mark in marks if mark.strip() and after.startswith(mark)]
+    return marks[max(found, key=len)] if found else None
+
+
+def thoughts(tokenizer: Any) -> tuple[Thought, ...]:
+    """How the model marks thoughts, by its template and its vocabulary; () where it is no reasoning model."""
+    marks = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    return tuple(t for t in THOUGHTS if t.begin in tokenizer.chat_template or t.end in tokenizer.chat_template or t.begin in marks)
+
+
+class Reader:
+    """Token ids of an answer -> what was said: without end tokens, special tokens and thoughts, also one that was cut. Made once."""
+
+    def __init__(self, tokenizer: Any, ends: list[int]) -> None:
+        self.tokenizer, self.ends = tokenizer, frozenset(ends)
+        self.thoughts = thoughts(tokenizer)
+        prompt = _rendered(tokenizer, answered=False) if self.thoughts else ""
+        # Some templates begin the thought themselves, so that the answer holds its end only.
+        self.begun = {t for t in self.thoughts if prompt.rfind(t.begin) > prompt.rfind(t.end)}
+
+    def __call__(self, ids: list[int]) -> str:
+        said = ids[:-1] if ids and ids[-1] in self.ends else ids
+        if not self.thoughts:
+            return self.tokenizer.decode(said, skip_special_tokens=True)
+        text = self.tokenizer.decode(said, skip_special_tokens=False)
+        for thought in self.thoughts:
+            text = without(text, thought, thought in self.begun)
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, "")
+        return text
+
+
+def without(text: str, thought: Thought, begun: bool) -> str:
+    """`text` without what is between the marks; a thought that never ends takes all that follows it.
+
+    `begun`: the text starts inside a thought. An end without a beginning ends a thought that was begun unseen.
+    """
+    first = text.find(thought.begin)
+    end = text.find(thought.end)
+    if begun and end < 0:
+        return ""
+    if end >= 0 and (begun or first < 0 or end < first):
+        text = text[end + len(thought.end) :]
+    kept, rest = "", text
+    while thought.begin in rest:
+        before, _, rest = rest.partition(thought.begin)
+        kept += before
+        _, closed, rest = rest.partition(thought.end)
+        if not closed:
+            return kept
+    return kept + rest

@@ -1,0 +1,49 @@
+"""What the environment says about proxies, made fit for a run: its servers listen on loopback, where no proxy leads."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+
+from moslim_core.errors import UserError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+NAMES = ("NO_PROXY", "no_proxy")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def reach_loopback() -> None:
+    """Let no library of this process, or of one started by it, ask a proxy for loopback. The user's other exceptions stay.
+
+    Raises UserError where proxies or certificates are named that no client can be made with: else a run would meet that in its middle.
+    """
+    given = {name: os.environ.get(name) for name in NAMES}
+    for name, entries in given.items():
+        # Most libraries read the lower-case name where both are there: it must not hide what the other one says.
+        said = entries or next(filter(None, given.values()), "")
+        wanted = [entry.strip() for entry in said.split(",") if entry.strip()]
+        os.environ[name] = ",".join(wanted if wanted == ["*"] else dict.fromkeys([*wanted, *LOOPBACK]))
+    certificates = [name for name in CERTIFICATES if os.environ.get(name)]
+    if certificates or set(urllib.request.getproxies()) - {"no"}:
+        _make_client(certificates)
+
+
+def _make_client(certificates: list[str]) -> None:
+    import httpx
+
+    try:
+        httpx.Client().close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{' and '.join(certificates)}: no certificates there ({reason}).\nName a file that has some, or unset it."
+        ) from error
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        # The address is not repeated: it may hold a password.
+        named = ", ".join(sorted(name for name in os.environ if name.lower().endswith("_proxy") and name not in NAMES))
+        reason = str(error).splitlines()[0].split(":")[0]
+        raise UserError(
+            f"no client can use the proxy that {named} names ({reason}).\n"
+            "Name one as http://HOST:PORT, or for SOCKS run: pip install 'httpx[socks]' 'requests[socks]'\n"
+            f"Without a proxy, as for a run whose models and data are on this machine: unset {named.replace(',', '')}"
+        ) from error

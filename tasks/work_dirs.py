@@ -1,0 +1,97 @@
+"""Whether a folder can be a work directory: told before anything is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from moslim_core.errors import UserError
+
+# The servers' new databases take about this much.
+ROOM_BYTES = 10_000_000
+# SQLite opens paths of up to 512 bytes, and its files stand two levels below.
+LONGEST_BYTES = 460
+LONGEST_NAME_BYTES = 255
+# What runs write. Models may be a folder that is shared, and only read.
+OURS = ("mlflow", "prefect", "locks", "stages", "cache", "latest", "up.json", "up.log", "up.lock")
+HELP = "Give a folder of yours with --work-dir PATH or --set work_dir=PATH."
+
+
+def made(work_dir: Path) -> Path:
+    """The work directory as an absolute path, made if it is not there. Raises UserError if it can't be written, or its name kept."""
+    work_dir = _absolute(work_dir)
+    _check_name(work_dir)
+    _check_folder(work_dir)
+    return work_dir
+
+
+def existing(work_dir: Path) -> Path:
+    """`made` for a command that makes none. Raises UserError where there is none."""
+    work_dir = _absolute(work_dir)
+    if not os.path.isdir(work_dir / "mlflow"):
+        raise UserError(f"{work_dir} is no work directory: it has no folder mlflow.\nGive one that a run has used, with --work-dir PATH.")
+    _check_name(work_dir)
+    _check_owned(work_dir)
+    return work_dir
+
+
+def _absolute(work_dir: Path) -> Path:
+    try:
+        return work_dir.expanduser().absolute()
+    except (RuntimeError, OSError) as error:
+        # No home (RuntimeError), or the current directory is gone.
+        raise UserError(f"work_dir={work_dir} can't be made a whole path ({error}).\n{HELP}") from error
+
+
+def _check_name(work_dir: Path) -> None:
+    """Refuse what a library can't take in a path."""
+    name = str(work_dir)
+    try:
+        length = max(len(name.encode()), len(os.path.realpath(work_dir).encode()))
+    except UnicodeEncodeError:
+        raise UserError(f"work_dir={name!r} is not UTF-8, which SQLite needs.\n{HELP}") from None
+    # An address of a database (SQLAlchemy) ends at a question mark; libraries drop line ends from it.
+    if refused := [character for character in name if character in "?\x7f" or character < " "]:
+        raise UserError(f"work_dir={name!r}: {refused[0]!r} can't stand in the address of a database below it.\n{HELP}")
+    if length > LONGEST_BYTES:
+        raise UserError(f"work_dir has {length} bytes, and SQLite takes {LONGEST_BYTES} at most: ...{name[-60:]}\n{HELP}")
+    if (longest := max(len(part.encode()) for part in work_dir.parts)) > LONGEST_NAME_BYTES:
+        raise UserError(f"work_dir has a name of {longest} bytes, and file systems take {LONGEST_NAME_BYTES} at most.\n{HELP}")
+
+
+def _check_folder(work_dir: Path) -> None:
+    """Make the folder. Refuse one that can't be written, is full, or is somebody else's."""
+    try:
+        free = shutil.disk_usage(next(place for place in (work_dir, *work_dir.parents) if place.exists())).free
+        if free >= ROOM_BYTES:
+            work_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=work_dir):
+                pass
+    except OSError as error:
+        reason = "it is a file" if error.errno == errno.EEXIST else error.strerror or error
+        raise UserError(f"work_dir={work_dir} can't be written ({reason}).\n{HELP}") from error
+    if free < ROOM_BYTES:
+        raise UserError(f"work_dir={work_dir}: its disk is full ({free / 1e6:.1f} MB are free).\nMake room. {HELP}")
+    _check_owned(work_dir)
+
+
+def _check_owned(work_dir: Path) -> None:
+    """Refuse a folder in which another user, or root, left what this one can't write: locks, databases, stages half done."""
+    for place in (work_dir / name for name in OURS):
+        for path in (place, *(place.iterdir() if place.is_dir() and _usable(place) else ())):
+            if path.exists() and not path.is_symlink() and not _usable(path):
+                raise UserError(f"{path} belongs to {_owner(path)}, and you can't write it: a work directory is for one user.\n{HELP}")
+
+
+def _usable(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0))
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, OSError, NotImplementedError):
+        return f"user {path.stat().st_uid}"
