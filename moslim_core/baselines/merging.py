@@ -39,7 +39,7 @@ def load_experts(base: Any, folders: Sequence[Path]) -> Any:
 
 
 def _put(model: Any, name: str, weights: dict[str, Any], source: str) -> None:
-    wanted, given = set(get_peft_model_state_dict(model, adapter_name=name)), set(weights)
+    wanted, given = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)), set(weights)
     if wanted != given:
         raise RuntimeError(f"{source} does not fit the base: {sorted(wanted ^ given)[0]} is on one side only")
     set_peft_model_state_dict(model, weights, adapter_name=name)
@@ -47,7 +47,7 @@ def _put(model: Any, name: str, weights: dict[str, Any], source: str) -> None:
 
 def interpolated(model: Any, weights: Sequence[float]) -> Any:
     """A = sum l_i A_i and B = sum l_i B_i, as published (Rame et al. 2023, Rewarded Soups: parameters are interpolated)."""
-    states = [get_peft_model_state_dict(model, adapter_name=expert(i)) for i in range(len(weights))]
+    states = [get_peft_model_state_dict(model, adapter_name=expert(i), save_embedding_layers=False) for i in range(len(weights))]
     soup = {key: sum(w * state[key] for w, state in zip(weights, states, strict=True)) for key in states[0]}
     model.add_adapter(SOUP, model.peft_config[expert(0)])
     _put(model, SOUP, soup, "the interpolation")

@@ -11,10 +11,12 @@ import pytest
 
 from moslim_core.data.rows import read_json_lines, write_json_lines
 from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front
+from moslim_core.model_identity import identify
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.settings import Settings
 from tasks.evaluate import STAGE, given_policy, work
-from tasks.stage import Job
+from tasks.references import write_manifest
+from tasks.stage import Job, ledger_of
 from tests.core.chat_server import Reply, Request, says, serving
 
 PREFERENCES: list[dict[str, Any]] = [
@@ -43,7 +45,8 @@ def policy(tiny_chat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(folder)
     PolicyCard.model_validate(
         {
-            "base": str(tiny_chat), "preferences": PREFERENCES, "placement": "user_suffix", "optimiser": "rloo", "steps": 1,
+            "base": identify(str(tiny_chat), folder).id, "preferences": PREFERENCES,
+                "placement": "user_suffix", "optimiser": "rloo", "steps": 1,
             "max_new_tokens": 6, "mapping": {}, "mapping_state": {}, "held_out": [{"length": 1, "warmth": 3}],
         }
     ).save(folder)  # fmt: skip
@@ -51,6 +54,8 @@ def policy(tiny_chat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(folder: Path, policy: Path, work_dir: Path | None = None, **evaluation: Any) -> Job:
+    # Where the base is, the stage's fingerprint has found out.
+    shutil.copytree(policy / "places", folder / "cache" / "places")
     rows = folder / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     prompts = [[{"role": "user", "content": f"Rain number {i}?"}] for i in range(8)]
@@ -189,10 +194,11 @@ def test_another_seed_or_another_start_shares_nothing(
     start = shutil.copytree(tiny_chat, tmp_path / "start")
     moved = shutil.copytree(policy, tmp_path / "moved")
     card = PolicyCard.load(moved)
-    card.model_copy(update={"base": str(start)}).save(moved)
     for n, ending in enumerate(("", " ")):
         (start / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "_": ending}))
-        work(job(tmp_path / f"start{n}", moved, tmp_path / "first"))
+        again = job(tmp_path / f"start{n}", moved, tmp_path / "first")
+        card.model_copy(update={"base": identify(str(start), again.cache).id}).save(moved)
+        work(again)
     assert batches[0] == 4 * drawn
 
 
@@ -242,5 +248,10 @@ def test_given_policy_brings_its_own_preferences(policy: Path, tmp_path: Path) -
     ref, settings = given_policy(other)
     assert settings.preferences.names == ("length", "warmth")
     assert ref.uri == str(policy)
+    made = shutil.copytree(policy, tmp_path / "made")
+    ledger = ledger_of(tmp_path)
+    recorded = ledger.finish(ledger.open_stage("train_policy", "f" * 64, None, {}), "policy", made, write_manifest(made))
+    evaluation = other.evaluation.model_copy(update={"policy": str(ledger.download(recorded.uri))})
+    assert given_policy(other.model_copy(update={"evaluation": evaluation}))[0] == recorded, "a run's output is named by the run"
     moved = other.model_copy(update={"evaluation": other.evaluation.model_copy(update={"policy": "elsewhere"})})
     assert STAGE.section(moved) == STAGE.section(other)
