@@ -269,7 +269,8 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     outer = {name: module for name, module in lists.items() if not any(name.startswith(f"{other}.") for other in lists)}
-    text = model.get_decoder() if hasattr(model, "get_decoder") else model
+    whole: Any = model
+    text = whole.get_decoder() if hasattr(model, "get_decoder") else model
     own = {id(module) for module in text.modules()}
-    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    depth = getattr(whole.config.get_text_config(), "num_hidden_layers", None)
     return max(outer.items(), key=lambda item: (id(item[1]) in own, len(item[1]) == depth, len(item[1])))
