@@ -40,10 +40,6 @@ def checks(
     settings: Settings, cache: Path, stages: Collection[str] = STAGES, policy: Path | None = None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """(model as people read it, its check) of every model that the stages read; each check raises UserError."""
-    from transformers.utils import logging
-
-    # Of weights that are not read there is nothing to see.
-    logging.disable_progress_bar()
     base = check_base if {"train_reward", "train_policy"} & set(stages) else check_template
     yield f"model.base {settings.model.base}", partial(base, settings, cache)
     backbones = {"reward.backbone": settings.reward.backbone} if "train_reward" in stages else {}
