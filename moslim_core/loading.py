@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,28 @@ def from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
     if local:
         model_files.check_folder(Path(source))
     try:
-        return loader.from_pretrained(source, local_files_only=local, trust_remote_code=False, **options)
+        with _quiet():
+            return loader.from_pretrained(source, local_files_only=local, trust_remote_code=False, **options)
     except (UserError, torch.OutOfMemoryError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # whatever a library makes of a foreign or damaged file
         raise _refusal(error, source, name) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's bars and warnings: what it warns of when it loads is refused here, in words of our own."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def load_weights(loader: Any, source: str, name: str, backbone: bool = False, **options: Any) -> Any:
@@ -101,7 +120,8 @@ def load_adapter(base: Any, folder: Path) -> Any:
     model_files.read_json(folder / "adapter_config.json")
     model_files.check_tensors(folder / "adapter_model.safetensors")
     try:
-        model = PeftModel.from_pretrained(base, str(folder))
+        with _quiet():
+            model = PeftModel.from_pretrained(base, str(folder))
     except (UserError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # whatever PEFT makes of a foreign or damaged adapter

@@ -88,6 +88,8 @@ class Setup(NamedTuple):
             "shuffle_dataset": False,
             "use_vllm": self.policy.vllm,
             "vllm_mode": "colocate",
+            # It would end at the tokenizer's end token alone.
+            "generation_kwargs": {"stop_token_ids": self.model.generation_config.eos_token_id} if self.policy.vllm else None,
         }
 
     def trainer_options(self, repeats: int = 1) -> dict[str, Any]:

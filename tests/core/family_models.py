@@ -36,7 +36,11 @@ GEMMA3 = {"head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 8}
 VISION = {
     "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
 }  # fmt: skip
-FAMILIES: dict[str, dict[str, Any]] = {
+# What the whole path is tried with.
+FAMILIES = ("llama", "qwen2", "qwen3", "phi", "mixtral", "gemma3_text", "gemma3", "gpt2", "qwen3_next")
+# Those that keep a state which can't be taken apart by rows.
+RECURRENT = ("qwen3_next", "qwen3_5_text", "lfm2")
+OPTIONS: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {"head_dim": 8},
@@ -57,7 +61,7 @@ def make_family(family: str, tiny_chat: Path, folder: Path, **generation: Any) -
     tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
     ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     size = {"vocab_size": len(tokenizer), **ends}
-    options = dict(FAMILIES[family])
+    options = dict(OPTIONS[family])
     if family == "gemma3":
         options["text_config"] = options["text_config"] | size
         options |= {"image_token_index": 0, "boi_token_index": 1, "eoi_token_index": 2}

@@ -7,26 +7,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from transformers import GenerationConfig, PretrainedConfig
 
 from moslim_core import models
+from moslim_core.adapters import adapter_config
 from moslim_core.data.prepare import prepare
 from moslim_core.data.rows import write_json_lines
 from moslim_core.evaluation.judges import RewardModelJudge
 from moslim_core.evaluation.suite import Control
 from moslim_core.evaluation.system import System
 from moslim_core.policy import training as policy_training
-from moslim_core.policy.artifact import load_policy
-from moslim_core.policy.shared_prefix import can_share
+from moslim_core.policy.generation import Sampling, generate
+from moslim_core.policy.shared_prefix import can_share, completion_log_probs, generate_completions
 from moslim_core.policy.steerable import SteerablePolicy
 from moslim_core.preflight import check_models
 from moslim_core.progress import Progress
 from moslim_core.reward import training as reward_training
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.sampling import generation_config
 from moslim_core.section import changed
 from moslim_core.settings import Settings
-from tests.core.family_models import FAMILIES, make_family
-
-RECURRENT = ("qwen3_next", "qwen3_5_text", "lfm2")
+from tests.core.family_models import FAMILIES, OPTIONS, RECURRENT, make_family
 
 
 def settings_of(base: Path, folder: Path) -> Settings:
@@ -72,7 +74,8 @@ def test_a_family_goes_through_every_stage(family: str, tiny_chat: Path, tmp_pat
         assert scorers[tuning](["How?"], ["Good."])["warmth"].sum() == pytest.approx(1)
     policy = tmp_path / "policy"
     policy_training.train(settings, rows, tmp_path / "full", tmp_path, tmp_path / "steps", policy, progress)
-    model, tokenizer, card = load_policy(policy, tmp_path, "float32", "cpu")
+    trained = SteerablePolicy.from_pretrained(policy, tmp_path, "float32", "cpu")
+    model, tokenizer, card = trained.model, trained.tokenizer, trained.card
     start, _ = models.load_chat_model(str(base), tmp_path, "float32", "cpu")
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True)), "nothing was learnt"
     assert can_share(model) == (family not in RECURRENT)
@@ -82,5 +85,54 @@ def test_a_family_goes_through_every_stage(family: str, tiny_chat: Path, tmp_pat
     (output := tmp_path / "evaluation").mkdir()
     found = Control(settings, card, rows, [judge], output).of("after", system)
     assert found["truncated"] is not None
-    said = SteerablePolicy.from_pretrained(policy, tmp_path, "float32", "cpu").chat("Rain?", {"warmth": 3}, max_new_tokens=5)
-    assert isinstance(said, str)
+    assert isinstance(trained.chat("Rain?", {"warmth": 3}, max_new_tokens=5), str)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", *RECURRENT])
+def test_prompts_side_by_side_give_what_each_gives_alone(family: str, tiny_chat: Path, tmp_path: Path) -> None:
+    model, tokenizer = models.load_chat_model(str(make_family(family, tiny_chat, tmp_path / "base")), tmp_path, "float32", "cpu")
+    prompts = tokenizer(["How is rain?", "How is snow in the winter, and", "How"])["input_ids"]
+    config = generation_config(models.end_tokens(model, tokenizer), tokenizer.pad_token_id, 0.0, max_new_tokens=6)
+    together = generate_completions(model, prompts, config)
+    assert together == [generate_completions(model, [prompt], config)[0] for prompt in prompts]
+    answers = torch.tensor([tokenizer("good bad good")["input_ids"]] * 3)
+    whole = torch.ones_like(answers)
+    with torch.no_grad():
+        found = completion_log_probs(model, prompts, answers, whole).log_probs
+        for row, prompt in enumerate(prompts):
+            alone = completion_log_probs(model, [prompt], answers[:1], whole[:1], share=False).log_probs
+            torch.testing.assert_close(found[row : row + 1], alone, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("family", OPTIONS)
+def test_layers_are_the_text_part_s(family: str, tiny_chat: Path, tmp_path: Path) -> None:
+    base = make_family(family, tiny_chat, tmp_path / "base")
+    model, _ = models.load_chat_model(str(base), tmp_path, device="cpu", weights=False)
+    name, stack = models.layer_stack(model)
+    assert len(stack) == 2 and "expert" not in name and "vision" not in name
+    targets = adapter_config(model, 2, 1, "CAUSAL_LM").target_modules
+    assert targets and all(target.startswith(f"{name}.1.") for target in targets)
+
+
+def test_a_mixture_of_many_experts_is_cut_to_its_layers() -> None:
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = PretrainedConfig(num_hidden_layers=2)
+            self.layers = nn.ModuleList(nn.ModuleDict({"experts": nn.ModuleList(nn.Linear(2, 2) for _ in range(8))}) for _ in range(2))
+
+    name, stack = models.layer_stack(Mixture())
+    assert (name, len(stack)) == ("layers", 2)
+
+
+def test_a_model_s_own_settings_change_no_answer(tiny_chat: Path, tmp_path: Path) -> None:
+    """Greedy and drawn, in evaluation and in training's own call: as if the model had none."""
+    answers = []
+    for name, own in (("plain", {}), ("own", {"repetition_penalty": 1.9, "no_repeat_ngram_size": 1, "suppress_tokens": [5, 6, 7]})):
+        model, tokenizer = models.load_chat_model(str(make_family("llama", tiny_chat, tmp_path / name, **own)), tmp_path, "float32", "cpu")
+        asked = [[{"role": "user", "content": f"How is number {n}?"}] for n in range(4)]
+        answers.append([generate(model, tokenizer, asked, Sampling(8, temperature), 0) for temperature in (0.0, 1.0)])
+        torch.manual_seed(0)
+        of_trainer = GenerationConfig(max_new_tokens=8, do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=0, top_k=0)
+        answers[-1] += generate_completions(model, tokenizer(["How is rain?"])["input_ids"], of_trainer)
+    assert answers[0] == answers[1]

@@ -1,0 +1,109 @@
+"""Chat templates: set once and for good, where a turn ends, and what of an answer was said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from moslim_core.models import load_chat_tokenizer
+from moslim_core.templates import Reader, Thought, settle, turn_end, without
+from tests.conftest import CHAT_TEMPLATE
+
+THINK = Thought("<think>", "</think>")
+HELLO = [{"role": "user", "content": "Hello"}]
+REASONING = CHAT_TEMPLATE.replace(
+    "assistant\n", "assistant\n{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def tokenizer_with(template: Any, tiny_chat: Path) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
+    tokenizer.chat_template = template
+    settle(tokenizer, "tiny")
+    return tokenizer
+
+
+def written(tokenizer: Any, **options: Any) -> str:
+    return tokenizer.apply_chat_template(HELLO, tokenize=False, add_generation_prompt=True, **options)
+
+
+def test_a_plain_template_stays_as_it_is(tiny_chat: Path) -> None:
+    assert load_chat_tokenizer(str(tiny_chat), tiny_chat).chat_template == CHAT_TEMPLATE
+
+
+def test_settling_changes_the_options_alone_and_only_once(tiny_chat: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
+    tokenizer.chat_template = "\n\n" + REASONING
+    off = written(tokenizer, enable_thinking=False)
+    assert off != written(tokenizer)
+    settle(tokenizer, "tiny")
+    assert written(tokenizer) == written(tokenizer, enable_thinking=True) == off
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    settle(again, "tiny")
+    assert again.chat_template == tokenizer.chat_template
+
+
+@pytest.mark.parametrize(
+    ("dated", "text"),
+    [
+        ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
+        ("{% if strftime_now is defined %}{{ strftime_now('%B %-d, %Y') }}{% else %}x{% endif %}", "July 26, 2024"),
+        ("{% if not date_string is defined %}{% set date_string = strftime_now('%Y') %}{% endif %}{{ date_string }}", "26 Jul 2024"),
+        ("{% macro today() %}{{ strftime_now('%A, %F') }}{% endmacro %}{{ today() }}", "Friday, 2024-07-26"),
+    ],
+)  # fmt: skip
+def test_a_date_is_the_same_every_day(dated: str, text: str, tiny_chat: Path) -> None:
+    assert written(tokenizer_with(dated + CHAT_TEMPLATE, tiny_chat)).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("after", "end"),
+    [("<|im_end|>\n", "<|im_end|>"), (" <|pad|>", "<|pad|>"), ("<|im_end|><|pad|>", "<|im_end|>"), ("\n### Human:", None), ("", None)],
+)
+def test_a_turn_ends_where_the_template_ends_it(after: str, end: str | None, tiny_chat: Path) -> None:
+    tokenizer = tokenizer_with("{% for m in messages %}" + "{{ m['content'] }}" + after + "{% endfor %}", tiny_chat)
+    assert turn_end(tokenizer) == (None if end is None else tokenizer.convert_tokens_to_ids(end))
+
+
+@pytest.mark.parametrize(
+    ("text", "begun", "said"),
+    [
+        ("Hi.", False, "Hi."),
+        ("<think>a</think>Hi.", False, "Hi."),
+        ("<think>a", False, ""),
+        ("Hi.<think>a", False, "Hi."),
+        ("a</think>Hi.", True, "Hi."),
+        ("a</think>Hi.", False, "Hi."),
+        ("a", True, ""),
+        ("<think>a</think><think>b</think>Hi.<think>c</think> Ho.", False, "Hi. Ho."),
+        ("a <think> b</think>Hi.", True, "Hi."),
+    ],
+)
+def test_thoughts_are_not_said(text: str, begun: bool, said: str) -> None:
+    assert without(text, THINK, begun) == said
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "word", " "])).map("".join), st.booleans())
+def test_no_mark_is_left_and_nothing_is_made_up(text: str, begun: bool) -> None:
+    left = without(text, THINK, begun)
+    assert "<think>" not in left and len(left) <= len(text)
+    assert without("Plain words.", THINK, False) == "Plain words."
+
+
+def test_a_model_that_does_not_think_is_read_as_it_is(tiny_chat: Path) -> None:
+    tokenizer = tokenizer_with(CHAT_TEMPLATE, tiny_chat)
+    ids = tokenizer("a <think>b</think> c<|im_end|>")["input_ids"]
+    assert Reader(tokenizer, [tokenizer.eos_token_id])(ids) == "a <think>b</think> c"
+
+
+def test_the_scored_answer_has_no_thought(tiny_chat: Path) -> None:
+    tokenizer = tokenizer_with(REASONING, tiny_chat)
+    read = Reader(tokenizer, [tokenizer.eos_token_id])
+    assert read(tokenizer("<think>warm warm</think>Rain.<|im_end|>")["input_ids"]) == "Rain."
+    assert read(tokenizer("<think>warm warm")["input_ids"]) == ""
