@@ -10,6 +10,8 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from tasks.network import reach_loopback
+
 DEPLOYMENTS = Path(__file__).parents[1] / "deployments" / "prefect.yaml"
 POOLS = ("cpu", "gpu")
 LOST = "moslim: flow runs of a lost machine"
@@ -71,4 +73,5 @@ def _watch() -> None:
 
 
 if __name__ == "__main__":
+    reach_loopback()
     deploy(Path(sys.argv[1]) if len(sys.argv) > 1 else DEPLOYMENTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from tasks.processes import is_alive, name_of, pid_of
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
 END_SECONDS = 20.0
+# Lines of a server's log in which the reason is looked for that it did not start.
+LOOKED_AT = 60
 # In memory, as is the default, leases of concurrency limits end with the server, and Prefect then ends the flows that hold them.
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
@@ -108,10 +111,9 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, wh
             return
         time.sleep(0.1)
     stop(process)
-    told = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    raise UserError(
-        f"{what} did not start: {told[-1][:300] if told else 'it says nothing'}\nThe whole log: {log}\nMend that, and run again."
-    )
+    told = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][-LOOKED_AT:]
+    reasons = [line for line in told if re.match(r"[\w.]+(Error|Exception): ", line)] or told or ["it says nothing"]
+    raise UserError(f"{what} did not start: {reasons[-1][:300]}\nThe whole log: {log}\nMend that, and run again.")
 
 
 def _start(home: Path) -> str:

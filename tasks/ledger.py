@@ -61,7 +61,8 @@ def name_in(name: str) -> str:
     """
     parts = [re.sub(r"-(?=x)|[^\w.\- :/]", lambda found: f"-x{ord(found[0]):x}-", part) for part in name.split("/")]
     # MLflow makes folders of them, which must not lead elsewhere.
-    safe = "/".join({"": "-x-", ".": "-x2e-", "..": "-x2e-."}.get(part, part) for part in parts)
+    parts = ["-x2e-" + part[1:] if part == "." or part.startswith("..") else part or "-x-" for part in parts]
+    safe = "/".join(parts)
     return safe if len(safe) <= LONGEST_NAME else f"{safe[: LONGEST_NAME - 20]}-x-{digest_of(name)[:16]}"
 
 

@@ -65,16 +65,18 @@ def _check_name(work_dir: Path) -> None:
 def _check_folder(work_dir: Path) -> None:
     """Make the folder. Refuse one that can't be written, is full, or is somebody else's."""
     try:
-        free = shutil.disk_usage(next(place for place in (work_dir, *work_dir.parents) if place.exists())).free
-        if free >= ROOM_BYTES:
+        disk = shutil.disk_usage(next(place for place in (work_dir, *work_dir.parents) if place.exists()))
+        # Of some file systems no size is known.
+        full = disk.total > 0 and disk.free < ROOM_BYTES
+        if not full:
             work_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=work_dir):
                 pass
     except OSError as error:
         reason = "it is a file" if error.errno == errno.EEXIST else error.strerror or error
         raise UserError(f"work_dir={work_dir} can't be written ({reason}).\n{HELP}") from error
-    if free < ROOM_BYTES:
-        raise UserError(f"work_dir={work_dir}: its disk is full ({free / 1e6:.1f} MB are free).\nMake room. {HELP}")
+    if full:
+        raise UserError(f"work_dir={work_dir}: its disk is full ({disk.free / 1e6:.1f} MB are free).\nMake room. {HELP}")
     _check_owned(work_dir)
 
 

@@ -16,6 +16,10 @@ import yaml
 
 LIMIT = 280
 STEPS = 24
+# Nobody answers there; what is on loopback must not be asked of it.
+BEHIND_A_PROXY = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9") | {"NO_PROXY": "", "no_proxy": ""}
+# What names of folders have, and addresses of databases and files have another meaning for.
+ODD_NAME = "w#1 100%41 é 日本&;"
 
 Moslim = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -69,13 +73,19 @@ def profile(tiny_chat: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def moslim(tmp_path_factory: pytest.TempPathFactory) -> Moslim:
-    """Run `moslim` in an empty current directory with an empty home."""
+    """Run `moslim` in an empty current directory with an empty home, behind a proxy that is dead."""
 
     def run(*arguments: str, home: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
         home = home or tmp_path_factory.mktemp("home")
         options.setdefault("cwd", tmp_path_factory.mktemp("cwd"))
         return subprocess.run(
-            command(*arguments), env=environment(home), capture_output=True, text=True, timeout=LIMIT, check=False, **options
+            command(*arguments),
+            env={**environment(home), **BEHIND_A_PROXY},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+            **options,
         )
 
     return run
@@ -90,7 +100,8 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(profile: Path, moslim: Moslim, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    work_dir, home, cwd = (tmp_path_factory.mktemp(name) for name in ("work", "home", "cwd"))
+    work, home, cwd = (tmp_path_factory.mktemp(name) for name in ("work", "home", "cwd"))
+    work_dir = work / ODD_NAME
     result = moslim("run", "--profile", str(profile), "--set", f"work_dir={work_dir}", home=home, cwd=cwd)
     assert result.returncode == 0, result.stdout + result.stderr
     return Finished(work_dir, home, cwd, result)

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow.conftest import LIMIT, command
+from tests.flow.conftest import BEHIND_A_PROXY, LIMIT, ODD_NAME, command
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-DEAD_PROXY = "http://127.0.0.1:9"
-ODD_NAME = "w#1 100%41 é 日本&;"
 # Someone whom the machine does not know, but who may read what this user may.
 AS_NOBODY = ["unshare", "--user", "--map-user=54321"]
 SPEAKS = "import sys; from tasks.terminal import speak_utf8; speak_utf8(); print(open(sys.argv[1]).read()); print(sys.argv[2])"
@@ -39,11 +37,10 @@ def test_a_run_amid_all_of_it(profile: Path, tmp_path: Path) -> None:
     work = tmp_path / ODD_NAME
     # No HOME; only what finds the programs is kept.
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ} | ASCII
-    environment |= dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), DEAD_PROXY)
     unknown = AS_NOBODY if shutil.which("unshare") and not subprocess.run([*AS_NOBODY, "true"], check=False).returncode else []
     done = subprocess.run(
         [*unknown, *command("label", "--profile", str(profile), "--set", f'work_dir="{work}"')],
-        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])}, cwd=cwd, capture_output=True, check=False,
+        env={**environment, **BEHIND_A_PROXY, "PYTHONPATH": str(Path(__file__).parents[2])}, cwd=cwd, capture_output=True, check=False,
     )  # fmt: skip
     told = done.stderr.decode(errors="replace")
     assert done.returncode == 0 and "Traceback" not in told, told

@@ -6,6 +6,8 @@ import functools
 import http.server
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import urllib.request
@@ -14,6 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from flows import keeper
+from flows.server import wait_until_healthy
 from flows.up import STATE, running
 from tasks import environment, network, work_dirs
 from tasks.ledger import Ledger, sqlite
@@ -135,6 +138,14 @@ def server_record(content: str) -> Callable[[Path], object]:
     return act
 
 
+def server_that_ends(folder: Path) -> None:
+    log = folder / "server.log"
+    code = "import sys; sys.exit('\\n'.join(['starting'] + ['sqlite3.OperationalError: database is locked'] + ['', 'bye', '']))"
+    with log.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=file, stderr=file)
+    wait_until_healthy("http://127.0.0.1:9/health", process, log, "the server")
+
+
 def service_state(content: str) -> Callable[[Path], object]:
     def act(folder: Path) -> None:
         (folder / STATE).write_text(content)
@@ -186,6 +197,7 @@ CASES = [
     Case("a server's record that is a list", server_record("[1, 2]")),
     Case("a server's record of an earlier version", server_record('{"address": "http://127.0.0.1:1/api", "pid": 1}')),
     Case("a server's record whose process is gone", server_record(json.dumps({"address": "http://h", "process": f"{HERE}:4194305:1"}))),
+    Case("a server that does not start", server_that_ends, "did not start: sqlite3.OperationalError: database is locked"),
     Case("a service's state that is cut", service_state('{"owner": ')),
     Case("a service's state without an owner", service_state("{}")),
     Case("a service's state of an earlier version", service_state(json.dumps({"owner": f"{HERE.split(':')[0]}:1:1764300000"}))),
