@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -152,7 +152,7 @@ class MappingSettings(Section):
         default="batch", description="where mean and standard deviation of a utility come from"
     )
     aggregation: Literal["active_mean", "sum", "paper"] = Field(default="active_mean", description="how preferences add up")
-    weights: dict[str, float] = Field(default_factory=dict, description="preference -> weight >= 0; default 1")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict, description="preference -> weight >= 0; default 1")
 
 
 class WarmStartSettings(Section):

@@ -108,7 +108,7 @@ class _Fit:
         config = models.load_config(settings.model.base, cache)
         # What contradicts the instruction, in training or evaluation, must have room beside it.
         beside = longest_distraction(settings.preferences, self._length)
-        self.room = models.context(config) - settings.policy.max_new_tokens - beside
+        self.room = max(0, models.context(config) - settings.policy.max_new_tokens - beside)
         self.instruction = longest_instruction(settings.preferences, self._length)
         self.seen: Counter[str] = Counter()
         self.shortest: dict[str, int] = {}
@@ -125,9 +125,9 @@ class _Fit:
                 length = len(tokens) + self.instruction
                 self.seen[side] += 1
                 self.shortest[side] = min(self.shortest.get(side, length), length)
-                if length > self.room:
-                    self.dropped["prompt longer than the model's context less policy.max_new_tokens"] += 1
-                elif length > policy.max_prompt_tokens:
+                if length > policy.max_prompt_tokens:
                     self.dropped["prompt longer than policy.max_prompt_tokens"] += 1
+                elif length > self.room:
+                    self.dropped["prompt longer than the model's context less policy.max_new_tokens"] += 1
                 else:
                     yield candidate

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.settings import MappingSettings
 
@@ -178,10 +177,8 @@ class RewardMapping:
         settings: MappingSettings,
         gather: Callable[[Array], Array] = lambda local: local,
     ) -> None:
-        for name, weight in settings.weights.items():
+        for name in settings.weights:
             schema[name]
-            if not (weight >= 0 and np.isfinite(weight)):
-                raise UserError(f"mapping.weights.{name}={weight}: a weight must be a number of at least 0")
         self.schema, self.settings, self.gather = schema, settings, gather
         self.statistics = Statistics()
 

@@ -38,7 +38,7 @@ def load_reward(folder: Path) -> RewardScorer:
 
 
 def load_trained(folder: Path) -> Any:
-    return load_policy(folder, folder, "float32", "cpu")
+    return load_policy(folder, tiny.home(), "float32", "cpu")
 
 
 def as_backbone(folder: Path) -> Any:

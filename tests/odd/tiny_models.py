@@ -16,7 +16,8 @@ PREFERENCES = [{"name": "warmth", "levels": ["cold", "neutral", "warm"]}]
 
 
 @cache
-def _home() -> Path:
+def home() -> Path:
+    """Where they are; also the model cache, which knows where the base of a policy lies."""
     return Path(tempfile.mkdtemp(prefix="odd-models-"))
 
 
@@ -38,7 +39,7 @@ def _chat() -> Path:
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=256, initializer_range=0.2, bos_token_id=None, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
-    folder = _home() / "chat"
+    folder = home() / "chat"
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -50,7 +51,7 @@ def _reward() -> Path:
     from moslim_core.reward.model import create
 
     model, tokenizer = create(str(_chat()), PreferenceSchema.model_validate(PREFERENCES), None, 64)
-    folder = _home() / "reward"
+    folder = home() / "reward"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -62,13 +63,14 @@ def _policy() -> Path:
     from transformers import AutoModelForCausalLM
 
     from moslim_core.adapters import adapter_config
+    from moslim_core.model_identity import identify
 
     base = AutoModelForCausalLM.from_pretrained(_chat())
-    folder = _home() / "policy"
+    folder = home() / "policy"
     get_peft_model(base, adapter_config(base, 2, None, "CAUSAL_LM")).save_pretrained(folder)
     card = {
-        "base": str(_chat()), "preferences": PREFERENCES, "placement": "user_suffix", "optimiser": "rloo", "steps": 1, "max_new_tokens": 4,
-        "mapping": {}, "mapping_state": {}, "held_out": [],
+        "base": identify(str(_chat()), home()).id.model_dump(), "preferences": PREFERENCES, "placement": "user_suffix",
+        "optimiser": "rloo", "steps": 1, "max_new_tokens": 4, "mapping": {}, "mapping_state": {}, "held_out": [],
     }  # fmt: skip
     (folder / "moslim_policy.json").write_text(json.dumps(card))
     return folder

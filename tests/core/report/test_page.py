@@ -122,7 +122,7 @@ def test_undefined_kappa_is_na() -> None:
 
 def test_sections_stand_in_order(page: str) -> None:
     assert re.findall(r'<section id="([\w-]+)">', page) == [
-        "summary", "key-numbers", "control", "preferences", "cross-talk", "held-out", "front", "benchmarks", "judges", "samples",
+        "summary", "key-numbers", "control", "preferences", "cross-talk", "held-out", "attack", "front", "benchmarks", "judges", "samples",
         "training", "overoptimisation", "reward-model", "data", "cost", "settings", "notes",
     ]  # fmt: skip
 

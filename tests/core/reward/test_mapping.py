@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema, Targets
@@ -110,7 +111,7 @@ def test_aggregation(aggregation: Any, expected: list[float]) -> None:
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_weight_that_is_none_is_refused(weight: float) -> None:
-    with pytest.raises(UserError, match=r"mapping\.weights\.x"):
+    with pytest.raises(ValidationError, match=r"weights\.x"):
         mapping(weights={"x": weight})
 
 
