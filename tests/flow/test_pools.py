@@ -227,12 +227,13 @@ def train_again(service: Service) -> tuple[str, str]:
     return flow_run, until(sent, "a checkpoint reaches the ledger")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("how", "flows_too"),
     [
         pytest.param(signal.SIGKILL, False, id="kill -9"),
-        pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.faults),
-        pytest.param(signal.SIGKILL, True, id="power loss", marks=pytest.mark.faults),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM"),
+        pytest.param(signal.SIGKILL, True, id="power loss"),
     ],
 )
 def test_another_worker_goes_on_where_one_was_lost(

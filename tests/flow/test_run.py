@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from flows.server import prefect_server
 from tests.flow.conftest import STEPS, Finished, Moslim, command, environment
@@ -111,7 +112,7 @@ def test_second_run_reuses_every_stage(finished: Finished, profile: Path, moslim
 def test_damaged_output_is_made_again(again: Finished, profile: Path, moslim: Moslim) -> None:
     """A stage whose output changed on disk is not trusted; the same settings give the same output digest, so the rest is reused."""
     (old,) = stage_runs(again.work_dir)["label"]
-    output = Path(old.info.artifact_uri.removeprefix("file://")) / "output" / "train.jsonl"
+    output = Path(local_file_uri_to_path(old.info.artifact_uri)) / "output" / "train.jsonl"
     output.write_text(output.read_text() + "\n")
     result = moslim("label", "--profile", str(profile), "--set", f"work_dir={again.work_dir}")
     assert result.returncode == 0, result.stderr
@@ -205,9 +206,7 @@ def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path
     [
         (["policy.stepz=3"], "did you mean policy.steps?"),
         (["data.columns.prompt=question"], "column 'question' is missing"),
-        (["data.columns.labels={length: {levels: {'1': 9, '2': 2, '3': 3}}}"], "is no level of length"),
         (["work_dir=/dev/null/work"], "can't be written"),
-        (["policy.max_prompt_tokens=16"], "policy.max_prompt_tokens"),
     ],
 )
 def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, profile: Path, moslim: Moslim, refused_dir: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_run_amid_all_of_it(profile: Path, tmp_path: Path) -> None:
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ} | ASCII
     unknown = AS_NOBODY if shutil.which("unshare") and not subprocess.run([*AS_NOBODY, "true"], check=False).returncode else []
     done = subprocess.run(
-        [*unknown, *command("label", "--profile", str(profile), "--set", f'work_dir="{work}"')],
+        [*unknown, *command("label", "--profile", str(profile), "--set", f"work_dir={work}")],
         env={**environment, **BEHIND_A_PROXY, "PYTHONPATH": str(Path(__file__).parents[2])}, cwd=cwd, capture_output=True, check=False,
     )  # fmt: skip
     told = done.stderr.decode(errors="replace")
