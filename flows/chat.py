@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,22 @@ def talk(
             text = input("you> ").strip()
         except EOFError:
             return
-        if text.startswith("/prefer"):
+        command, _, rest = text.partition(" ")
+        if command.lower() == "/prefer":
             try:
-                targets = schema.parse_targets(text.removeprefix("/prefer"))
+                targets = schema.parse_targets(rest)
             except UserError as error:
                 # A slip of the pen does not cost the conversation.
                 typer.echo(f"error: {error}\nAsked for as before.", err=True)
+        elif re.fullmatch("/[A-Za-z]+", command):
+            typer.echo(f"{command} is no command here. Change what is asked for with /prefer NAME=LEVEL,...", err=True)
         elif text:
-            messages.append({"role": "user", "content": text})
-            messages.append({"role": "assistant", "content": answer(messages)})
-            typer.echo(f"policy> {messages[-1]['content']}")
+            asked = [*messages, {"role": "user", "content": text}]
+            try:
+                said = answer(asked)
+            except UserError as error:
+                # A conversation that outgrew the model's context, most often.
+                typer.echo(f"error: {error}\nYour last message is not part of the conversation.", err=True)
+                continue
+            messages = [*asked, {"role": "assistant", "content": said}]
+            typer.echo(f"policy> {said}")

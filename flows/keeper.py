@@ -62,7 +62,7 @@ def known(home: Path) -> tuple[str, str] | None:
     try:
         found = json.loads(record(home).read_text(encoding="utf-8"))
         address, process = str(found["address"]), str(found["process"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return (address, process) if is_here(process) and is_alive(process) else None
 

@@ -17,6 +17,7 @@ from moslim_core.errors import UserError
 from moslim_core.models import PACKAGED
 from moslim_core.section import changed
 from moslim_core.settings import AccelerateProfile, Settings
+from moslim_core.yaml_text import UniqueLoader
 
 # Paths in a profile file are relative to it; on the command line, to the current directory.
 PATHS = {"data": ("path",), "policy": ("prompts", "accelerate"), "annotation": ("reward_model",), "evaluation": ("data_dir",)}
@@ -87,17 +88,17 @@ def _is_folder(model: Any, home: Path) -> bool:
     """Whether a model is given as a folder: as the path of one, or by a name that a folder below `home` has and no packaged model."""
     if not isinstance(model, str) or model in PACKAGED or model.startswith(("runs:/", "models:/")):
         return False
-    return model.startswith((".", "~", "/")) or (bool(model) and (home / model).is_dir())
+    return model.startswith((".", "~", "/")) or (bool(model) and os.path.isdir(home / model))
 
 
 def _read(profile: str) -> tuple[dict[str, Any], str]:
     if profile in packaged():
         return yaml.safe_load(files("flows").joinpath("profiles", f"{profile}.yaml").read_text(encoding="utf-8")), profile
     path = Path(os.path.expanduser(profile))
-    if not path.is_file():
-        raise UserError(f"--profile {profile}: no such profile or file.\nPackaged profiles: {', '.join(packaged())}.")
+    if not os.path.isfile(path):
+        raise UserError(f"--profile {profile!r}: no such profile or file.\nPackaged profiles: {', '.join(packaged())}.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), UniqueLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"--profile {path}: not YAML ({str(error).splitlines()[0]}).\nMend the file.") from error
     if not isinstance(values, dict):

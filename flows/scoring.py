@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -91,13 +93,16 @@ def _output(destination: str) -> Iterator[TextIO]:
     if destination == "-":
         yield sys.stdout
         return
-    path = Path(destination)
-    partial = path.with_name(path.name + ".partial")
+    path, written = Path(destination), None
+    if not path.name or os.path.isdir(path):
+        raise UserError(f"--output {destination!r} is a folder.\nGive a file, or - for standard output.")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-        partial.rename(path)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".moslim-", delete=False) as file:
+            written = Path(file.name)
+            yield cast(TextIO, file)
+        written.rename(path)
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror or error}).\nGive a file in a folder of yours.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if written is not None:
+            written.unlink(missing_ok=True)

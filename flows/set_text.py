@@ -28,6 +28,7 @@ from pydantic import BaseModel, RootModel
 
 from moslim_core.data.json_text import is_text
 from moslim_core.errors import UserError
+from moslim_core.yaml_text import UniqueTextLoader, unique
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _WHOLE = re.compile(r"[+-]?[0-9]+\Z")
@@ -127,9 +128,9 @@ def _structured(text: str, options: list[Any], key: str) -> Any:
 def _parsed(text: str) -> Any:
     """Lists and mappings of JSON, or of YAML's short form, with every scalar but JSON's true, false and null as the text that it is."""
     try:
-        return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+        return json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=unique)
     except json.JSONDecodeError:
-        return yaml.load(text, yaml.BaseLoader)
+        return yaml.load(text, UniqueTextLoader)
 
 
 def _shaped(value: Any, options: list[Any], key: str) -> Any:

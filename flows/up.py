@@ -56,7 +56,7 @@ def running(work_dir: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = json.loads((work_dir / STATE).read_text(encoding="utf-8"))
         return state if is_alive(str(state["owner"])) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

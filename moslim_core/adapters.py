@@ -15,6 +15,10 @@ from transformers.pytorch_utils import Conv1D
 from moslim_core.errors import UserError
 from moslim_core.models import layer_stack
 
+# Maps of these families' layers that fused kernels read past an adapter: PEFT refuses them.
+MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+INSIDE_KERNELS = ("out_proj", "conv1d")
+
 
 def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> Any:
     """A PEFT configuration with alpha = 2 rank and no dropout.
@@ -27,11 +31,13 @@ def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Litera
     if layers is not None and layers > len(stack):
         raise UserError(f"policy.lora_layers={layers}, but the model has {len(stack)} layers.\nGive at most {len(stack)}.")
     first = len(stack) - (layers or len(stack))
+    config: Any = model.config
+    left_out = INSIDE_KERNELS if config.model_type in MAMBA else ()
     targets = {
         f"{stack_name}.{index}.{name}": module
         for index in range(first, len(stack))
         for name, module in stack[index].named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
+        if _is_plain(module) and name.rpartition(".")[2] not in left_out
     }
     if not targets:
         raise UserError(f"the layers of {type(model).__name__} have no linear map that an adapter could change.\nGive another model.")
@@ -44,6 +50,11 @@ def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Litera
         fan_in_fan_out=all(isinstance(module, Conv1D) for module in targets.values()),
         task_type=task,
     )
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module is a linear map and no more: some routers are subclasses that give a tuple."""
+    return isinstance(module, (nn.Linear, Conv1D)) and type(module).forward in (nn.Linear.forward, Conv1D.forward)
 
 
 def name_base(folder: Path, name: str) -> None:

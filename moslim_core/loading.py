@@ -66,6 +66,9 @@ def load_weights(loader: Any, source: str, name: str, backbone: bool = False, **
 
     Raises UserError naming a tensor that is missing, left over or misshapen.
     """
+    if os.path.isdir(source) and os.path.exists(os.path.join(source, "adapter_config.json")):
+        # transformers would put it on by itself, and the policy's own adapter would then take its place.
+        raise UserError(f"{source} holds an adapter beside its weights (adapter_config.json).\nMerge it into the weights, or move it out.")
     model, found = from_pretrained(
         loader, source, name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
@@ -163,10 +166,10 @@ def _require_readable(file: Path) -> None:
         ) from error
 
 
-def require_vocabulary(tokenizer: Any, model: Any, source: str) -> None:
+def require_vocabulary(tokenizer: Any, model: Any, source: str, used: Iterable[int] = ()) -> None:
     """Raises UserError where text can get tokens for which the model has no embedding: the tokenizer is another model's.
 
-    A special token that nothing writes may be one too many: some tokenizers add it by themselves.
+    A special token that nothing writes may be one too many: some tokenizers add it by themselves. `used`: those that something writes.
     """
     try:
         rows = model.get_input_embeddings().weight.shape[0]
@@ -176,7 +179,7 @@ def require_vocabulary(tokenizer: Any, model: Any, source: str) -> None:
     added = set(tokenizer.added_tokens_decoder)
     written = (number for number in tokenizer.get_vocab().values() if number not in added)
     own = (getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad", "cls", "sep"))
-    most = max((*written, *(number for number in own if number is not None)), default=-1)
+    most = max((*written, *used, *(number for number in own if number is not None)), default=-1)
     if most >= rows:
         raise UserError(
             f"{source}: the tokenizer has ids up to {most}, the model has embeddings for {rows}.\n"

@@ -18,7 +18,16 @@ LONGEST_HEADER = 100_000_000
 # Any of them holds a tokenizer's vocabulary; without one the library makes an empty tokenizer up.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json", "vocab.json", "vocab.txt")
 # What a model's or an adapter's folder is read by; other JSON in it is nobody's business.
-READ = ("config.json", "adapter_config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
+READ = (
+    "config.json",
+    "adapter_config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 INDEX = "model.safetensors.index.json"
 AGAIN = "Download or copy the file again."
 
@@ -32,7 +41,7 @@ def check_folder(folder: Path) -> None:
         check_tensors(file)
     if (folder / INDEX).is_file():
         placed = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(placed, dict):
+        if not isinstance(placed, dict) or not placed:
             raise UserError(f"{folder / INDEX} names no files of weights (weight_map).\n{AGAIN}")
         for shard in sorted(set(map(str, placed.values()))):
             if not (folder / shard).is_file():

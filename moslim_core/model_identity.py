@@ -23,7 +23,7 @@ from moslim_core.errors import UserError
 # Folders below a model's that its loading reads: how a sentence-transformers model pools, and chat templates beside the default.
 FOLDERS = ("1_Pooling", "additional_chat_templates")
 # Of a training's folder, and no part of the model that it saved.
-NO_PART = ("trainer_state.json",)
+NO_PART = ("trainer_state.json", "train_results.json", "eval_results.json", "all_results.json")
 # Seconds. The times of a file that has just been written may stand for two contents.
 SETTLED = 2.0
 
@@ -40,7 +40,8 @@ class ModelId(BaseModel):
     @property
     def is_folder(self) -> bool:
         """Whether it was a folder of somebody's machine, which its name does not lead to."""
-        return self.revision is None and self.name not in models.PACKAGED
+        packaged = models.PACKAGED.get(self.name)
+        return self.revision is None and (packaged is None or packaged.sha256 != self.digest)
 
 
 class ModelRef(BaseModel):
@@ -60,7 +61,7 @@ def identify(named: str, cache: Path) -> ModelRef:
         return ModelRef(named=named, source=None, id=ModelId(name=named, digest=models.PACKAGED[named].sha256))
     source = Path(models.resolve(named, cache)).absolute()
     digest = content_digest(source, cache)
-    if Path(named).expanduser().is_dir():
+    if os.path.isdir(os.path.expanduser(named)):
         _note(digest, source, cache)
         return ModelRef(named=named, source=source, id=ModelId(name=public_name(named), digest=digest))
     # The hub's client names a snapshot's folder by its commit.
@@ -69,8 +70,8 @@ def identify(named: str, cache: Path) -> ModelRef:
 
 def public_name(named: str) -> str:
     """What may stand in a card that others read: a hub id or a packaged name, of a folder its own name without the way to it."""
-    path = Path(named).expanduser()
-    return path.absolute().name if path.is_absolute() or path.is_dir() else named.partition("@")[0]
+    path = Path(os.path.expanduser(named))
+    return path.absolute().name if path.is_absolute() or os.path.isdir(path) else named.partition("@")[0]
 
 
 def find(wanted: ModelId, cache: Path, given: str | None = None) -> ModelRef:
@@ -112,7 +113,7 @@ def _still_there(places: list[Path], cache: Path) -> Iterator[ModelRef]:
 
 def content_digest(folder: Path, cache: Path) -> str:
     """sha256 of a model's files by their names: weights, configuration, tokenizer, templates. Raises UserError where there are none."""
-    files = sorted(p for inner in (folder, *(folder / name for name in FOLDERS)) for p in inner.glob("*") if _counts(p))
+    files = sorted({p for inner in (folder, *(folder / name for name in FOLDERS)) for p in inner.glob("*") if _counts(p)} | _below(folder))
     if not files:
         raise UserError(f"{folder} has no files of a model.\nGive a folder that save_pretrained wrote.")
     try:
@@ -122,6 +123,12 @@ def content_digest(folder: Path, cache: Path) -> str:
             f"{error.filename or folder} can't be read ({error.strerror or error}).\nMake it readable, or give another."
         ) from error
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _below(folder: Path) -> set[Path]:
+    """Weights in folders of a model's, where an index of shards may lead; not those of a training's checkpoints."""
+    weights = (p for p in folder.rglob("*.safetensors") if p.parent != folder)
+    return {p for p in weights if not p.relative_to(folder).parts[0].startswith((".", "checkpoint-")) and p.is_file()}
 
 
 def _counts(path: Path) -> bool:

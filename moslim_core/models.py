@@ -78,8 +78,8 @@ def resolve(name: str, cache: Path) -> str:
     path is no model directory, or the hub has no such model."""
     if name in PACKAGED:
         return str(_packaged_directory(name, cache))
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
         if not (path / "config.json").is_file():
             raise UserError(f"{path} is no model directory: config.json is missing.\nGive a folder that save_pretrained wrote.")
         return str(path)
@@ -228,7 +228,10 @@ def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: Devic
     tokenizer = load_chat_tokenizer(name, cache)
     options = {"dtype": pick_dtype(dtype, where, cache)} if weights else {"device_map": "meta"}
     model: Any = load_weights(AutoModelForCausalLM, source, name, **options)
-    require_vocabulary(tokenizer, model, source)
+    if getattr(model.config.get_text_config(), "is_decoder", None) is False:
+        # Loaded as a language model it sees what comes after a token.
+        raise UserError(f"model {name!r} is an encoder ({model.config.model_type}), which writes no answers.\nGive a chat model.")
+    require_vocabulary(tokenizer, model, source, templates.example_ids(tokenizer))
     make_neutral(model, end_tokens(model, tokenizer), tokenizer.pad_token_id)
     text = model.config.get_text_config()
     if getattr(text, "output_router_logits", False):
@@ -264,6 +267,9 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Tokens that end an answer: the tokenizer's, those that the model's generation settings name, and the template's at a turn's end."""
     named = model.generation_config.eos_token_id
     ends = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named]), templates.turn_end(tokenizer)]
+    for token in ends:
+        if not (token is None or (isinstance(token, int) and not isinstance(token, bool) and token >= 0)):
+            raise UserError(f"generation_config.json: eos_token_id={token!r} is no token.\nWrite its number, or a list of numbers.")
     return list(dict.fromkeys(token for token in ends if token is not None))
 
 

@@ -14,6 +14,8 @@ from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.section import Section, names
 
+# numpy takes 32 bits, and the judge's seed is the reward model's next one.
+LARGEST_SEED = 2**32 - 2
 # Packaged files in tasks/accelerate.
 AccelerateProfile = Literal["one-gpu", "ddp", "fsdp", "zero3"]
 SourceName = Literal["starter", "jsonl", "parquet", "csv", "ultrafeedback", "ultrasafety", "helpsteer2", "pku-saferlhf"]
@@ -128,7 +130,7 @@ class RewardSettings(Section):
         default="full", description="what learns beside the heads: the whole backbone, a LoRA adapter, or nothing"
     )
     lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear maps of the backbone's layers")
-    seed: int | None = Field(default=None, description="seed of this stage; default: the run's seed")
+    seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED, description="seed of this stage; default: the run's seed")
 
     @property
     def adapter_of(self) -> str | None:
@@ -294,7 +296,7 @@ class Settings(Section):
     work_dir: Path = Field(
         default=Path(".moslim"), description="everything is written below this folder; on a worker, below MOSLIM_WORK_DIR if that is set"
     )
-    seed: int = Field(default=0, ge=0, description="seed of data splits, sampling and training")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="seed of data splits, sampling and training")
     data: DataSettings = Field(default_factory=DataSettings)
     annotation: AnnotationSettings = Field(default_factory=AnnotationSettings)
     preferences: PreferenceSchema = Field(description="what can be asked for")

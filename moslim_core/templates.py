@@ -62,7 +62,7 @@ def settle(tokenizer: Any, name: str) -> None:
                 "Name the one to use default in its tokenizer_config.json."
             )
         template = template["default"]
-    if not template:
+    if not isinstance(template, str) or not template:
         raise UserError(f"model {name!r} has no chat template.\nGive a chat (instruct) model.")
     body = template
     for setting in SETTINGS.values():
@@ -89,6 +89,12 @@ def require_conversation(tokenizer: Any) -> None:
     text = _rendered(tokenizer, answered=True)
     if not (_ASKED in text and _ANSWERED in text and _ASKED in _rendered(tokenizer, answered=False)):
         raise UserError(f"the chat template of {tokenizer.name_or_path} leaves out what was said.\nGive one that writes every message.")
+
+
+def example_ids(tokenizer: Any) -> list[int]:
+    """Token ids of a short conversation: those of the template's own marks among them."""
+    ids: list[int] = tokenizer(_rendered(tokenizer, answered=True), add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def turn_end(tokenizer: Any) -> int | None:

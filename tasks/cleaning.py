@@ -19,7 +19,7 @@ from tasks.ledger import FINGERPRINT, Ledger
 from tasks.stage import ledger_of
 
 DAY = 86_400.0
-FINGERPRINTED, COPY = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}")
+FINGERPRINTED, COPY = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}(\.partial)?")
 LOCK = re.compile(r"([0-9a-f]{64}|registry-[\w.-]+)\.lock")
 
 

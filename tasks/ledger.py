@@ -8,7 +8,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,7 +81,7 @@ class Ledger:
         own = sqlite(home / DATABASE_FILE)
         self.uri = given or own
         # Several processes that open a new SQLite store at once all fail: one makes it, the others wait.
-        with FileLock(str(home / "init.lock")):
+        with FileLock(str(home / "init.lock")), _told(self.uri):
             self.client = MlflowClient(self.uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
             location = None if self.served else (home / "artifacts").as_uri()
@@ -89,6 +89,8 @@ class Ledger:
                 self.experiment_id = self.client.create_experiment(EXPERIMENT, artifact_location=location, tags=MODEL_TRAINING)
             else:
                 self.experiment_id = experiment.experiment_id
+                if experiment.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(self.experiment_id)
                 if self.uri == own and experiment.artifact_location != location:
                     _moved(home / DATABASE_FILE, experiment.artifact_location, str(location))
 
@@ -345,6 +347,24 @@ def _inside(found: Path, root: Path, uri: str) -> Path:
         if not path.resolve().is_relative_to(top):
             raise UserError(f"{uri}: {path} leads out of the run's artefacts.\nGive an output that a stage wrote.")
     return found
+
+
+@contextlib.contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Whatever a store raises that can't be opened (drivers, servers and files each have errors of their own) in words for its user."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if (known := store_error(error)) is not None:
+            raise known from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        # An address may hold a password before its host.
+        raise UserError(
+            f"the store of runs {uri.rpartition('@')[2]} can't be opened: {reason}\n"
+            "Start or mend it, or unset MLFLOW_TRACKING_URI; for a damaged mlflow.db give another work directory."
+        ) from error
 
 
 def store_error(error: BaseException) -> UserError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import urllib.request
 
 from moslim_core.errors import UserError
@@ -21,10 +22,11 @@ def reach_loopback() -> None:
     for name, entries in given.items():
         # Most libraries read the lower-case name where both are there: it must not hide what the other one says.
         said = entries or next(filter(None, given.values()), "")
-        wanted = [entry.strip() for entry in said.split(",") if entry.strip()]
+        # Clients disagree about brackets around an address; without them all of them read it.
+        wanted = [re.sub(r"^\[([0-9a-fA-F:.]+)\]$", r"\1", entry.strip()) for entry in said.split(",") if entry.strip()]
         os.environ[name] = ",".join(wanted if wanted == ["*"] else dict.fromkeys([*wanted, *LOOPBACK]))
     certificates = [name for name in CERTIFICATES if os.environ.get(name)]
-    if certificates or set(urllib.request.getproxies()) - {"no"}:
+    if certificates or any(given.values()) or set(urllib.request.getproxies()) - {"no"}:
         _make_client(certificates)
 
 
@@ -42,6 +44,11 @@ def _make_client(certificates: list[str]) -> None:
         # The address is not repeated: it may hold a password.
         named = ", ".join(sorted(name for name in os.environ if name.lower().endswith("_proxy") and name not in NAMES))
         reason = str(error).splitlines()[0].split(":")[0]
+        if not named:
+            raise UserError(
+                f"NO_PROXY has an entry that no client can read ({reason}).\n"
+                "Write entries as HOST, .DOMAIN or ADDRESS, with commas between."
+            ) from error
         raise UserError(
             f"no client can use the proxy that {named} names ({reason}).\n"
             "Name one as http://HOST:PORT, or for SOCKS run: pip install 'httpx[socks]' 'requests[socks]'\n"

@@ -6,6 +6,7 @@ psutil's time of creation has to do, which follows the clock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from functools import cache
@@ -88,8 +89,10 @@ def birth(pid: int) -> str | None:
         # The program's name may hold anything, and ends with the last parenthesis; then comes field 3, the state.
         fields = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
-        return HIDDEN if psutil.pid_exists(pid) else None
-    return None if fields[0] in "ZX" else fields[19]
+        with contextlib.suppress(OverflowError):
+            return HIDDEN if psutil.pid_exists(pid) else None
+        return None
+    return None if len(fields) < 20 or fields[0] in "ZX" else fields[19]
 
 
 def _created(pid: int) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 MANIFEST = "manifest.json"
+# Bytes; no file system takes a longer path.
+LONGEST_NAME = 4096
 STAGE_FILE = "stage.json"
 # Seconds and memory differ between runs with the same result, so they do not count in its digest.
 _UNCOUNTED = (MANIFEST, STAGE_FILE)
@@ -61,11 +64,23 @@ def file_digest(path: Path) -> str:
 
 def path_digest(path: Path | None) -> str | None:
     """Digest of a file's bytes or of all files below a folder, by relative name; None for no path or a missing one."""
-    if path is None or not path.exists():
+    if path is None or not os.path.exists(path):
         return None
     if path.is_file():
         return file_digest(path)
-    return digest_of({str(f.relative_to(path)): file_digest(f) for f in sorted(path.rglob("*")) if f.is_file()})
+    return digest_of({str(f.relative_to(path)): file_digest(f) for f in sorted(_files(path)) if f.is_file()})
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in folders that links lead to as well, each of those once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names)
 
 
 def write_manifest(directory: Path) -> str:
@@ -92,7 +107,9 @@ def intact_digest(directory: Path) -> str | None:
         file = directory / name
         # A manifest comes with the files that it lists, and must not point elsewhere.
         if (
-            not file.resolve().is_relative_to(directory.resolve())
+            "\0" in name
+            or len(name.encode(errors="replace")) > LONGEST_NAME
+            or not file.resolve().is_relative_to(directory.resolve())
             or not file.is_file()
             or file.stat().st_size != recorded["bytes"]
             or file_digest(file) != recorded["sha256"]

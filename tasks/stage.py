@@ -8,6 +8,7 @@ Work happens in `work_dir/stages/<fingerprint>/`; an output is visible only when
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -68,9 +69,11 @@ def ledger_of(work_dir: Path) -> Ledger:
 def folder_of(reference: str, work_dir: Path) -> Path:
     """A local folder for a path, runs:/ or models:/ reference. Raises UserError where there is none."""
     if not reference.startswith(("runs:/", "models:/")):
-        path = Path(reference).expanduser()
-        if not path.is_dir():
-            raise UserError(f"{path}: there is no such folder.\nGive a folder, runs:/RUN/output, or models:/NAME@ALIAS.")
+        path = Path(os.path.expanduser(reference))
+        if not reference or not os.path.isdir(path):
+            raise UserError(
+                f"{reference or 'an empty name'}: there is no such folder.\nGive a folder, runs:/RUN/output, or models:/NAME@ALIAS."
+            )
         return path.resolve()
     try:
         return ledger_of(work_dir).download(reference)

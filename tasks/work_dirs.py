@@ -31,8 +31,10 @@ def made(work_dir: Path) -> Path:
 def existing(work_dir: Path) -> Path:
     """`made` for a command that makes none. Raises UserError where there is none."""
     work_dir = _absolute(work_dir)
-    if not os.path.isdir(work_dir / "mlflow"):
-        raise UserError(f"{work_dir} is no work directory: it has no folder mlflow.\nGive one that a run has used, with --work-dir PATH.")
+    if not any(os.path.isfile(work_dir / "mlflow" / name) for name in ("init.lock", "mlflow.db")):
+        raise UserError(
+            f"{work_dir} is no work directory: it has no mlflow/mlflow.db.\nGive one that a run has used, with --work-dir PATH."
+        )
     _check_name(work_dir)
     _check_owned(work_dir)
     return work_dir

@@ -21,6 +21,8 @@ from moslim_core.preferences import PreferenceSchema
 # Its own template, and the report's style sheet; the report's code has no part in a stage that it does not change.
 TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")
 
+# Sources that a card tells apart: where every row names one of its own, an address, say, the rest are counted together.
+MOST_SOURCES, OTHERS = 50, "(other sources)"
 QUANTILES = (5, 25, 50, 75, 95)
 
 
@@ -29,6 +31,7 @@ class Tally:
 
     def __init__(self, schema: PreferenceSchema) -> None:
         self.schema = schema
+        self.sources: set[str] = set()
         self.rows: Counter[tuple[str, str]] = Counter()  # (split, source)
         self.levels: Counter[tuple[str, str, str, int]] = Counter()  # (preference, split, source, level)
         self.between: Counter[str] = Counter()  # preference
@@ -36,9 +39,11 @@ class Tally:
         self.words: dict[str, Counter[int]] = {"prompt": Counter(), "answer": Counter()}
 
     def add(self, split: str, row: Row) -> None:
-        self.rows[split, row.source] += 1
+        source = row.source if row.source in self.sources or len(self.sources) < MOST_SOURCES else OTHERS
+        self.sources.add(source)
+        self.rows[split, source] += 1
         for name, level in row.labels.items():
-            self.levels[name, split, row.source, level] += 1
+            self.levels[name, split, source, level] += 1
         self.between.update(list(row.between or ()))
         self.choices.update((name, split) for name in row.worse or ())
         self.words["prompt"][len(plain_text(row.prompt).split())] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from moslim_core.data.catalogue import HubSet
@@ -18,7 +19,7 @@ def place_of(source: str, path: Path | None, several: bool) -> Path | None:
     """`data.path` for one source; for several, what is named like this one in that folder, if anything is."""
     if path is None or not several:
         return path
-    return next((p for p in (path / f"{source}{suffix}" for suffix in ("", *FORMATS.get(source, ()))) if p.exists()), None)
+    return next((p for p in (path / f"{source}{suffix}" for suffix in ("", *FORMATS.get(source, ()))) if os.path.exists(p)), None)
 
 
 def own_files(source: str, path: Path | None, several: bool) -> list[SplitFile]:
@@ -31,7 +32,7 @@ def own_files(source: str, path: Path | None, several: bool) -> list[SplitFile]:
     if path is None:
         needed = f"a folder named {source} in data.path" if several else "data.path"
         raise UserError(f"data.source={source} needs {needed}.\nGive a {kind} file, or a folder with train{suffixes[0]}.")
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"data.path={path}: there is no such file or folder.\nGive a {kind} file, or a folder.")
     if path.is_file():
         other = next((f for f, ends in FORMATS.items() if f != source and path.name.lower().endswith(ends)), None)
@@ -84,6 +85,6 @@ def prompt_files(path: Path) -> list[Path]:
         if not files:
             raise UserError(f"policy.prompts={path}: the folder has no {', '.join(SUFFIXES)} file.\nGive a file of prompts.")
         return files
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"policy.prompts={path}: there is no such file.\nGive a {', '.join(SUFFIXES)} file, or a folder of them.")
     return [path]

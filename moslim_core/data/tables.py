@@ -54,13 +54,25 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             _need_unique(file.schema_arrow.names, path)
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                for row in batch.to_pylist():
+                for row in _read(batch, path, number):
                     number += 1
                     yield number, row
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}, after row {number}: not a whole Parquet file.\nCopy or download it again.") from error
     except UNREADABLE as error:
         raise unreadable(path, number, error) from error
+
+
+def _read(batch: Any, path: Path, number: int) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+    except (OverflowError, ValueError, KeyError) as error:
+        # A date of the year 20,000, a time zone that nobody knows, a record with one name twice.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{path}, after row {number}: a value can't be read ({reason}).\nLeave its column out, or write it as text."
+        ) from error
 
 
 def _csv(path: Path, bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError
 
 from moslim_core import models
 from moslim_core.errors import UserError
@@ -34,7 +34,7 @@ class PolicyCard(BaseModel):
     placement: Placement
     optimiser: str
     steps: int
-    max_new_tokens: int
+    max_new_tokens: PositiveInt
     mapping: MappingSettings
     mapping_state: dict[str, Any]
     held_out: list[dict[str, int]]
@@ -71,5 +71,9 @@ def load_policy(
     """
     card = PolicyCard.load(directory)
     start, tokenizer = models.load_chat_model(card.start(directory, cache, base), cache, dtype, device)
-    policy = load_adapter(start, directory).merge_and_unload()
+    try:
+        policy = load_adapter(start, directory).merge_and_unload(safe_merge=True)
+    except (AttributeError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{directory}: the adapter can't be merged into its base ({reason}).\nGive what `moslim policy` wrote.") from error
     return policy.eval(), tokenizer, card

@@ -86,6 +86,8 @@ class Setup(NamedTuple):
             "max_completion_length": self.policy.max_new_tokens,
             # Examples come in the order of their stratified targets, each once: a resumed run meets the same ones.
             "shuffle_dataset": False,
+            # What balances a mixture's experts is no part of any loss here.
+            "router_aux_loss_coef": 0.0,
             "use_vllm": self.policy.vllm,
             "vllm_mode": "colocate",
             # It would end at the tokenizer's end token alone.

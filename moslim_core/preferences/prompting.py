@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
-
-from jinja2 import TemplateError
 
 from moslim_core.errors import UserError
 from moslim_core.preferences.imitations import CLOSE, OPEN, neutralise
@@ -113,6 +111,8 @@ def read(instruction: str, schema: PreferenceSchema) -> Targets:
 def as_said(conversation: Sequence[Message]) -> list[Message]:
     """Who said what, without any other field that a template might print. Raises UserError for a role that there is not, or no text."""
     for message in conversation:
+        if not isinstance(message, Mapping):
+            raise UserError(f"a message has a role and a content, but one is {type(message).__name__}.\nGive its text and its role.")
         if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
             given = f"role {message.get('role')!r} with {type(message.get('content')).__name__}"
             raise UserError(f"a message is text of one of the roles {', '.join(ROLES)}, but one has {given}.\nGive its text and its role.")
@@ -156,7 +156,7 @@ def chat_text(tokenizer: Any, conversation: Sequence[Message], answered: bool = 
     """
     try:
         return tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=not answered)
-    except TemplateError as error:
+    except Exception as error:  # a template is a program, which may raise anything
         roles = ", ".join(m["role"] for m in conversation)
         raise UserError(
             f"the model's chat template refuses a conversation of {roles}: {error}.\n"

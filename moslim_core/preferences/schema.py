@@ -161,7 +161,10 @@ class PreferenceSchema(RootModel[tuple[Preference, ...]]):
         levels: dict[str, int] = {}
         for part in filter(None, (p.strip() for p in text.split(","))):
             name, _, value = part.partition("=")
-            if not value.strip().isdigit():
+            # Not `isdigit`: superscripts are digits that no number is read from.
+            if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
                 raise UserError(f"can't read {part!r}: write NAME=LEVEL[,NAME=LEVEL...], e.g. {self.names[0]}=1")
+            if name.strip() in levels:
+                raise UserError(f"{name.strip()} is asked for twice: give it one level")
             levels[name.strip()] = int(value)
         return self.targets(levels)
