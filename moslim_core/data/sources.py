@@ -10,7 +10,7 @@ from moslim_core.data import starter
 from moslim_core.data.bad_rows import BadRow, OnBad, shown, stop
 from moslim_core.data.binning import Binning
 from moslim_core.data.catalogue import HUB_SETS, HubSet
-from moslim_core.data.files import SplitFile, hub_files, own_files, place_of, prompt_files
+from moslim_core.data.files import SPLITS, SplitFile, hub_files, own_files, place_of, prompt_files
 from moslim_core.data.rows import Row
 from moslim_core.data.shapes import need, prompt_of, shape_of
 from moslim_core.data.tables import FORMATS, read_table
@@ -179,6 +179,16 @@ def _offered(source: str, found: HubSet, preference: str, k: int, given: LabelCo
     return Binning(preference, fitting.column, k, levels={str(value): level for level, value in enumerate(fitting.scale, start=1)})
 
 
+def _stated(split: Any, place: str) -> str | None:
+    """The split that a row of prompts states, None where it states none."""
+    if split in (None, ""):
+        return None
+    for name, written in SPLITS.items():
+        if split in written:
+            return name
+    raise BadRow(place, "an unknown split", f"split={str(split)[:40]!r} is none", f"Write {', '.join(SPLITS)}, or leave it out.")
+
+
 def prompts(path: Path, bad: OnBad = stop) -> Iterator[tuple[str | None, list[Message]]]:
     """(split that the row states, or None, prompt) of a file or folder of prompts or conversations.
 
@@ -197,10 +207,10 @@ def prompts(path: Path, bad: OnBad = stop) -> Iterator[tuple[str | None, list[Me
             count += 1
             place = f"{file}, row {number}"
             try:
-                prompt = prompt_of(value, columns, place)
+                prompt, split = prompt_of(value, columns, place), _stated(value.get("split"), place)
             except BadRow as error:
                 bad(error)
             else:
-                yield value.get("split") or None, prompt
+                yield split, prompt
         if count == 0:
             raise UserError(f"{file}: the file has no rows.\nGive a file with one prompt a row.")

@@ -12,6 +12,7 @@ from unittest.mock import patch
 from flows import profile as profiles
 from flows.scoring import score_rows
 from moslim_core import models
+from moslim_core.data import sources
 from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.models import load_chat_model
 from moslim_core.policy.artifact import PolicyCard
@@ -116,6 +117,18 @@ def deleted_experiment(folder: Path) -> None:
     assert again.client.get_experiment_by_name(EXPERIMENT).lifecycle_stage == "active"
 
 
+def prompts_of(*splits: object) -> Any:
+    def act(folder: Path) -> object:
+        (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": "Rain?", "split": split}) + "\n" for split in splits))
+        return [split for split, _ in sources.prompts(folder / "prompts.jsonl")]
+
+    return act
+
+
+def known_splits(folder: Path) -> None:
+    assert prompts_of("train", "val", "dev", "test", None, "")(folder) == ["train", "validation", "validation", "test", None, None]
+
+
 def negative_length(folder: Path) -> object:
     made = tiny.policy(folder)
     tiny.change_json(made / "moslim_policy.json", lambda card: card.update(max_new_tokens=-4))
@@ -139,6 +152,9 @@ CASES = [
     Case("weights in a folder below", shards_below),
     Case("data in a folder that a link leads to", linked_data),
     Case("a model's folder with a packaged name", a_folder_with_a_packaged_name),
+    Case("prompts that state their splits", known_splits),
+    Case("a split with a capital letter", prompts_of("train", "Train"), "row 2: split='Train' is none"),
+    Case("a list as a split", prompts_of(["train"]), "row 1: split=\"['train']\" is none"),
     Case("an encoder as chat model", an_encoder, "is an encoder"),
     Case(
         "an adapter beside weights",
