@@ -120,26 +120,6 @@ def test_damaged_output_is_made_again(again: Finished, profile: Path, moslim: Mo
     assert len(stage_runs(again.work_dir)["label"]) == 2 and len(digests) == 1
 
 
-def test_a_slip_of_the_pen_does_not_end_a_conversation(
-    finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from flows.chat import talk
-
-    said = iter(["/prefer lenght=1", "/prefer length=9", "Why?", "/prefer length=3", "Why?"])
-
-    def say(prompt: str) -> str:
-        try:
-            return next(said)
-        except StopIteration:
-            raise EOFError from None
-
-    monkeypatch.setattr("builtins.input", say)
-    talk(finished.work_dir / "latest" / "policy", "length=1", None, 0.0, 4, 0, finished.work_dir / "models")
-    out, err = capsys.readouterr()
-    assert out.count("policy> ") == 2
-    assert err.count("error: ") == 2 and "lenght" in err and "Traceback" not in err
-
-
 def test_chat_and_score_take_what_the_run_made(finished: Finished, moslim: Moslim, tmp_path: Path) -> None:
     latest = finished.work_dir / "latest"
     spoken = moslim(

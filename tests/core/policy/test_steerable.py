@@ -82,4 +82,5 @@ def test_a_slip_in_what_is_asked_for_ends_no_conversation(
     chat.talk(folder / "output", "warmth=3", None, 0.0, 4, 0, folder)
     told = capsys.readouterr()
     assert told.out.count("policy> ") == 2
+    assert told.err.count("error: ") == 2 and "Traceback" not in told.err
     assert "warmth=9 can't be requested" in told.err and "unknown preference 'warmht'" in told.err
