@@ -228,8 +228,9 @@ def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: Devic
     tokenizer = load_chat_tokenizer(name, cache)
     options = {"dtype": pick_dtype(dtype, where, cache)} if weights else {"device_map": "meta"}
     model: Any = load_weights(AutoModelForCausalLM, source, name, **options)
-    if getattr(model.config.get_text_config(), "is_decoder", None) is False:
-        # Loaded as a language model it sees what comes after a token.
+    causal = any(getattr(module, "is_causal", False) for module in model.modules())
+    if getattr(model.config.get_text_config(), "is_decoder", None) is False and not causal:
+        # Loaded as a language model it sees what comes after a token. GPT-NeoX says so too, but is causal all the same.
         raise UserError(f"model {name!r} is an encoder ({model.config.model_type}), which writes no answers.\nGive a chat model.")
     require_vocabulary(tokenizer, model, source, templates.example_ids(tokenizer))
     make_neutral(model, end_tokens(model, tokenizer), tokenizer.pad_token_id)

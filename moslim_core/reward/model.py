@@ -96,6 +96,11 @@ class MultiHeadRewardModel(PreTrainedModel):
         self.applicability = nn.Linear(width, len(schema)) if config.applicability else None
         self.post_init()
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No: the library fills what a backbone computes from its configuration and saves nowhere (Falcon-H1's multipliers) in its own models only."""
+        return False
+
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **extra: torch.Tensor) -> dict[str, torch.Tensor]:
         """input_ids, attention_mask (n, length) -> {preference: outputs (n, width_i)} in float32.
 

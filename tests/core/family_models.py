@@ -39,7 +39,7 @@ VISION = {
 # What the whole path is tried with.
 FAMILIES = ("llama", "qwen2", "qwen3", "phi", "mixtral", "gemma3_text", "gemma3", "gpt2", "qwen3_next")
 # Those that keep a state which can't be taken apart by rows.
-RECURRENT = ("qwen3_next", "qwen3_5_text", "lfm2")
+RECURRENT = ("qwen3_next", "qwen3_5_text", "lfm2", "falcon_h1")
 OPTIONS: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {"tie_word_embeddings": True},
@@ -51,6 +51,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.2},
     "qwen3_next": HYBRID,
     "qwen3_5_text": HYBRID,
+    "falcon_h1": {
+        "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8,
+        "ssm_multipliers": [0.5, 0.6, 0.7, 0.8, 0.9],
+    },
+    "gpt_neox": {},
     "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
 }
 WHOLE = ("gemma3", "gpt2")

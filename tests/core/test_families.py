@@ -21,9 +21,11 @@ from moslim_core.policy import training as policy_training
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.shared_prefix import can_share, completion_log_probs, generate_completions
 from moslim_core.policy.steerable import SteerablePolicy
+from moslim_core.preferences import PreferenceSchema
 from moslim_core.preflight import check_models
 from moslim_core.progress import Progress
 from moslim_core.reward import training as reward_training
+from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.sampling import generation_config
 from moslim_core.section import changed
@@ -102,6 +104,23 @@ def test_prompts_side_by_side_give_what_each_gives_alone(family: str, tiny_chat:
         for row, prompt in enumerate(prompts):
             alone = completion_log_probs(model, [prompt], answers[:1], whole[:1], share=False).log_probs
             torch.testing.assert_close(found[row : row + 1], alone, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("family", OPTIONS)
+def test_what_no_file_holds_is_computed_anew(family: str, tiny_chat: Path, tmp_path: Path) -> None:
+    """Multipliers, frequencies, scales: numbers of the configuration's, which the library would else leave as they lay in memory."""
+    base = make_family(family, tiny_chat, tmp_path / "base")
+    chat, _ = models.load_chat_model(str(base), tmp_path, "float32", "cpu")
+    made = type(chat)(chat.config)
+    reward, tokenizer = create(str(base), PreferenceSchema.model_validate([{"name": "warmth", "levels": ["cold", "warm"]}]), None, 64)
+    reward.save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    loaded = RewardScorer.load(tmp_path / "reward")
+    for found, computed in ((chat, made), (loaded.model, reward)):
+        for (name, buffer), (_, expected) in zip(found.named_buffers(), computed.named_buffers(), strict=True):
+            assert torch.equal(buffer, expected), name
+    probabilities = [scorer(["How?"], ["Good."])["warmth"].tolist() for scorer in (RewardScorer(reward, tokenizer), loaded)]
+    assert probabilities[0] == probabilities[1]
 
 
 @pytest.mark.parametrize("family", OPTIONS)
