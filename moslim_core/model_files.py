@@ -28,6 +28,10 @@ READ = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+# Some say nothing, and need not.
+MAY_BE_EMPTY = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# What else is read as text.
+TEXTS = ("chat_template.jinja", "additional_chat_templates/*.jinja", "merges.txt", "vocab.txt")
 INDEX = "model.safetensors.index.json"
 AGAIN = "Download or copy the file again."
 
@@ -37,6 +41,9 @@ def check_folder(folder: Path) -> None:
     for name in (*READ, INDEX):
         if (folder / name).exists():
             read_json(folder / name)
+    for pattern in TEXTS:
+        for file in sorted(folder.glob(pattern)):
+            _read_text(file)
     for file in sorted(folder.glob("*.safetensors")):
         check_tensors(file)
     if (folder / INDEX).is_file():
@@ -61,15 +68,28 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError where it is no JSON object, empty, cut, or a Git LFS pointer."""
-    _refuse_pointer(file)
+    """The object in a JSON file. Raises UserError where it is no JSON object, empty, cut, not UTF-8, or a Git LFS pointer."""
+    text = _read_text(file)
     try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged: no whole JSON ({str(error).splitlines()[0][:120]}).\n{AGAIN}") from error
-    if not isinstance(found, dict) or (not found and file.name != "generation_config.json"):
+    if not isinstance(found, dict) or (not found and file.name not in MAY_BE_EMPTY):
         raise UserError(f"{file} is damaged: it says nothing, a JSON object with entries is needed.\n{AGAIN}")
     return found
+
+
+def _read_text(file: Path) -> str:
+    """A file's text. Raises UserError where it is a Git LFS pointer, or anything but UTF-8, in which every library here reads it."""
+    _refuse_pointer(file)
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text (byte {error.start} of {len(content)}).\nSave it as UTF-8, or get it again.") from error
+    if text.startswith("\ufeff"):
+        raise UserError(f"{file} begins with a byte order mark, which is no part of its text.\nSave it as UTF-8 without one.")
+    return text
 
 
 def check_tensors(file: Path) -> None:

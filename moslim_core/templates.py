@@ -6,6 +6,7 @@ saved tokenizer then write the same text.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, NamedTuple
 
@@ -79,16 +80,20 @@ def _rendered(tokenizer: Any, answered: bool) -> str:
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
     except Exception as error:  # a template is a program of the model's
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"the chat template of {tokenizer.name_or_path} can't write a conversation: {first}\nGive a model whose chat template works."
-        ) from error
+        raise UserError(f"{_whose(tokenizer)} can't write a conversation: {first}\nGive a model whose chat template works.") from error
+
+
+def _whose(tokenizer: Any) -> str:
+    """The chat template by its file, or by its model where it stands in another file."""
+    file = os.path.join(tokenizer.name_or_path, "chat_template.jinja")
+    return f"the chat template {file}" if os.path.isfile(file) else f"the chat template of {tokenizer.name_or_path}"
 
 
 def require_conversation(tokenizer: Any) -> None:
     """Raises UserError where the template can't write a question and its answer, or leaves one of them out."""
     text = _rendered(tokenizer, answered=True)
     if not (_ASKED in text and _ANSWERED in text and _ASKED in _rendered(tokenizer, answered=False)):
-        raise UserError(f"the chat template of {tokenizer.name_or_path} leaves out what was said.\nGive one that writes every message.")
+        raise UserError(f"{_whose(tokenizer)} leaves out what was said.\nGive one that writes every message.")
 
 
 def example_ids(tokenizer: Any) -> list[int]:

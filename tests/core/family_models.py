@@ -52,7 +52,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "qwen3_next": HYBRID,
     "qwen3_5_text": HYBRID,
     "falcon_h1": {
-        "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8,
+        "mamba_d_ssm": 32,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 8,
+        "mamba_d_state": 8,
+        "mamba_n_groups": 1,
+        "mamba_chunk_size": 8,
         "ssm_multipliers": [0.5, 0.6, 0.7, 0.8, 0.9],
     },
     "gpt_neox": {},

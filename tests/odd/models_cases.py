@@ -21,6 +21,7 @@ from tests.odd import tiny_models as tiny
 from tests.odd.case import Case
 
 WEIGHTS, ADAPTER, CARD = "model.safetensors", "adapter_model.safetensors", "moslim_policy.json"
+TEMPLATE = "chat_template.jinja"
 INDEX = "model.safetensors.index.json"
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
@@ -65,6 +66,10 @@ def cut(name: str) -> Damage:
 
 def written(name: str, text: str) -> Damage:
     return lambda folder: (folder / name).write_text(text)
+
+
+def encoded(encoding: str) -> Callable[[str], Damage]:
+    return lambda name: lambda folder: (folder / name).write_bytes((folder / name).read_text().encode(encoding))
 
 
 def gone(*names: str) -> Damage:
@@ -240,6 +245,24 @@ CASES: list[Case] = [
             ("a page of HTML", f"{file} is damaged", written(file, "<!DOCTYPE html><html><body>Not found</body></html>")),
         )
     ),
+    *(
+        refused(f"{file} {what}", f"{file} {words}", tiny.chat, damage(file), load_chat)
+        for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", TEMPLATE)
+        for what, words, damage in (
+            ("in UTF-16", "is not UTF-8 text", encoded("utf-16")),
+            ("with a byte order mark", "begins with a byte order mark", encoded("utf-8-sig")),
+        )
+    ),
+    refused("a chat template in UTF-32", f"{TEMPLATE} is not UTF-8 text", tiny.chat, encoded("utf-32")(TEMPLATE), load_chat),
+    refused("a chat template in Latin-1", f"{TEMPLATE} is not UTF-8 text", tiny.chat,
+            lambda folder: (folder / TEMPLATE).write_bytes(tiny.TEMPLATE.encode() + b"caf\xe9"), load_chat),
+    refused("a chat template that is a Git LFS pointer", f"{TEMPLATE} is a Git LFS pointer", tiny.chat, pointer(TEMPLATE), load_chat),
+    refused("a chat template that is a page of HTML", f"{TEMPLATE} leaves out what was said", tiny.chat,
+            written(TEMPLATE, "<!DOCTYPE html><html></html>"), load_chat),
+    refused("a policy's card in UTF-16", f"{CARD} is not UTF-8 text", tiny.policy, encoded("utf-16")(CARD), load_trained),
+    Case("a tokenizer's configuration that says nothing", damaged(tiny.reward, written("tokenizer_config.json", "{}"), load_reward)),
+    refused("a reward model's configuration in UTF-16", "config.json is not UTF-8 text", tiny.reward, encoded("utf-16")("config.json"),
+            load_reward),
     refused("a base without a layer's tensor", "1 tensors are missing (first model.layers.1.self_attn.q_proj.weight)", tiny.chat,
             tensors(WEIGHTS, lambda t: t.pop("model.layers.1.self_attn.q_proj.weight")), load_chat),
     refused("a base with a layer too many", "have no place in it (first model.layers.2.", tiny.chat,
