@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+from moslim_core.data.json_text import is_text
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -18,6 +22,25 @@ class Section(BaseModel):
     """A part of the settings: unknown keys are errors, numbers are finite, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def not_text(value: Any, key: str = "") -> str | None:
+    """The key of the first text below `value` (settings, plain or made) that no file can hold, as half a character is in it; else None."""
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, str | Path):
+        return None if is_text(str(value)) else key
+    if isinstance(value, BaseModel):
+        inner = value
+    elif isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    for name, of in inner:
+        if isinstance(name, str) and not is_text(name):
+            return key
+        if (found := not_text(of, f"{key}.{name}" if key else str(name))) is not None:
+            return found
+    return None
 
 
 def changed(model: M, /, **values: Any) -> M:

@@ -12,7 +12,8 @@ from moslim_core.errors import UserError
 from moslim_core.judge_settings import AnnotationSettings, EvaluationSettings
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
-from moslim_core.section import Section, names
+from moslim_core.sampling import LOWEST_TEMPERATURE
+from moslim_core.section import Section, names, not_text
 
 # numpy takes 32 bits, and the judge's seed is the reward model's next one.
 LARGEST_SEED = 2**32 - 2
@@ -229,7 +230,7 @@ class PolicySettings(Section):
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time per update")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
-    temperature: float = Field(default=1.0, gt=0, description="sampling temperature of rollouts")
+    temperature: float = Field(default=1.0, ge=LOWEST_TEMPERATURE, description="sampling temperature of rollouts")
     learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of the adapter (AdamW)")
     truncation_penalty: float = Field(default=0.0, ge=0, description="reward that an answer loses when it reaches max_new_tokens")
     beta: float = Field(
@@ -310,6 +311,14 @@ class Settings(Section):
         description="inline: all stages run on this machine; pools: each as a flow run of its own, training on a worker of the pool gpu, "
         "the rest on one of cpu",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, given: Any) -> Any:
+        if (key := not_text(given)) is not None:
+            where = f"{key} has" if key else "a name has"
+            raise ValueError(f"{where} half a character (a lone surrogate) or a byte that is not UTF-8: write whole characters")
+        return given
 
     @model_validator(mode="after")
     def _fits_preferences(self) -> Settings:

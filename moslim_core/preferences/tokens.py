@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from moslim_core.data.json_text import is_text
+from moslim_core.errors import UserError
 from moslim_core.preferences.prompting import Message, as_said, chat_text
 
 # Tokens that were added to be marks, though not as special ones: <think>, </tool_call>, [INST]. Runs of spaces and words are no marks.
@@ -116,6 +118,8 @@ def _as_text(tokenizer: Any, contents: Sequence[str], write: _Write) -> list[int
 
 def _each(tokenizer: Any, texts: Sequence[tuple[Sequence[str], _Write]]) -> list[list[int]]:
     """Ids of each (contents, how they are written); those that can hold no mark are tokenised together, as they are."""
+    for contents, _ in texts:
+        _require_text(contents)
     marks = _marks(tokenizer)
     plain = [n for n, (contents, _) in enumerate(texts) if all(marks.harmless(c) == c for c in contents)]
     found: dict[int, list[int]] = {}
@@ -125,15 +129,24 @@ def _each(tokenizer: Any, texts: Sequence[tuple[Sequence[str], _Write]]) -> list
     return [found[n] if n in found else _as_text(tokenizer, *texts[n]) for n in range(len(texts))]
 
 
+def _require_text(contents: Sequence[str]) -> None:
+    for content in contents:
+        if not is_text(content):
+            raise UserError(
+                f"a text has half a character (a lone surrogate), which no tokenizer reads: {content[:60]!a}\n"
+                "Put U+FFFD in its place: moslim_core.data.json_text.well_formed(text) does."
+            )
+
+
 def text_tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, none of them special."""
+    """Token ids of each text, none of them special. Raises UserError for half a character."""
     return _each(tokenizer, [([text], partial(_changed, text)) for text in texts])
 
 
 def prompt_tokens(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
     """Token ids of each conversation up to where the answer begins.
 
-    Raises UserError for a role that there is not, and where the chat template refuses a conversation.
+    Raises UserError for a role that there is not, half a character, and where the chat template refuses a conversation.
     """
     return _each(tokenizer, [_written(tokenizer, conversation) for conversation in conversations])
 

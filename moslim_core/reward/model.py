@@ -98,7 +98,7 @@ class MultiHeadRewardModel(PreTrainedModel):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """No: the library fills what a backbone computes from its configuration and saves nowhere (Falcon-H1's multipliers) in its own models only."""
+        """No: in custom models the library leaves out what a backbone computes and no file holds, such as Falcon-H1's multipliers."""
         return False
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **extra: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from moslim_core.batching import batches
+from moslim_core.errors import UserError
 from moslim_core.loading import load_weights
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.model import MultiHeadRewardModel, encode, read_config, reward_tokenizer
@@ -51,7 +52,17 @@ class RewardScorer:
         answers: Sequence[str],
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> dict[str, np.ndarray]:
-        """{preference: (n, width_i) outputs of its head} in the order given; the applicability head's logits (n, m) where there is one."""
+        """{preference: (n, width_i) outputs of its head} in the order given; the applicability head's logits (n, m) where there is one.
+
+        Raises UserError unless there are as many questions as answers, all of them texts.
+        """
+        for what, texts in (("questions", questions), ("answers", answers)):
+            if isinstance(texts, str):
+                raise UserError(f"the {what} are one text, and not several.\nGive a list, if only of one.")
+            if others := [type(text).__name__ for text in texts if not isinstance(text, str)]:
+                raise UserError(f"one of the {what} is {others[0]}, and no text.\nGive texts.")
+        if len(questions) != len(answers):
+            raise UserError(f"{len(questions)} questions, but {len(answers)} answers.\nGive one question for each answer.")
         result: dict[str, np.ndarray] = {}
         if not len(answers):
             return {name: np.zeros((0, head.width), dtype=np.float32) for name, head in self.model.head_of.items()}
