@@ -244,12 +244,13 @@ def load_chat_model(name: str, cache: Path, dtype: DType = "auto", device: Devic
 def load_chat_tokenizer(name: str, cache: Path) -> Any:
     """The tokenizer of a chat model, padding on the left, its chat template with options set for good (templates.py).
 
-    Raises UserError where it has no chat template that works, or no token ends an answer.
+    Raises UserError where it has no chat template that works, one that begins thoughts without an end, or no token ends an answer.
     """
     source = resolve(name, cache)
     tokenizer = load_tokenizer(source, name)
     templates.settle(tokenizer, name)
     templates.require_conversation(tokenizer)
+    templates.thoughts(tokenizer)
     if tokenizer.eos_token is None:
         end = templates.turn_end(tokenizer)
         if end is None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from moslim_core.errors import UserError
+from moslim_core.thoughts import Thought, begun, thoughts_of, without
 
 # Templates that print the date get this one, that of the templates' own examples: a resumed run reads what it read before.
 DATE = {"%d": "26", "%-d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%-m": "7", "%Y": "2024", "%y": "24",
@@ -28,25 +30,6 @@ SETTINGS = {
 _REST = "{{ '' }}"
 
 
-class Thought(NamedTuple):
-    begin: str
-    end: str
-
-
-# How reasoning models mark what they think before they answer.
-THOUGHTS = (
-    Thought("<think>", "</think>"),
-    Thought("<thinking>", "</thinking>"),
-    Thought("<thought>", "</thought>"),
-    Thought("<reasoning>", "</reasoning>"),
-    Thought("<seed:think>", "</seed:think>"),
-    Thought("[THINK]", "[/THINK]"),
-    Thought("\u25c1think\u25b7", "\u25c1/think\u25b7"),
-    Thought("<|START_THINKING|>", "<|END_THINKING|>"),
-    Thought("<|begin_of_thought|>", "<|end_of_thought|>"),
-    Thought("<|channel|>analysis", "<|channel|>final<|message|>"),
-    Thought("<|channel>thought", "<channel|>"),
-)
 _ASKED, _ANSWERED = "moslim asks", "moslim answers"
 
 
@@ -73,14 +56,19 @@ def settle(tokenizer: Any, name: str) -> None:
     tokenizer.chat_template = f"{chosen}{_REST}{body}" if chosen else body
 
 
-def _rendered(tokenizer: Any, answered: bool) -> str:
-    """A short conversation as the template writes it: up to where the answer begins, or with an answer. Raises UserError if it can't."""
-    turns = [{"role": "user", "content": _ASKED}] + [{"role": "assistant", "content": _ANSWERED}] * answered
+def _written(tokenizer: Any, turns: list[dict[str, str]], answered: bool) -> str:
+    """Turns as the template writes them: up to where an answer begins, or with the last turn's end. Raises UserError if it can't."""
     try:
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
     except Exception as error:  # a template is a program of the model's
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{_whose(tokenizer)} can't write a conversation: {first}\nGive a model whose chat template works.") from error
+
+
+def _rendered(tokenizer: Any, answered: bool) -> str:
+    """A short conversation as the template writes it: up to where the answer begins, or with an answer. Raises as `_written`."""
+    turns = [{"role": "user", "content": _ASKED}] + [{"role": "assistant", "content": _ANSWERED}] * answered
+    return _written(tokenizer, turns, answered)
 
 
 def _whose(tokenizer: Any) -> str:
@@ -113,9 +101,9 @@ def turn_end(tokenizer: Any) -> int | None:
 
 
 def thoughts(tokenizer: Any) -> tuple[Thought, ...]:
-    """How the model marks thoughts, by its template and its vocabulary; () where it is no reasoning model."""
-    marks = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-    return tuple(t for t in THOUGHTS if t.begin in tokenizer.chat_template or t.end in tokenizer.chat_template or t.begin in marks)
+    """How the model marks thoughts, by its template and its vocabulary; () where it is no reasoning model. Raises as `thoughts_of`."""
+    added = (str(token) for token in tokenizer.added_tokens_decoder.values())
+    return thoughts_of(tokenizer.chat_template, added, partial(_written, tokenizer), _whose(tokenizer))
 
 
 class Reader:
@@ -126,7 +114,7 @@ class Reader:
         self.thoughts = thoughts(tokenizer)
         prompt = _rendered(tokenizer, answered=False) if self.thoughts else ""
         # Some templates begin the thought themselves, so that the answer holds its end only.
-        self.begun = {t for t in self.thoughts if prompt.rfind(t.begin) > prompt.rfind(t.end)}
+        self.begun = begun(self.thoughts, prompt)
 
     def __call__(self, ids: list[int]) -> str:
         said = ids[:-1] if ids and ids[-1] in self.ends else ids
@@ -138,24 +126,3 @@ class Reader:
         for token in self.tokenizer.all_special_tokens:
             text = text.replace(token, "")
         return text
-
-
-def without(text: str, thought: Thought, begun: bool) -> str:
-    """`text` without what is between the marks; a thought that never ends takes all that follows it.
-
-    `begun`: the text starts inside a thought. An end without a beginning ends a thought that was begun unseen.
-    """
-    first = text.find(thought.begin)
-    end = text.find(thought.end)
-    if begun and end < 0:
-        return ""
-    if end >= 0 and (begun or first < 0 or end < first):
-        text = text[end + len(thought.end) :]
-    kept, rest = "", text
-    while thought.begin in rest:
-        before, _, rest = rest.partition(thought.begin)
-        kept += before
-        _, closed, rest = rest.partition(thought.end)
-        if not closed:
-            return kept
-    return kept + rest

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from moslim_core.errors import UserError
 from moslim_core.models import load_chat_tokenizer
-from moslim_core.templates import Reader, Thought, settle, turn_end, without
+from moslim_core.templates import Reader, settle, thoughts, turn_end
+from moslim_core.thoughts import Thought, without
 from tests.conftest import CHAT_TEMPLATE
 
 THINK = Thought("<think>", "</think>")
@@ -107,3 +109,61 @@ def test_the_scored_answer_has_no_thought(tiny_chat: Path) -> None:
     read = Reader(tokenizer, [tokenizer.eos_token_id])
     assert read(tokenizer("<think>warm warm</think>Rain.<|im_end|>")["input_ids"]) == "Rain."
     assert read(tokenizer("<think>warm warm")["input_ids"]) == ""
+
+
+def opening(begin: str, tiny_chat: Path, body: str = CHAT_TEMPLATE) -> Any:
+    """A tokenizer whose template puts `begin` before an answer that is asked for."""
+    return tokenizer_with(body.replace("assistant\n", f"assistant\n{begin}"), tiny_chat)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("<reasoning>\n", "</reasoning>"),
+        ("[THINK]", "[/THINK]"),
+        ("<scratchpad>\n", "</scratchpad>"),
+        ("<inner_voice>", "</inner_voice>"),
+        ("[REASON]\n", "[/REASON]"),
+        ("\u25c1musing\u25b7", "\u25c1/musing\u25b7"),
+        ("<|channel>thought\n", "<channel|>"),
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<plan>\nWell,", "</plan>"),
+    ],
+)
+def test_what_a_template_opens_before_an_answer_is_a_thought(begin: str, end: str, tiny_chat: Path) -> None:
+    tokenizer = opening(begin, tiny_chat)
+    read = Reader(tokenizer, [tokenizer.eos_token_id])
+    assert read(tokenizer(f"warm warm{end}Rain.<|im_end|>")["input_ids"]) == "Rain."
+    assert read(tokenizer("warm warm")["input_ids"]) == ""
+
+
+@pytest.mark.parametrize("plain", ["<answer>", "[OUTPUT]", "<plan></plan>", "<|channel>thought\n<channel|>", "</think>", "Sure:"])
+def test_what_is_no_thought_is_read_as_it_is(plain: str, tiny_chat: Path) -> None:
+    tokenizer = opening(plain, tiny_chat)
+    assert Reader(tokenizer, [tokenizer.eos_token_id])(tokenizer("Rain.<|im_end|>")["input_ids"]) == "Rain."
+
+
+@pytest.mark.parametrize("header", ["<bot>", "[/INST]", "<|start|>", "<persona> says"])
+def test_what_stands_before_every_answer_is_no_thought(header: str, tiny_chat: Path) -> None:
+    assert thoughts(tokenizer_with(CHAT_TEMPLATE.replace("<|im_start|>", f"<|im_start|>{header}"), tiny_chat)) == ()
+
+
+@pytest.mark.parametrize("begin", ["<|muse|>", "Let me think step by step.\n", "### Reasoning:\n"])
+def test_thoughts_without_an_end_are_refused(begin: str, tiny_chat: Path) -> None:
+    with pytest.raises(UserError, match="thoughts, whose end can't be told"):
+        thoughts(opening(begin, tiny_chat))
+
+
+def test_what_a_template_leaves_out_of_earlier_answers_is_a_thought(tiny_chat: Path) -> None:
+    """No word of its name says so, and nothing opens it."""
+    dropping = CHAT_TEMPLATE.replace("m['content']", "m['content'].split('</musing>')[-1]")
+    tokenizer = tokenizer_with("{# <musing> #}" + dropping, tiny_chat)
+    assert thoughts(tokenizer) == (Thought("<musing>", "</musing>"),)
+    assert thoughts(tokenizer_with("{# <musing> </musing> #}" + CHAT_TEMPLATE, tiny_chat)) == ()
+
+
+def test_a_pair_of_added_tokens_that_names_thoughts_is_one(tiny_chat: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
+    tokenizer.add_tokens(["<|scratch_start|>", "<|scratch_end|>", "<|tool_start|>", "<|tool_end|>"], special_tokens=True)
+    settle(tokenizer, "tiny")
+    assert thoughts(tokenizer) == (Thought("<|scratch_start|>", "<|scratch_end|>"),)

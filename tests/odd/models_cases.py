@@ -167,6 +167,12 @@ def thoughts_are_left_out(model: Any, tokenizer: Any) -> None:
     assert said("a</think>Hi <think>b</think>there<think>c") == "Hi there"
 
 
+def marks_of_its_own_are_left_out(model: Any, tokenizer: Any) -> None:
+    read = Reader(tokenizer, models.end_tokens(model, tokenizer))
+    said = [read(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ("warm</musing>Hi.<|im_end|>", "warm, warm")]
+    assert said == ["Hi.", ""]
+
+
 def date_is_fixed(model: Any, tokenizer: Any) -> None:
     text = chat_text(tokenizer, HELLO)
     assert "26 Jul 2024 or 2024-07-26 or July 26, 2024" in text
@@ -324,6 +330,12 @@ CASES: list[Case] = [
     Case("named templates with a default", use(_templates(default=tiny.TEMPLATE, tool=tiny.TEMPLATE), default_is_used)),
     Case("a template that can leave thinking out", use(template(THINKING), thought_is_off)),
     Case("a template that begins a thought", use(template(OPENED), thoughts_are_left_out)),
+    Case("a template that begins a thought in marks of its own",
+         use(template(OPENED.replace("<think>", "<musing>")), marks_of_its_own_are_left_out)),
+    refused("a template that begins a thought and names no end", "thoughts, whose end can't be told", tiny.chat,
+            template(OPENED.replace("<think>", "<|muse|>")), _preflight),
+    refused("a template that begins a thought in words", "'Let me think.': thoughts, whose end can't be told", tiny.chat,
+            template(OPENED.replace("<think>", "Let me think.")), load_chat),
     Case("a template that prints the date", use(template(DATED), date_is_fixed)),
     Case("a model with a taste of its own", use(written("generation_config.json", json.dumps(SAMPLING)), settings_are_not_sampled_with)),
     Case("a chat model as a backbone", damaged(tiny.chat, lambda folder: None, as_backbone)),
