@@ -12,12 +12,12 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from flows.set_text import read
+from flows.set_text import read, typed
 from moslim_core.errors import UserError
 from moslim_core.models import PACKAGED
 from moslim_core.section import changed
 from moslim_core.settings import AccelerateProfile, Settings
-from moslim_core.yaml_text import UniqueLoader
+from moslim_core.yaml_text import TextLoader
 
 # Paths in a profile file are relative to it; on the command line, to the current directory.
 PATHS = {"data": ("path",), "policy": ("prompts", "accelerate"), "annotation": ("reward_model",), "evaluation": ("data_dir",)}
@@ -93,16 +93,18 @@ def _is_folder(model: Any, home: Path) -> bool:
 
 def _read(profile: str) -> tuple[dict[str, Any], str]:
     if profile in packaged():
-        return yaml.safe_load(files("flows").joinpath("profiles", f"{profile}.yaml").read_text(encoding="utf-8")), profile
+        text = files("flows").joinpath("profiles", f"{profile}.yaml").read_text(encoding="utf-8")
+        return typed(Settings, yaml.load(text, TextLoader), profile), profile
     path = Path(os.path.expanduser(profile))
     if not os.path.isfile(path):
         raise UserError(f"--profile {profile!r}: no such profile or file.\nPackaged profiles: {', '.join(packaged())}.")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), UniqueLoader)
+        values = yaml.load(path.read_text(encoding="utf-8"), TextLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"--profile {path}: not YAML ({str(error).splitlines()[0]}).\nMend the file.") from error
     if not isinstance(values, dict):
         raise UserError(f"--profile {path}: a mapping of settings is needed.\nCopy a packaged one: {', '.join(packaged())}.")
+    values = typed(Settings, values, f"--profile {path}")
     for name, keys in PATHS.items():
         section: Any = values.get(name)
         for key in keys if isinstance(section, dict) else ():

@@ -1,4 +1,5 @@
-"""What was typed after --set KEY=, read as the setting's type says: text stays as it was typed, and nothing is guessed from its look.
+"""What was typed after --set KEY=, or in a profile, read as the setting's type says: text stays as it was typed, and nothing is guessed
+from its look.
 
 | the setting is | what is typed |
 |---|---|
@@ -28,7 +29,7 @@ from pydantic import BaseModel, RootModel
 
 from moslim_core.data.json_text import is_text
 from moslim_core.errors import UserError
-from moslim_core.yaml_text import UniqueTextLoader, unique
+from moslim_core.yaml_text import TextLoader, unique
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _WHOLE = re.compile(r"[+-]?[0-9]+\Z")
@@ -42,7 +43,22 @@ def read(model: type[BaseModel], key: str, text: str) -> Any:
     """The value of the text typed for the setting `key` of a model; what is no setting stays text. Raises UserError."""
     if not is_text(text):
         raise UserError(f"--set {key}: the value is not UTF-8 text.\nName files and words in UTF-8.")
-    return _converted(text, _type_of(model, key.split(".")), key)
+    try:
+        return _converted(text, _type_of(model, key.split(".")), key)
+    except _NoValue as error:
+        raise UserError(f"--set {error}") from error
+
+
+def typed(model: type[BaseModel], values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Settings that were read from a file as texts, each as its type says. Raises UserError, naming `where` and the key."""
+    try:
+        return {key: _shaped(value, _options(_inside(model, key)), key) for key, value in values.items()}
+    except _NoValue as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+class _NoValue(ValueError):
+    """key=text, and what is wrong with it; on a second line what to do."""
 
 
 def _type_of(model: Any, keys: Iterable[str]) -> Any:
@@ -83,7 +99,7 @@ def _converted(text: str, kind: Any, key: str) -> Any:
         return _home(text) if key in PLACES else text
     if Path in options:
         if not text:
-            raise UserError(f"--set {key}=: a path is needed.\nGive one{', or null' if type(None) in options else ''}.")
+            raise _NoValue(f"{key}=: a path is needed.\nGive one{', or null' if type(None) in options else ''}.")
         return _home(text)
     if bool in options:
         return {"true": True, "false": False}.get(text.strip().lower(), text)
@@ -100,7 +116,7 @@ def _home(text: str) -> str:
 
 
 def _number(text: str, whole: bool, key: str) -> Any:
-    """A number; other text as it is, for the setting's own error. Raises UserError for what only Python takes for one (1_0, inf)."""
+    """A number; other text as it is, for the setting's own error. Raises _NoValue for what only Python takes for one (1_0, inf)."""
     typed = text.strip()
     if (_WHOLE if whole else _NUMBER).match(typed) and len(typed) <= MOST_DIGITS:
         value = int(typed) if _WHOLE.match(typed) else float(typed)
@@ -111,7 +127,7 @@ def _number(text: str, whole: bool, key: str) -> Any:
     except ValueError:
         return text
     needed = "a whole number" if whole else "a number"
-    raise UserError(f"--set {key}={text[:60]}: {needed} is needed.\nWrite digits, e.g. {'40' if whole else '40 or 1.5e-4'}.")
+    raise _NoValue(f"{key}={text[:60]}: {needed} is needed.\nWrite digits, e.g. {'40' if whole else '40 or 1.5e-4'}.")
 
 
 def _structured(text: str, options: list[Any], key: str) -> Any:
@@ -121,16 +137,18 @@ def _structured(text: str, options: list[Any], key: str) -> Any:
         return _shaped([part.strip() for part in text.split(",")] if text.strip() else [], options, key) if items else text
     try:
         return _shaped(_parsed(text), options, key)
+    except _NoValue:
+        raise
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"--set {key}={text[:60]}: the value is neither JSON nor YAML.\nQuote what holds commas or brackets.") from error
+        raise _NoValue(f"{key}={text[:60]}: the value is neither JSON nor YAML.\nQuote what holds commas or brackets.") from error
 
 
 def _parsed(text: str) -> Any:
-    """Lists and mappings of JSON, or of YAML's short form, with every scalar but JSON's true, false and null as the text that it is."""
+    """Lists and mappings of JSON, or of YAML's short form, with every scalar but null and JSON's true and false as the text that it is."""
     try:
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=unique)
     except json.JSONDecodeError:
-        return yaml.load(text, UniqueTextLoader)
+        return yaml.load(text, TextLoader)
 
 
 def _shaped(value: Any, options: list[Any], key: str) -> Any:

@@ -6,10 +6,10 @@ opens them where an answer begins and nowhere else, and as the template leaves w
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from itertools import takewhile
+from typing import NamedTuple
 
 from moslim_core.errors import UserError
 
@@ -91,7 +91,8 @@ def _opened(prompt: str, marks: set[str], write: Write, name: str) -> set[Though
     """What the template opens before an answer that is asked for, and not before one that was given."""
     before = prompt.rpartition(_ASKED)[2]
     given = write([{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}], True)
-    shared = len(os.path.commonprefix([before, given.rpartition(_SAID)[0].rpartition(_ASKED)[2]]))
+    header = given.rpartition(_SAID)[0].rpartition(_ASKED)[2]
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, header, strict=False)))
     opened: set[Thought] = set()
     at = 0
     while found := _MARK.search(before, at):

@@ -137,8 +137,16 @@ def test_accelerate_is_a_packaged_name_or_a_path(tmp_path: Path) -> None:
         ("- 1", "a mapping of settings is needed"),
         ("", "a mapping of settings is needed"),
         ("seed: 1", "setting 'preferences'"),
-        ("data: {path: 5}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'data.path'"),
+        ("data: {path: [5]}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'data.path'"),
         ("policy: {beta: .inf}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.beta'"),
+        ("policy: {steps: 1_0}\npreferences: [{name: tone, levels: [a, b]}]", "policy.steps=1_0: a whole number is needed"),
+        ("policy: {steps: 1:30}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.steps'"),
+        ("policy: {steps: 0x10}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.steps'"),
+        ("policy: {beta: 1_000.5}\npreferences: [{name: tone, levels: [a, b]}]", "policy.beta=1_000.5: a number is needed"),
+        ("policy: {vllm: 2}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.vllm'"),
+        ("data: {path: ''}\npreferences: [{name: tone, levels: [a, b]}]", "data.path=: a path is needed"),
+        ("seed: !!python/object:os.system {}\npreferences: [{name: tone, levels: [a, b]}]", "not YAML"),
+        ('model: {base: "\\ud83d"}\npreferences: [{name: tone, levels: [a, b]}]', "model.base has half a character"),
         ("preferences: [{name: tone, levels: [dry]}]", "'tone' has 1 level: at least 2 are needed"),
         ("preferences: [{name: tone, levels: [a, b], flor: 2}]", "unknown setting 'preferences.0.flor'"),
     ],
@@ -151,6 +159,38 @@ def test_profile_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, 
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_a_value_in_a_profile_means_what_a_reader_thinks(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        """
+preferences:
+  - {name: answer, levels: [no, yes], floor: 02}
+  - {name: tone, levels: [Off, on], description: 2001-01-01}
+data:
+  path: ~
+  columns: {prompt: 1_0, response: y, source: null, labels: {tone: {column: 1:30, levels: {1: 1, 2.0: 2, no: 1, ~: , 1_0: null}}}}
+reward: {learning_rate: &rate 1e-4, epochs: 2}
+policy: {beta: .5, vllm: no, relabel: off, normalise_advantages: yes, lora_layers: , learning_rate: *rate, steps: 010}
+model: {base: "a \\ud83d\\ude00"}
+evaluation: {judge: reward_model, suite: xstest}
+"""
+    )  # fmt: skip
+    settings = profiles.load(str(tmp_path / "mine.yaml"))
+    first, second = settings.preferences.preferences
+    assert (first.levels, first.floor, second.levels, second.description) == (("no", "yes"), 2, ("Off", "on"), "2001-01-01")
+    policy, columns = settings.policy, settings.data.columns
+    assert (policy.beta, policy.vllm, policy.relabel, policy.normalise_advantages, policy.steps) == (0.5, False, False, True, 10)
+    assert policy.lora_layers is None and policy.learning_rate == 1e-4 == settings.reward.learning_rate and settings.reward.epochs == 2.0
+    assert (columns.prompt, columns.response, columns.source, settings.data.path) == ("1_0", "y", None, None)
+    assert columns.labels["tone"] == LabelColumn(column="1:30", levels={"1": 1, "2.0": 2, "no": 1, "~": None, "1_0": None})
+    assert settings.model.base == "a \U0001f600" and settings.evaluation.suite == ("xstest",)
+
+
+def test_parts_of_a_profile_can_be_shared(tmp_path: Path) -> None:
+    text = "preferences:\n  - &tone {name: tone, levels: [a, b]}\n  - {<<: *tone, name: style}\nevaluation: {judge: reward_model}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert [p.levels for p in profiles.load(str(tmp_path / "mine.yaml")).preferences.preferences] == [("a", "b")] * 2
 
 
 def test_unknown_profile_lists_the_packaged_ones() -> None:
