@@ -112,8 +112,11 @@ class Bars:
 @contextlib.contextmanager
 def _head_start(settings: Settings) -> Iterator[None]:
     """While the Prefect server starts, make what a new work directory lacks: the ledger's tables, a packaged model's folder."""
+    from tasks.ledger import given_store
     from tasks.stage import ledger_of
 
+    # Before a server is started for nothing.
+    given_store()
     cache = environment.model_cache(settings.work_dir)
     code = "import sys; from pathlib import Path; from moslim_core.models import resolve; resolve(sys.argv[1], Path(sys.argv[2]))"
     # What goes wrong here is told by the stage that needs it; that stage also waits if it comes too early.

@@ -19,6 +19,7 @@ from filelock import FileLock
 from moslim_core.errors import UserError
 from tasks import hosted
 from tasks.processes import is_alive, own_name
+from tasks.reach import require_answer
 from tasks.references import ArtifactRef, digest_of, intact_digest
 
 T = TypeVar("T")
@@ -54,6 +55,15 @@ def sqlite(database: Path) -> str:
     return f"sqlite:///{database}?timeout={LOCKED_SECONDS:g}"
 
 
+def given_store() -> str | None:
+    """The address of the store that the environment names, if it names one. Raises UserError where nothing answers there."""
+    given = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(DATABASE)
+    # Who started this from a terminal is told at once; a flow on a worker has the patience to sit out a restart of its server.
+    if given and not hosted.by_worker():
+        require_answer(given)
+    return given
+
+
 def name_in(name: str) -> str:
     """A metric's or parameter's name as the ledger keeps it: what MLflow refuses is written -xHEX- by its code point.
 
@@ -75,11 +85,10 @@ class Ledger:
         # Steps that each run has already, by metric: read once, so that long runs stay cheap.
         self._known: dict[str, dict[str, set[int]]] = {}
         home = work_dir / "mlflow"
+        own = sqlite(home / DATABASE_FILE)
+        self.uri = given_store() or own
         home.mkdir(parents=True, exist_ok=True)
         self._copies = home / "copies"
-        given = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(DATABASE)
-        own = sqlite(home / DATABASE_FILE)
-        self.uri = given or own
         # Several processes that open a new SQLite store at once all fail: one makes it, the others wait.
         with FileLock(str(home / "init.lock")), _told(self.uri):
             self.client = MlflowClient(self.uri)
