@@ -15,6 +15,7 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 from rich.table import Table
 
+from moslim_core.data.json_text import writable
 from moslim_core.data.rows import plain_text
 from moslim_core.data.shapes import Shape, shape_of
 from moslim_core.data.tables import read_table
@@ -23,10 +24,15 @@ from moslim_core.settings import ColumnSettings, MappingSettings
 
 # Enough rows for batches of one length each, few enough that a file of any size fits into memory.
 CHUNK_ROWS = 4096
+# What is added to a row.
+SCORES, REWARD = "scores", "reward"
 
 
 def score_rows(directory: Path, source: str, destination: str, prefer: str) -> None:
-    """Add `scores` {preference: {probabilities, expected_level}} to each row, and `reward` where targets are given."""
+    """Add `scores` {preference: {probabilities, expected_level}} to each row, and `reward` where targets are given.
+
+    Numbers of a row that are none (NaN, infinite) become null.
+    """
     from moslim_core.reward.mapping import RewardMapping
     from moslim_core.reward.scorer import RewardScorer
 
@@ -34,12 +40,12 @@ def score_rows(directory: Path, source: str, destination: str, prefer: str) -> N
     targets = scorer.schema.parse_targets(prefer)
     # A row's reward must not depend on the rows beside it, so nothing is standardised here.
     mapping = RewardMapping(scorer.schema, MappingSettings(standardisation="none"))
-    rows = _rows(source)
+    rows = _rows(source, {SCORES, *([REWARD] if targets else [])})
     with _output(destination) as file:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             for scored in _scored(scorer, mapping, targets, chunk):
                 # Where the terminal lacks a character, JSON has its own way to write it.
-                file.write(json.dumps(scored, ensure_ascii=(file.encoding or "utf-8").lower() != "utf-8", default=str) + "\n")
+                file.write(json.dumps(writable(scored), ensure_ascii=(file.encoding or "utf-8").lower() != "utf-8", default=str) + "\n")
 
 
 def _scored(scorer: Any, mapping: Any, targets: Any, chunk: list[tuple[dict[str, Any], Shape]]) -> Iterator[dict[str, Any]]:
@@ -53,7 +59,7 @@ def _scored(scorer: Any, mapping: Any, targets: Any, chunk: list[tuple[dict[str,
             name: {"probabilities": [round(float(v), 6) for v in p[index]], "expected_level": float(expected[name][index])}
             for name, p in probabilities.items()
         }
-        yield {**row, "scores": scores, **({} if rewards is None else {"reward": float(rewards[index])})}
+        yield {**row, SCORES: scores, **({} if rewards is None else {REWARD: float(rewards[index])})}
 
 
 def score_pairs(directory: Path, source: Path, preference: str | None, output: Path | None) -> None:
@@ -74,14 +80,22 @@ def score_pairs(directory: Path, source: Path, preference: str | None, output: P
     Console().print(table)
     if output is not None:
         with _output(str(output)) as file:
-            json.dump({name: head.model_dump() for name, head in found.items()}, file, indent=1)
+            json.dump(writable({name: head.model_dump() for name, head in found.items()}), file, indent=1)
 
 
-def _rows(source: str) -> Iterator[tuple[dict[str, Any], Shape]]:
-    """(row, its prompt and answer) of a table, or of JSON on standard input; of a choice between two answers the better one."""
+def _rows(source: str, added: set[str]) -> Iterator[tuple[dict[str, Any], Shape]]:
+    """(row, its prompt and answer) of a table, or of JSON on standard input; of a choice between two answers the better one.
+
+    Raises UserError where a row has what is `added` to it: it would be lost.
+    """
     count = 0
     for number, row in read_table(Path("/dev/stdin") if source == "-" else Path(source)):
         count += 1
+        if taken := sorted(added & row.keys()):
+            raise UserError(
+                f"{source}, row {number}: it has {' and '.join(taken)} already, which `moslim score` adds.\n"
+                "Rename what the rows have, or leave it out."
+            )
         yield row, shape_of(row, ColumnSettings(), f"{source}, row {number}")
     if count == 0:
         raise UserError(f"{source}: the file has no rows.\nGive rows with prompt and response.")

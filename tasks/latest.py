@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moslim_core.data.json_text import writable
 from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS
 from tasks.ledger import Ledger
@@ -54,7 +55,7 @@ def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
     if known.get("run_id") != values.get("run_id", known.get("run_id")):
         known = {}
     partial = latest / ".summary.json"
-    partial.write_text(json.dumps({**known, **values}, indent=1), encoding="utf-8")
+    partial.write_text(json.dumps(writable({**known, **values}), indent=1), encoding="utf-8")
     os.replace(partial, file)
 
 

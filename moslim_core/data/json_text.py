@@ -7,8 +7,9 @@ beyond what can be written again. Escapes that spell half a character become U+F
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 # A whole number of so many digits is still a finite float.
@@ -151,6 +152,15 @@ def _checked(value: Any, depth: int) -> Any:
     if isinstance(value, list):
         return [_checked(item, depth - 1) for item in value]
     return {well_formed(name): _checked(item, depth - 1) for name, item in value.items()}
+
+
+def writable(value: Any) -> Any:
+    """The value with null for NaN and infinities, which JSON has no numbers for: Python would write words that other readers refuse."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: writable(item) for name, item in value.items()}
+    return [writable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def well_formed(text: str) -> str:
