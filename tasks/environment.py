@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from moslim_core import models
+from moslim_core.errors import UserError
 from moslim_core.model_identity import ModelRef, identify
 from moslim_core.section import changed
 from moslim_core.settings import Settings
@@ -90,8 +91,11 @@ def prepared(settings: Settings) -> Settings:
 
 
 def model_cache(work_dir: Path) -> Path:
-    """Where converted packaged models are kept: MOSLIM_MODEL_CACHE, else below the work directory."""
-    return Path(os.environ.get("MOSLIM_MODEL_CACHE") or work_dir / "models").absolute()
+    """Where converted packaged models are kept: MOSLIM_MODEL_CACHE, else below the work directory. Raises UserError where it is a file."""
+    cache = Path(os.environ.get("MOSLIM_MODEL_CACHE") or work_dir / "models").absolute()
+    if os.path.lexists(cache) and not cache.is_dir():
+        raise UserError(f"{cache} is no folder, and models are kept there.\nMove it away, or name a folder: MOSLIM_MODEL_CACHE=FOLDER.")
+    return cache
 
 
 def model_of(named: str, settings: Settings) -> ModelRef:

@@ -51,7 +51,11 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
 def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
     """Merge `values` into latest/summary.json."""
     file = latest / "summary.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        known = dict(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        # None yet, or one that somebody else's hand has spoiled.
+        known = {}
     if known.get("run_id") != values.get("run_id", known.get("run_id")):
         known = {}
     partial = latest / ".summary.json"

@@ -28,6 +28,7 @@ MOVE = "moslim.move."
 STAGE_NAME = "train_policy"
 # MLflow cuts no tag of a model; it refuses one of more than 5000 characters.
 WHY_LIMIT = 3000
+LONGEST_NAME = 200
 
 
 class Move(BaseModel):
@@ -50,8 +51,12 @@ class Registry:
     """The versions of one policy. One process at a time moves its aliases."""
 
     def __init__(self, work_dir: Path, name: str) -> None:
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise UserError(f"--name {name!r}: letters, digits, points, dashes and underscores make a name.\nGive another, e.g. policy.")
+        # It stands in addresses (models:/NAME@ALIAS) and in a lock's file name.
+        if not re.fullmatch(r"[\w.-]+", name) or not name.strip(".") or len(name.encode()) > LONGEST_NAME:
+            raise UserError(
+                f"--name {name[:60]!r}: letters, digits, points, dashes and underscores make a name, {LONGEST_NAME} bytes at most.\n"
+                "Give another, e.g. policy."
+            )
         self.name = name
         self.ledger: Ledger = ledger_of(work_dir)
         self.client = self.ledger.client

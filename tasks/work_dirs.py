@@ -17,6 +17,16 @@ LONGEST_BYTES = 460
 LONGEST_NAME_BYTES = 255
 # What runs write. Models may be a folder that is shared, and only read.
 OURS = ("mlflow", "prefect", "locks", "stages", "cache", "latest", "up.json", "up.log", "up.lock")
+# What of it is a folder, a file, or a link: another in its place would end a run when it gets there.
+FOLDERS = (
+    *OURS[:6], "mlflow/artifacts", "mlflow/copies", "prefect/storage", "prefect/users", "cache/answers", "cache/datasets", "cache/home",
+    "cache/matplotlib", "cache/torch", "comparisons", "models",
+)  # fmt: skip
+FILES = (
+    *OURS[6:], "mlflow/mlflow.db", "mlflow/init.lock", "prefect/prefect.db", "prefect/server.lock", "prefect/server.json",
+    "cache/answers.sqlite", "latest/report.html", "latest/summary.json",
+)  # fmt: skip
+LINKS = ("latest/reward_model", "latest/policy", "latest/data_card.html")
 HELP = "Give a folder of yours with --work-dir PATH or --set work_dir=PATH."
 
 
@@ -36,6 +46,7 @@ def existing(work_dir: Path) -> Path:
             f"{work_dir} is no work directory: it has no mlflow/mlflow.db.\nGive one that a run has used, with --work-dir PATH."
         )
     _check_name(work_dir)
+    _check_kinds(work_dir)
     _check_owned(work_dir)
     return work_dir
 
@@ -79,7 +90,23 @@ def _check_folder(work_dir: Path) -> None:
         raise UserError(f"work_dir={work_dir} can't be written ({reason}).\n{HELP}") from error
     if full:
         raise UserError(f"work_dir={work_dir}: its disk is full ({disk.free / 1e6:.1f} MB are free).\nMake room. {HELP}")
+    _check_kinds(work_dir)
     _check_owned(work_dir)
+
+
+def _check_kinds(work_dir: Path) -> None:
+    """Refuse a folder in which something else stands where runs keep a folder, a file or a link."""
+    for name in (*FOLDERS, *FILES, *LINKS):
+        path = work_dir / name
+        if not os.path.lexists(path):
+            continue
+        if path.is_symlink() and not path.exists() and name not in LINKS:
+            raise UserError(f"{path} is a link that leads nowhere.\nRemove it, or put back what it led to.")
+        if name in FOLDERS and not path.is_dir():
+            raise UserError(f"{path} is a file, and runs keep a folder there.\nMove it away. {HELP}")
+        if name not in FOLDERS and path.is_dir() and not (name in LINKS and path.is_symlink()):
+            kind = "link" if name in LINKS else "file"
+            raise UserError(f"{path} is a folder, and runs keep a {kind} there.\nMove it away. {HELP}")
 
 
 def _check_owned(work_dir: Path) -> None:

@@ -21,6 +21,8 @@ from moslim_core.settings import LabelColumn
 
 # Keeps a level below the half above it, which would round up; a float32 can tell it from the half too.
 MARGIN = 1e-4
+# Sums and differences of larger ratings could leave what a float holds.
+LARGEST = 1e100
 
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _PLAIN, _OF = re.compile(_NUMBER + r"\Z"), re.compile(rf"({_NUMBER})\s*/\s*({_NUMBER})\Z")
@@ -81,7 +83,7 @@ class Binning(NamedTuple):
             raise BadRow(
                 place,
                 f"{self.column} is no number",
-                f"{self.column}={shown(rating)} is no number, and thresholds cut {self.preference}",
+                f"{self.column}={shown(rating)} is no number up to {LARGEST:g}, and thresholds cut {self.preference}",
                 "Write a number or null, or give a table of levels.",
             )
         return value
@@ -197,7 +199,7 @@ def _read(rating: Any) -> Any:
 
 
 def _number(rating: Any, top: float | None = None) -> float | None:
-    """A finite number, or text that is one as people write it; 4/5 is 4 where the scale's `top` is 5. None for anything else."""
+    """A number, or text that is one as people write it; 4/5 is 4 where the scale's `top` is 5. None for anything else."""
     if isinstance(rating, str):
         if (of := _OF.match(rating)) and top is not None and float(of[2]) == top:
             rating = of[1]
@@ -208,7 +210,7 @@ def _number(rating: Any, top: float | None = None) -> float | None:
         value = float(rating)
     except (OverflowError, ValueError):
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def _mean(levels: list[float | None]) -> float | None:

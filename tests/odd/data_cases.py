@@ -237,6 +237,7 @@ def prepares(name: str, text: str, check: Check, refused: str | None = None, lev
 
 
 MANY = "".join(line(prompt=f"What about {n}?", warmth=1 + n % 5) for n in range(40))
+WIDE = "".join(line(prompt=f"What about {n}?", warmth=(-1e99, -1, 0, 1, 1e99)[n % 5]) for n in range(40))
 LONG = "".join(line(prompt=f"Number {n} " + "word " * 200) for n in range(8))
 BAD = '{"prompt": \n' + line(warmth=9) + line(warmth="n/a") + line(prompt=7)
 DROP = {"data": {"bad_rows": "drop"}}
@@ -274,6 +275,17 @@ PREPARING = [
         "choices_alone_where_there_are_two_levels", CHOICES,
         lambda folder, card: card["choices"]["warmth"] == card["rows"] and labels(folder)[0].worse == {"warmth": "No."},
         levels=["cold", "warm"], data=PAIRS,
+    ),
+    *(
+        prepares(f"ratings_near_1e308_{how}", MANY + line(warmth=rating), lambda *_: False, "warmth=" + json.dumps(rating)[:12],
+                 data={"columns": {"labels": {"warmth": {how: way}}}})
+        for rating in (1e308, -1.7e308)
+        for how, way in (("thresholds", [1, 2, 3, 4]), ("quantiles", True))
+    ),
+    prepares(
+        "ratings_from_minus_to_plus_1e99", WIDE,
+        lambda folder, card: {row.levels()["warmth"] for row in labels(folder)} == {1, 2, 3, 4, 5},
+        data={"columns": {"labels": {"warmth": {"quantiles": True}}}},
     ),
     prepares("choices_alone_where_there_are_five", CHOICES, lambda *_: False, "Choices say which answer is better", data=PAIRS),
 ]  # fmt: skip

@@ -214,7 +214,7 @@ def test_several_sources_stand_side_by_side_in_one_folder(tmp_path: Path) -> Non
 def test_only_numbers_are_cut(tmp_path: Path, way: dict[str, Any], rating: Any) -> None:
     row = json.dumps({**GOOD, "warmth": rating}).replace('"NaN"', "NaN")
     message = refused(lambda: read(written(tmp_path, row), labels={"warmth": way}))
-    assert "row 1: warmth=" in message and "is no number, and thresholds cut warmth" in message
+    assert "row 1: warmth=" in message and "is no number up to 1e+100, and thresholds cut warmth" in message
 
 
 def test_number_of_thresholds_is_checked_before_reading(tmp_path: Path) -> None:
