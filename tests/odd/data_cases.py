@@ -277,7 +277,7 @@ PREPARING = [
         levels=["cold", "warm"], data=PAIRS,
     ),
     *(
-        prepares(f"ratings_near_1e308_{how}", MANY + line(warmth=rating), lambda *_: False, "warmth=" + json.dumps(rating)[:12],
+        prepares(f"ratings_near_{rating}_{how}", MANY + line(warmth=rating), lambda *_: False, "warmth=" + json.dumps(rating)[:12],
                  data={"columns": {"labels": {"warmth": {how: way}}}})
         for rating in (1e308, -1.7e308)
         for how, way in (("thresholds", [1, 2, 3, 4]), ("quantiles", True))
