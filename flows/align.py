@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,7 +20,7 @@ from tasks.latest import publish
 from tasks.machine import launch
 from tasks.pipeline import close_pipeline, open_pipeline
 from tasks.report import report
-from tasks.stage import Outcome
+from tasks.stage import Outcome, unchecked
 from tasks.train_policy import train_policy
 from tasks.train_reward import train_judge, train_reward
 
@@ -33,6 +35,15 @@ class Pipeline(BaseModel):
     outcomes: dict[str, Outcome]
 
 
+def _check(settings: Settings, wanted: Collection[str], policy: Path | None) -> None:
+    """What the run's models or this machine lack is said before a stage has taken its time; where all is reused, nothing is looked at."""
+    from moslim_core.preflight import check_models
+
+    check_models(settings, environment.model_cache(settings.work_dir), wanted, policy)
+    if "train_policy" in wanted:
+        launch(settings)
+
+
 def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[str, Outcome]) -> None:
     """Run the stages in order up to `until`; each finds what it needs of the earlier ones in `outcomes`."""
     wanted = STAGES[: STAGES.index(until) + 1]
@@ -40,25 +51,19 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
     if settings.evaluation.policy and until == "evaluate":
         given, settings = given_policy(settings)
         wanted = ("label", "evaluate")
-    if settings.placement == "inline":
-        # What the run's models or this machine lack is said before a stage has taken its time.
-        from moslim_core.preflight import check_models
-
-        folder = Path(given.uri) if given and Path(given.uri).is_dir() else None
-        check_models(settings, environment.model_cache(settings.work_dir), wanted, folder)
-        if "train_policy" in wanted:
-            launch(settings)
-    outcomes["label"] = label(settings, run_id)
+    folder = Path(given.uri) if given and Path(given.uri).is_dir() else None
+    check = cache(partial(_check, settings, wanted, folder)) if settings.placement == "inline" else unchecked
+    outcomes["label"] = label(settings, run_id, check)
     rows = outcomes["label"].ref
     if "train_reward" in wanted:
-        outcomes["train_reward"] = train_reward(settings, rows, run_id)
+        outcomes["train_reward"] = train_reward(settings, rows, run_id, check)
     if "train_policy" in wanted:
-        outcomes["train_policy"] = train_policy(settings, rows, outcomes["train_reward"].ref, run_id)
+        outcomes["train_policy"] = train_policy(settings, rows, outcomes["train_reward"].ref, run_id, check)
     if "evaluate" in wanted:
         if "reward_model" in settings.evaluation.judges:
-            outcomes["train_judge"] = train_judge(settings, rows, run_id)
+            outcomes["train_judge"] = train_judge(settings, rows, run_id, check)
         judge = outcomes["train_judge"].ref if "train_judge" in outcomes else None
-        outcomes["evaluate"] = evaluate(settings, rows, given or outcomes["train_policy"].ref, judge, run_id)
+        outcomes["evaluate"] = evaluate(settings, rows, given or outcomes["train_policy"].ref, judge, run_id, check)
     if "report" in wanted:
         names = {"rows": "label", "reward_model": "train_reward", "judge": "train_judge", "policy": "train_policy"}
         inputs = {name: outcomes[stage].ref for name, stage in names.items() if stage in outcomes}

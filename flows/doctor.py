@@ -13,7 +13,7 @@ import typer
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks import environment
+from tasks import environment, work_dirs
 
 NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "prefect", "mlflow")
 DISK_GB = 5
@@ -44,7 +44,7 @@ def check(work_dir: Path, settings: Settings | None = None) -> bool:
     device = models.pick_device()
     line(bool(gpus), f"GPU: {', '.join(gpus) or 'none'}", "training runs on the CPU; install a CUDA build of torch for GPUs", needed=False)
     line(True, f"device {device}, {os.cpu_count()} cores; on the CPU bfloat16 takes {models.bfloat16_time_ratio():.1f} x float32's time")
-    place = work_dir.expanduser().absolute()
+    place = work_dirs.absolute(work_dir)
     existing = next(p for p in (place, *place.parents) if p.exists())
     line(os.access(existing, os.W_OK), f"work directory {place} can be written", "give another with --work-dir")
     free = shutil.disk_usage(existing).free / 1e9
@@ -61,4 +61,4 @@ def check(work_dir: Path, settings: Settings | None = None) -> bool:
 def _models(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     from moslim_core.preflight import checks
 
-    return checks(settings, environment.model_cache(settings.work_dir.expanduser().absolute()))
+    return checks(settings, environment.model_cache(work_dirs.absolute(settings.work_dir)))

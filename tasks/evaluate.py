@@ -15,7 +15,7 @@ from moslim_core.settings import Settings
 from tasks import environment
 from tasks.references import ArtifactRef, digest_of, intact_digest, path_digest
 from tasks.shared_answers import shared
-from tasks.stage import Job, Outcome, Stage, folder_of, ledger_of, run_stage
+from tasks.stage import Check, Job, Outcome, Stage, folder_of, ledger_of, run_stage, unchecked
 
 if TYPE_CHECKING:
     from moslim_core.endpoint import Endpoint
@@ -166,7 +166,9 @@ def given_policy(settings: Settings) -> tuple[ArtifactRef, Settings]:
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(settings: Settings, rows: ArtifactRef, policy: ArtifactRef, judge: ArtifactRef | None, parent: str | None) -> Outcome:
+def evaluate(
+    settings: Settings, rows: ArtifactRef, policy: ArtifactRef, judge: ArtifactRef | None, parent: str | None, check: Check = unchecked
+) -> Outcome:
     """The policy and the starting model answer the same requests; an independent judge says what was obtained."""
     inputs = {"rows": rows, "policy": policy, **({"judge": judge} if judge else {})}
-    return run_stage(STAGE, settings, inputs, parent)
+    return run_stage(STAGE, settings, inputs, parent, check)

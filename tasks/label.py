@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from moslim_core.settings import Settings
 from tasks.environment import model_of
 from tasks.references import path_digest
-from tasks.stage import Job, Outcome, Stage, run_stage
+from tasks.stage import Check, Job, Outcome, Stage, run_stage, unchecked
 
 
 def _section(settings: Settings) -> dict[str, Any]:
@@ -51,6 +51,6 @@ def work(job: Job) -> dict[str, float]:
 
 
 @task(name="label", cache_policy=NO_CACHE)
-def label(settings: Settings, parent: str | None) -> Outcome:
+def label(settings: Settings, parent: str | None, check: Check = unchecked) -> Outcome:
     """Rated answers and prompts -> checked, split rows with a data card."""
-    return run_stage(STAGE, settings, {}, parent)
+    return run_stage(STAGE, settings, {}, parent, check)

@@ -33,6 +33,14 @@ from tasks.references import STAGE_FILE, ArtifactRef, Outcome, digest_of, write_
 LEDGER_SECONDS = 2.0
 
 
+# Told of a stage that has to work, before it does: raises UserError where it would fail.
+Check = Callable[[], None]
+
+
+def unchecked() -> None:
+    """For a stage that needs nothing that could be looked at before."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of the pipeline. `section` gives the settings that its result depends on; raise `version` when its results change.
@@ -108,8 +116,8 @@ def compute(settings: Settings) -> tuple[str, str]:
     return _picked(settings.model.device, settings.model.dtype, environment.model_cache(settings.work_dir))
 
 
-def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None) -> Outcome:
-    """The stage's output: that of an earlier run if it is intact, else made now, by one process at a time.
+def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None, check: Check = unchecked) -> Outcome:
+    """The stage's output: that of an earlier run if it is intact, else made now, by one process at a time, after `check`, which may refuse.
 
     With `placement` pools a worker of the stage's pool does all that, below the same `parent`.
     """
@@ -125,6 +133,7 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
             recorded = read_record(ledger.download(found.uri))
             reporting.announce(stage.name, "reused", f"{stage.name}: reused run {found.run_id} (same fingerprint {key[:12]})")
             return Outcome(ref=found, stage=stage.name, cached=True, **recorded)
+        check()
         # What trains, and what else uses a GPU, takes turns; so does the rest.
         with hosted.slot("gpu" if stage.pool == "gpu" or compute(settings)[0] == "cuda" else "cpu"):
             return _work(stage, settings, inputs, parent, ledger, key)

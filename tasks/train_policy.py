@@ -13,7 +13,7 @@ from moslim_core.settings import PolicySettings, Settings
 from tasks import machine
 from tasks.environment import model_of
 from tasks.references import ArtifactRef
-from tasks.stage import Job, Outcome, Stage, run_stage
+from tasks.stage import Check, Job, Outcome, Stage, run_stage, unchecked
 
 # Profiles that only start processes, which then compute what they would without.
 ONLY_START = ("one-gpu", "ddp")
@@ -62,6 +62,6 @@ def work(job: Job) -> dict[str, float]:
 
 
 @task(name="train_policy", cache_policy=NO_CACHE)
-def train_policy(settings: Settings, rows: ArtifactRef, reward_model: ArtifactRef, parent: str | None) -> Outcome:
+def train_policy(settings: Settings, rows: ArtifactRef, reward_model: ArtifactRef, parent: str | None, check: Check = unchecked) -> Outcome:
     """Prompts and a reward model -> one policy that follows preferences stated in the prompt."""
-    return run_stage(STAGE, settings, {"rows": rows, "reward_model": reward_model}, parent)
+    return run_stage(STAGE, settings, {"rows": rows, "reward_model": reward_model}, parent, check)

@@ -11,7 +11,7 @@ from moslim_core.section import changed
 from moslim_core.settings import RewardSettings, Settings
 from tasks.environment import model_of
 from tasks.references import ArtifactRef
-from tasks.stage import Job, Outcome, Stage, run_stage
+from tasks.stage import Check, Job, Outcome, Stage, run_stage, unchecked
 
 JUDGE = "train_judge"
 
@@ -66,12 +66,12 @@ def work(job: Job) -> dict[str, float]:
 
 
 @task(name="train_reward", cache_policy=NO_CACHE)
-def train_reward(settings: Settings, rows: ArtifactRef, parent: str | None) -> Outcome:
+def train_reward(settings: Settings, rows: ArtifactRef, parent: str | None, check: Check = unchecked) -> Outcome:
     """Rows -> the multi-head reward model that trains the policy."""
-    return run_stage(REWARD_STAGE, settings, {"rows": rows}, parent)
+    return run_stage(REWARD_STAGE, settings, {"rows": rows}, parent, check)
 
 
 @task(name="train_judge", cache_policy=NO_CACHE)
-def train_judge(settings: Settings, rows: ArtifactRef, parent: str | None) -> Outcome:
+def train_judge(settings: Settings, rows: ArtifactRef, parent: str | None, check: Check = unchecked) -> Outcome:
     """Rows that the training reward model never saw -> an independent judge."""
-    return run_stage(JUDGE_STAGE, settings, {"rows": rows}, parent)
+    return run_stage(JUDGE_STAGE, settings, {"rows": rows}, parent, check)

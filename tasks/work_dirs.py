@@ -32,7 +32,7 @@ HELP = "Give a folder of yours with --work-dir PATH or --set work_dir=PATH."
 
 def made(work_dir: Path) -> Path:
     """The work directory as an absolute path, made if it is not there. Raises UserError if it can't be written, or its name kept."""
-    work_dir = _absolute(work_dir)
+    work_dir = absolute(work_dir)
     _check_name(work_dir)
     _check_folder(work_dir)
     return work_dir
@@ -40,7 +40,7 @@ def made(work_dir: Path) -> Path:
 
 def existing(work_dir: Path) -> Path:
     """`made` for a command that makes none. Raises UserError where there is none."""
-    work_dir = _absolute(work_dir)
+    work_dir = absolute(work_dir)
     if not any(os.path.isfile(work_dir / "mlflow" / name) for name in ("init.lock", "mlflow.db")):
         raise UserError(
             f"{work_dir} is no work directory: it has no mlflow/mlflow.db.\nGive one that a run has used, with --work-dir PATH."
@@ -51,7 +51,8 @@ def existing(work_dir: Path) -> Path:
     return work_dir
 
 
-def _absolute(work_dir: Path) -> Path:
+def absolute(work_dir: Path) -> Path:
+    """The work directory as a whole path. Raises UserError where it can't be made one."""
     try:
         return work_dir.expanduser().absolute()
     except (RuntimeError, OSError) as error:
