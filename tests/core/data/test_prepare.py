@@ -1,4 +1,4 @@
-"""The label stage: splits that share no prompt, a fair limit, evaluation prompts that were never trained on, early refusals."""
+"""The label stage: splits that share no prompt, a fair limit, early refusals."""
 
 from __future__ import annotations
 
@@ -14,67 +14,11 @@ from typing import Any
 import pytest
 
 from moslim_core.data.prepare import prepare
-from moslim_core.data.rows import load_rows, prompt_key, read_json_lines, write_json_lines
-from moslim_core.errors import UserError
+from moslim_core.data.rows import load_rows, prompt_key
 from moslim_core.progress import Progress
 from moslim_core.settings import Settings
 from tests.core.data import hub
-
-PREFERENCES = [{"name": "warmth", "levels": ["cold", "neutral", "warm"]}, {"name": "length", "levels": ["short", "long"]}]
-
-
-def rated(prompts: int = 120, answers: int = 3, seed: int = 0) -> list[dict[str, Any]]:
-    rng = random.Random(seed)
-    return [
-        {
-            # The same prompt in another dress is the same prompt.
-            "prompt": f"What about number {p}?" if a else f"what  about NUMBER {p}? ",
-            "response": f"Answer {a} to {p}.",
-            "warmth": rng.choice((1, 2, 3, None)),
-            "length": rng.choice((1, 2)),
-        }
-        for p in range(prompts)
-        for a in range(answers)
-    ]
-
-
-@pytest.fixture
-def stage(tiny_chat: Path, tmp_path: Path) -> Any:
-    """Write rows, run the stage with changed settings; gives its folder and its card."""
-
-    def run(rows: Any, name: str = "out", **sections: Any) -> tuple[Path, dict[str, Any]]:
-        files = rows if isinstance(rows, dict) else {"rows.jsonl": rows}
-        folder = tmp_path / f"{name}-data"
-        folder.mkdir(exist_ok=True)
-        for file, values in files.items():
-            write_json_lines(folder / file, values)
-        path = folder if isinstance(rows, dict) else folder / "rows.jsonl"
-        settings = Settings.model_validate(
-            {
-                "preferences": sections.get("preferences", PREFERENCES),
-                "data": {"source": "jsonl", "path": path, **sections.get("data", {})},
-                "model": {"base": str(tiny_chat)},
-                "policy": sections.get("policy", {}),
-                "evaluation": sections.get("evaluation", {}),
-                "annotation": sections.get("annotation", {}),
-            }
-        )
-        output = tmp_path / name
-        return output, prepare(settings, output, tmp_path / "cache", Progress())
-
-    return run
-
-
-def keys(output: Path, split: str) -> set[str]:
-    return {prompt_key(r.prompt) for r in load_rows(output / f"{split}.jsonl")}
-
-
-def asked(output: Path, name: str) -> set[str]:
-    return {prompt_key(v["prompt"]) for _, v in read_json_lines(output / f"prompts.{name}.jsonl")}
-
-
-def disjoint(sets: list[set[str]]) -> bool:
-    return sum(len(s) for s in sets) == len(set().union(*sets)) and all(sets)
+from tests.core.data.labelling import PREFERENCES, asked, disjoint, keys, rated, refused
 
 
 @pytest.mark.parametrize("judge", ["annotators", "reward_model"])
@@ -130,14 +74,6 @@ def test_what_is_dropped_is_counted(stage: Any) -> None:
     assert json.loads((output / "data_card.json").read_text()) == card
 
 
-def refused(run: Any, output: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        run()
-    assert len(str(caught.value).splitlines()) <= 3
-    assert not output.exists()
-    return str(caught.value)
-
-
 def test_head_without_any_label_is_refused_before_anything_is_written(stage: Any, tmp_path: Path) -> None:
     message = refused(lambda: stage([{**r, "length": None} for r in rated()]), tmp_path / "out")
     assert message.startswith(f"{tmp_path / 'out-data' / 'rows.jsonl'}: every label is null for preference 'length'.")
@@ -154,65 +90,6 @@ def test_split_without_a_label_is_refused(stage: Any, tmp_path: Path) -> None:
     other, last = ([{**r, "prompt": w + r["prompt"], **c} for r in rated(20)] for w, c in (("Other ", {}), ("Last ", {"length": None})))
     rows = {"train.jsonl": rated(), "val.jsonl": other, "test.jsonl": last}
     assert "no labelled row in the test split for preference 'length'" in refused(lambda: stage(rows), tmp_path / "out")
-
-
-LENGTHS = [("short", "train", 1), ("long", "train", 150), ("brief", "test", 1), ("lengthy", "test", 110)]
-
-
-def lengths(tmp_path: Path, **policy: int) -> dict[str, Any]:
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": name + " rain" * n, "split": split}) + "\n" for name, split, n in LENGTHS))
-    return {"prompts": prompts, **policy}
-
-
-def test_prompts_over_the_limit_are_left_out_and_counted(stage: Any, tmp_path: Path) -> None:
-    _, card = stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=100))
-    assert card["prompts"] == {"training": 1, "evaluation": 1}
-    assert card["dropped"]["prompt longer than policy.max_prompt_tokens"] == 2
-
-
-def test_prompts_beyond_the_context_are_left_out_and_counted(stage: Any, tmp_path: Path) -> None:
-    # The tiny model's context is 512: with 340 tokens of answer, and room for a distractor, about 120 are left for the prompt.
-    _, card = stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=500, max_new_tokens=340))
-    assert card["prompts"] == {"training": 1, "evaluation": 1}
-    assert card["dropped"]["prompt longer than the model's context less policy.max_new_tokens"] == 2
-
-
-def test_context_without_room_for_any_prompt_is_refused(stage: Any, tmp_path: Path) -> None:
-    message = refused(lambda: stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=500, max_new_tokens=500)), tmp_path / "out")
-    assert message.startswith("no prompt to train on has at most 0 tokens with its instruction: for so many the model's context")
-    assert "beside policy.max_new_tokens=500.\nLower that (the shortest prompt has " in message
-
-
-def test_limit_below_every_prompt_is_refused(stage: Any, tmp_path: Path) -> None:
-    message = refused(lambda: stage(rated(), policy=lengths(tmp_path, max_prompt_tokens=16)), tmp_path / "out")
-    assert message.startswith("no prompt to train on has at most policy.max_prompt_tokens=16 tokens")
-
-
-def test_evaluation_prompts_are_never_trained_on(stage: Any, tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    both = [{"prompt": f"Task {i}", "split": s} for i in range(10) for s in ("train", "test")]
-    # Every prompt that rewards are trained on is asked for in evaluation too; 30 others are new.
-    rewarded = [{"prompt": r["prompt"].upper(), "split": "test"} for r in rated(answers=1)]
-    new = [{"prompt": f"New {i}", "split": "test"} for i in range(30)]
-    prompts.write_text("".join(json.dumps(v) + "\n" for v in [*both, *rewarded, *new]))
-    output, card = stage(rated(), policy={"prompts": prompts}, evaluation={"limit": 200, "judge": "reward_model"})
-    trained = asked(output, "train") | keys(output, "train") | keys(output, "validation") | keys(output, "judge")
-    assert not asked(output, "evaluation") & trained
-    assert card["prompts"] == {"training": 10, "evaluation": 30 + len(keys(output, "test"))}
-    dropped = 10 + 120 - len(keys(output, "test"))
-    assert card["dropped"] == {"evaluation prompt that also occurs in training": dropped}
-    limited, _ = stage(rated(), "limited", policy={"prompts": prompts}, evaluation={"limit": 12})
-    again, _ = stage(rated(), "again", policy={"prompts": prompts}, evaluation={"limit": 12})
-    assert len(asked(limited, "evaluation")) == 12
-    assert (limited / "prompts.evaluation.jsonl").read_text() == (again / "prompts.evaluation.jsonl").read_text()
-
-
-def test_no_prompts_left_to_evaluate_on_is_refused(stage: Any, tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text(json.dumps({"prompt": "Task", "split": "train"}) + "\n")
-    message = refused(lambda: stage(rated(), policy={"prompts": prompts}), tmp_path / "out")
-    assert "1 prompts to train on and 0 to evaluate on are left" in message
 
 
 def test_missing_splits_of_a_folder_are_cut_from_train(stage: Any) -> None:
@@ -257,21 +134,6 @@ def test_near_duplicates_do_not_cross_splits(stage: Any) -> None:
     where = {key: split for split in splits for key in keys(exact, split)}
     apart = [{where[prompt_key([{"role": "user", "content": p}])] for p in of} for of in families]
     assert any(len(of) > 1 for of in apart)
-
-
-def test_evaluation_prompts_nearly_trained_on_are_dropped(stage: Any, tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    words = " ".join(f"word{n}" for n in range(40))
-    asked_for = [
-        {"prompt": f"{words} one", "split": "train"},
-        {"prompt": f"{words} two", "split": "test"},  # nearly the first
-        {"prompt": "Something else entirely", "split": "test"},
-    ]
-    prompts.write_text("".join(json.dumps(v) + "\n" for v in asked_for))
-    output, card = stage(rated(), policy={"prompts": prompts})
-    assert card["prompts"] == {"training": 1, "evaluation": 1}
-    assert card["dropped"] == {"evaluation prompt nearly the same as one in training": 1}
-    assert [v["prompt"][0]["content"] for _, v in read_json_lines(output / "prompts.evaluation.jsonl")] == ["Something else entirely"]
 
 
 def test_quantiles_are_measured_on_the_training_ratings(stage: Any) -> None:
