@@ -57,7 +57,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front
     from moslim_core.model_identity import public_name
     from moslim_core.report import Both, ReportContent
-    from moslim_core.reward.training import read_metrics
+    from moslim_core.reward.training import read_choices, read_metrics
 
     evaluation, base_model = inputs["evaluation"], public_name(settings.model.base)
     usage = evaluation / USAGE_FILE
@@ -89,6 +89,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         judge=json.loads((evaluation / "judge.json").read_text(encoding="utf-8"))["describe"],
         training=training,
         reward_heads=read_metrics(inputs["reward_model"]),
+        reward_choices=read_choices(inputs["reward_model"]),
         samples=_samples(settings, evaluation),
         fronts=Both(before=start, after=trained) if start and trained else None,
         attack=Both(before=calm, after=attacked) if calm and attacked else None,

@@ -13,7 +13,7 @@ from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability
 from moslim_core.evaluation.fronts import Front
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.reward.metrics import HeadMetrics
+from moslim_core.reward.metrics import HeadMetrics, PairAccuracy
 
 Measured = TypeVar("Measured")
 
@@ -58,6 +58,7 @@ class ReportContent(BaseModel):
         "truncated, zero_variance, utility/<preference>, judged/<preference>, seconds/<phase>"
     )
     reward_heads: dict[str, HeadMetrics]
+    reward_choices: dict[str, PairAccuracy] = Field(default={}, description="preference -> how often its head prefers the chosen answer")
     samples: list[Sample]
     fronts: Both[Front] | None = Field(default=None, description="between the steered preferences, at the same operating points")
     attack: Both[UnderAttack] | None = Field(default=None, description="control where the user's words contradict what is asked for")
@@ -82,7 +83,7 @@ class ReportContent(BaseModel):
         if self.fronts and [p.weights for p in self.fronts.before.points] != [p.weights for p in self.fronts.after.points]:
             raise ValueError("the two fronts are not of the same operating points")
         under = self.attack.after.preferences if self.attack else ()
-        if unknown := {*self.agreement, *under, *(self.fronts.after.reference if self.fronts else ())} - names:
+        if unknown := {*self.agreement, *self.reward_choices, *under, *(self.fronts.after.reference if self.fronts else ())} - names:
             raise ValueError(f"the schema does not have {sorted(unknown)}")
         for name, head in self.reward_heads.items():
             if name not in names or len(head.confusion) != self.preferences[name].k:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from moslim_core.evaluation.agreement import quadratic_kappa
-from moslim_core.evaluation.bootstrap import finite
+from moslim_core.evaluation.bootstrap import Interval, finite
 
 Array = np.ndarray
 
@@ -50,6 +50,14 @@ class HeadMetrics(Quality):
     sources: dict[str, Quality] = {}
     tfidf: Quality | None = None
     preference_accuracy: float | None = None
+
+
+class PairAccuracy(BaseModel):
+    """Share of pairs whose chosen answer has the higher expected score; a tie counts half."""
+
+    pairs: int
+    ties: int
+    accuracy: Interval
 
 
 def quality(probabilities: Array, levels: Array) -> Quality:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel
 
 from moslim_core.data.bad_rows import shown
 from moslim_core.data.rows import plain_text, prompt_key
 from moslim_core.data.shapes import choice_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
-from moslim_core.evaluation.bootstrap import Interval, interval, resamples
+from moslim_core.evaluation.bootstrap import interval, resamples
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.metrics import PairAccuracy, expected_level
 from moslim_core.reward.scorer import RewardScorer
 
 ALL = "all heads"
@@ -30,14 +29,6 @@ class Pair(NamedTuple):
     chosen: str
     rejected: str
     preference: str | None
-
-
-class PairAccuracy(BaseModel):
-    """Share of pairs whose chosen answer has the higher expected score; a tie counts half."""
-
-    pairs: int
-    ties: int
-    accuracy: Interval
 
 
 def read_pairs(path: Path, schema: PreferenceSchema, preference: str | None = None) -> Iterator[Pair]:

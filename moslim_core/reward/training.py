@@ -25,9 +25,9 @@ from moslim_core.reward.batches import LengthBatches
 from moslim_core.reward.calibration import fit_calibration
 from moslim_core.reward.card import model_card
 from moslim_core.reward.losses import Choices, choice_loss, masked_loss
-from moslim_core.reward.metrics import HeadMetrics, head_metrics
+from moslim_core.reward.metrics import HeadMetrics, PairAccuracy, head_metrics
 from moslim_core.reward.model import ADAPTER, APPLICABILITY, MultiHeadRewardModel, create, encode, joined
-from moslim_core.reward.pairs import Pair, PairAccuracy, pair_accuracy
+from moslim_core.reward.pairs import Pair, pair_accuracy
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.reward.weights import Weighting, row_weights
@@ -282,6 +282,12 @@ def measure_choices(scorer: RewardScorer, rows: list[Row], progress: Progress) -
 def read_metrics(directory: Path) -> dict[str, HeadMetrics]:
     """The test metrics that `train` saved beside the model."""
     return METRICS.validate_json((directory / METRICS_FILE).read_bytes())
+
+
+def read_choices(directory: Path) -> dict[str, PairAccuracy]:
+    """How often each head preferred the chosen answer, as `train` saved it; of no head where the data had no choices."""
+    file = directory / CHOICES_FILE
+    return CHOICES.validate_json(file.read_bytes()) if file.is_file() else {}
 
 
 def _tune(model: MultiHeadRewardModel, settings: RewardSettings) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from moslim_core.evaluation.benchmarks.benchmark import less
+from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Obtained, controllability
 from moslim_core.report import Both, ReportContent, Sample, SampleRow, all_figures, render, save_png, summarise, to_svg
-from moslim_core.reward.metrics import head_metrics
+from moslim_core.reward.metrics import PairAccuracy, head_metrics
 from tests.core.report.made_content import SCHEMA, STRONG, WEAK, Drawn, head, made, measured, run_of, text_of
 
 
@@ -115,6 +117,25 @@ def test_undefined_kappa_is_na() -> None:
     text = text_of(render(made(reward_heads={"harmlessness": one_level})), "reward-model")
     assert "100% no better than the majority level 100% 100% 0.50 n/a" in text
     assert "n/a 0" in text, "a true level without rows has no share"
+
+
+def test_choices_stand_beside_the_heads() -> None:
+    def found(pairs: int, ties: int, *accuracy: float | None) -> PairAccuracy:
+        return PairAccuracy(pairs=pairs, ties=ties, accuracy=Interval(**dict(zip(("value", "low", "high"), accuracy, strict=True))))
+
+    choices = {
+        "warmth": found(1200, 3, 0.81, 0.71, 0.91),
+        "simplicity": found(9, 0, 0.55, 0.45, 0.65),
+        "verbosity": found(2, 1, 0.75, None, None),
+    }
+    text = text_of(render(made(reward_choices=choices)), "reward-model")
+    assert "warmth 1,200 3 0.81 [0.71, 0.91] simplicity 9 0 0.55 [0.45, 0.65] not shown to be better than chance" in text
+    assert "verbosity 2 1 0.75 Of two answers" in text
+    assert "Choices" not in text_of(render(made()), "reward-model")
+    alone = text_of(render(made(reward_choices=choices, reward_heads={})), "reward-model")
+    assert "warmth 1,200" in alone and "No reward heads" not in alone
+    with pytest.raises(ValidationError, match="does not have"):
+        made(reward_choices={"candour": choices["warmth"]})
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -220,7 +220,8 @@ def test_choices_between_two_answers_teach_a_head_that_no_level_does(tiny_encode
         write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in made))
     metrics = train(tiny_encoder, tmp_path, "output")
     assert list(metrics) == ["weather"] and metrics["weather"].kappa > 0.5
-    found = training.CHOICES.validate_json((tmp_path / "output" / training.CHOICES_FILE).read_bytes())
+    found = training.read_choices(tmp_path / "output")
+    assert training.read_choices(tmp_path) == {}, "data without choices has none"
     assert list(found) == ["quality"] and found["quality"].pairs == 20 and found["quality"].accuracy.value > 0.9
     assert "Of two answers quality prefers the chosen one in" in (tmp_path / "output" / "README.md").read_text()
     assert '"head/quality/choices/pairs": 20.0' in (tmp_path / "progress.jsonl").read_text()
