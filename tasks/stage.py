@@ -130,6 +130,17 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
             return _work(stage, settings, inputs, parent, ledger, key)
 
 
+def stage_task(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None) -> Outcome:
+    """`run_stage` as a task of the flow that calls it.
+
+    Prefect is imported here: the worker process of a stage imports that stage's module too, and has no use for it.
+    """
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+
+    return task(name=stage.name, cache_policy=NO_CACHE)(run_stage)(stage, settings, inputs, parent)
+
+
 def read_record(directory: Path) -> dict[str, Any]:
     """{seconds, peak_memory_gb, metrics} that a stage left beside its output."""
     return json.loads((directory / STAGE_FILE).read_text(encoding="utf-8"))

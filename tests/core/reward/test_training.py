@@ -17,6 +17,7 @@ from moslim_core.model_identity import identify
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward import training
+from moslim_core.reward.metrics import read_metrics
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
@@ -78,7 +79,7 @@ def test_it_learns(trained: tuple[Path, Any]) -> None:
     for head in metrics.values():
         assert head.accuracy > head.majority_accuracy + 0.2
         assert head.kappa > 0.5
-    assert training.read_metrics(folder / "output") == metrics
+    assert read_metrics(folder / "output") == metrics
     card = (folder / "output" / "README.md").read_text()
     assert "- **weather**: 1 = fox, 2 = rain, 3 = snow" in card
     assert f"| quality | 80 | {metrics['quality'].accuracy:.3f} |" in card
