@@ -97,6 +97,9 @@ def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactR
 
 @cache
 def _picked(device: str, dtype: str, cache: Path) -> tuple[str, str]:
+    if device == "cpu" and dtype != "auto":
+        # Nothing is left to ask torch, whose import takes seconds.
+        return device, dtype
     from moslim_core import models
 
     where = models.pick_device(device)  # type: ignore[arg-type]
