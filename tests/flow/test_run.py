@@ -19,9 +19,9 @@ from mlflow import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from tasks.ledger import Ledger
-from tests.flow.conftest import STEPS, Finished, Moslim, command, environment, inside, served
+from tests.flow.conftest import LIMIT, STEPS, Finished, Moslim, command, environment, inside, served
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * LIMIT)]
 
 STAGES = {"label", "train_reward", "train_policy", "evaluate", "report"}
 # Two to each of a step's two requests.
@@ -166,7 +166,7 @@ def test_kill_9_during_policy_training_resumes(
     process = subprocess.Popen(
         command(*arguments), env=environment(home), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + LIMIT
     while not list(work_dir.glob("stages/*/checkpoints/checkpoint-[46]/complete.json")):
         assert process.poll() is None and time.monotonic() < deadline, "the run never came to a checkpoint"
         time.sleep(0.02)
