@@ -10,8 +10,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +19,6 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
-from filelock import FileLock
 from typer.testing import CliRunner
 
 from flows.server import prefect_server
@@ -68,38 +65,6 @@ def inside(*arguments: str) -> Result:
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "flows.cli", *arguments]
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Prefect's server makes of a new work directory with an odd name, for all processes that test."""
-    root = tmp_path_factory.getbasetemp()
-    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "prefect.db"
-    with FileLock(f"{shared}.lock"):
-        if not shared.exists():
-            work_dir = tmp_path_factory.mktemp("server") / ODD_NAME
-            with prefect_server(work_dir):
-                pass
-            # The copy has what the server has left in files beside it, too.
-            files = (work_dir / "prefect" / "prefect.db", f"{shared}.partial")
-            with contextlib.ExitStack() as opened:
-                made, copy = (opened.enter_context(contextlib.closing(sqlite3.connect(file))) for file in files)
-                made.backup(copy)
-            os.replace(f"{shared}.partial", shared)
-    return shared
-
-
-@pytest.fixture(scope="session")
-def prepared(database: Path) -> Callable[[Path], Path]:
-    """A work directory, as given, that Prefect's server has its database in."""
-
-    def prepare(work_dir: Path) -> Path:
-        home = work_dir / "prefect"
-        home.mkdir(parents=True)
-        shutil.copyfile(database, home / "prefect.db")
-        return work_dir
-
-    return prepare
 
 
 @pytest.fixture(scope="session")
