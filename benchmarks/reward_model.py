@@ -22,7 +22,7 @@ from moslim_core.data.rows import load_rows, plain_text, prompt_key
 from moslim_core.evaluation.bootstrap import interval, resamples
 from moslim_core.progress import Progress
 from moslim_core.reward import training
-from moslim_core.reward.metrics import expected_calibration_error, expected_level, high_against_low
+from moslim_core.reward.metrics import METRICS_FILE, expected_calibration_error, expected_level, high_against_low
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.settings import Settings
@@ -76,7 +76,7 @@ def main(work: Path) -> None:
         prepare(settings, rows_dir, cache, Progress())
     for seed in SEEDS:
         folder = work / f"seed-{seed}"
-        if not (folder / "model" / training.METRICS_FILE).exists():
+        if not (folder / "model" / METRICS_FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
             training.train(
                 settings.reward, settings.model, schema, rows_dir, "train", seed, cache, folder / "checkpoints", folder / "model",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from moslim_core.errors import UserError
 from moslim_core.section import changed
@@ -11,7 +10,7 @@ from moslim_core.settings import Settings
 from tasks import compare_systems, evaluate, hosted, label, report, train_policy, train_reward
 from tasks.elsewhere import FLOW, leave_outcome, require_parent
 from tasks.references import ArtifactRef
-from tasks.stage import ledger_of, run_stage
+from tasks.stage import ledger_of, stage_task
 
 STAGES = {
     stage.name: stage
@@ -38,5 +37,5 @@ def stage(settings: Settings, name: str, inputs: dict[str, ArtifactRef], parent:
     settings = hosted.prepared(changed(settings, placement="inline"))
     ledger = ledger_of(settings.work_dir)
     require_parent(ledger, parent)
-    outcome = task(name=name, cache_policy=NO_CACHE)(run_stage)(STAGES[name], settings, inputs, parent)
+    outcome = stage_task(STAGES[name], settings, inputs, parent)
     leave_outcome(ledger, parent, outcome)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from moslim_core.baselines import MAPPED, METHODS, OURS, SUPERVISED, UNTRAINED
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
@@ -15,7 +12,7 @@ from tasks import machine, train_policy
 from tasks.evaluate import UNCOUNTED, judge_of
 from tasks.launcher import Launch
 from tasks.references import ArtifactRef
-from tasks.stage import Job, Outcome, Stage, run_stage
+from tasks.stage import Job, Outcome, Stage, stage_task
 
 PREFIX = "compared_"
 
@@ -90,4 +87,4 @@ def work(job: Job) -> dict[str, float]:
 def compared(name: str, settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
     """The rows of one method. `inputs`: rows and reward_model, judge where it is one, `start`, the output of prompt_only, for all but
     prompt_only, and policy for this project's method."""
-    return task(name=STAGES[name].name, cache_policy=NO_CACHE)(run_stage)(STAGES[name], settings, inputs, parent)
+    return stage_task(STAGES[name], settings, inputs, parent)

@@ -6,16 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from moslim_core.errors import UserError
 from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks import environment
 from tasks.references import ArtifactRef, digest_of, intact_digest, path_digest
 from tasks.shared_answers import shared
-from tasks.stage import Check, Job, Outcome, Stage, folder_of, ledger_of, run_stage, unchecked
+from tasks.stage import Check, Job, Outcome, Stage, folder_of, ledger_of, stage_task, unchecked
 
 if TYPE_CHECKING:
     from moslim_core.endpoint import Endpoint
@@ -165,10 +162,9 @@ def given_policy(settings: Settings) -> tuple[ArtifactRef, Settings]:
     return ref, changed(settings, preferences=schema, mapping=changed(settings.mapping, weights=weights))
 
 
-@task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(
     settings: Settings, rows: ArtifactRef, policy: ArtifactRef, judge: ArtifactRef | None, parent: str | None, check: Check = unchecked
 ) -> Outcome:
     """The policy and the starting model answer the same requests; an independent judge says what was obtained."""
     inputs = {"rows": rows, "policy": policy, **({"judge": judge} if judge else {})}
-    return run_stage(STAGE, settings, inputs, parent, check)
+    return stage_task(STAGE, settings, inputs, parent, check)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from moslim_core.settings import Settings
 from tasks.environment import model_of
 from tasks.references import path_digest
-from tasks.stage import Check, Job, Outcome, Stage, run_stage, unchecked
+from tasks.stage import Check, Job, Outcome, Stage, stage_task, unchecked
 
 
 def _section(settings: Settings) -> dict[str, Any]:
@@ -50,7 +47,6 @@ def work(job: Job) -> dict[str, float]:
     return {f"rows/{split}": float(count) for split, count in card["rows"].items()}
 
 
-@task(name="label", cache_policy=NO_CACHE)
 def label(settings: Settings, parent: str | None, check: Check = unchecked) -> Outcome:
     """Rated answers and prompts -> checked, split rows with a data card."""
-    return run_stage(STAGE, settings, {}, parent, check)
+    return stage_task(STAGE, settings, {}, parent, check)

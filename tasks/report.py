@@ -8,14 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS, USAGE_FILE
 from tasks.references import ArtifactRef
-from tasks.stage import Job, Outcome, Stage, read_record, run_stage
+from tasks.stage import Job, Outcome, Stage, read_record, stage_task
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -57,7 +54,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front
     from moslim_core.model_identity import public_name
     from moslim_core.report import Both, ReportContent
-    from moslim_core.reward.training import read_choices, read_metrics
+    from moslim_core.reward.metrics import read_choices, read_metrics
 
     evaluation, base_model = inputs["evaluation"], public_name(settings.model.base)
     usage = evaluation / USAGE_FILE
@@ -158,7 +155,6 @@ def _samples(settings: Settings, evaluation: Path) -> list[Any]:
     return samples
 
 
-@task(name="report", cache_policy=NO_CACHE)
 def report(settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
     """What all stages found -> one self-contained HTML page, the same pictures as PNG."""
-    return run_stage(STAGE, settings, inputs, parent)
+    return stage_task(STAGE, settings, inputs, parent)

@@ -105,6 +105,9 @@ def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactR
 
 @cache
 def _picked(device: str, dtype: str, cache: Path) -> tuple[str, str]:
+    if device == "cpu" and dtype != "auto":
+        # Nothing is left to ask torch, whose import takes seconds.
+        return device, dtype
     from moslim_core import models
 
     where = models.pick_device(device)  # type: ignore[arg-type]
@@ -137,6 +140,19 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
         # What trains, and what else uses a GPU, takes turns; so does the rest.
         with hosted.slot("gpu" if stage.pool == "gpu" or compute(settings)[0] == "cuda" else "cpu"):
             return _work(stage, settings, inputs, parent, ledger, key)
+
+
+def stage_task(
+    stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], parent: str | None, check: Check = unchecked
+) -> Outcome:
+    """`run_stage` as a task of the flow that calls it.
+
+    Prefect is imported here: the worker process of a stage imports that stage's module too, and has no use for it.
+    """
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+
+    return task(name=stage.name, cache_policy=NO_CACHE)(run_stage)(stage, settings, inputs, parent, check)
 
 
 def read_record(directory: Path) -> dict[str, Any]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import PolicySettings, Settings
 from tasks import machine
 from tasks.environment import model_of
 from tasks.references import ArtifactRef
-from tasks.stage import Check, Job, Outcome, Stage, run_stage, unchecked
+from tasks.stage import Check, Job, Outcome, Stage, stage_task, unchecked
 
 # Profiles that only start processes, which then compute what they would without.
 ONLY_START = ("one-gpu", "ddp")
@@ -61,7 +58,6 @@ def work(job: Job) -> dict[str, float]:
     return {}
 
 
-@task(name="train_policy", cache_policy=NO_CACHE)
 def train_policy(settings: Settings, rows: ArtifactRef, reward_model: ArtifactRef, parent: str | None, check: Check = unchecked) -> Outcome:
     """Prompts and a reward model -> one policy that follows preferences stated in the prompt."""
-    return run_stage(STAGE, settings, {"rows": rows, "reward_model": reward_model}, parent, check)
+    return stage_task(STAGE, settings, {"rows": rows, "reward_model": reward_model}, parent, check)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from moslim_core.section import changed
 from moslim_core.settings import RewardSettings, Settings
 from tasks.environment import model_of
 from tasks.references import ArtifactRef
-from tasks.stage import Check, Job, Outcome, Stage, run_stage, unchecked
+from tasks.stage import Check, Job, Outcome, Stage, stage_task, unchecked
 
 JUDGE = "train_judge"
 
@@ -65,13 +62,11 @@ def work(job: Job) -> dict[str, float]:
     return dump_metrics(metrics)
 
 
-@task(name="train_reward", cache_policy=NO_CACHE)
 def train_reward(settings: Settings, rows: ArtifactRef, parent: str | None, check: Check = unchecked) -> Outcome:
     """Rows -> the multi-head reward model that trains the policy."""
-    return run_stage(REWARD_STAGE, settings, {"rows": rows}, parent, check)
+    return stage_task(REWARD_STAGE, settings, {"rows": rows}, parent, check)
 
 
-@task(name="train_judge", cache_policy=NO_CACHE)
 def train_judge(settings: Settings, rows: ArtifactRef, parent: str | None, check: Check = unchecked) -> Outcome:
     """Rows that the training reward model never saw -> an independent judge."""
-    return run_stage(JUDGE_STAGE, settings, {"rows": rows}, parent, check)
+    return stage_task(JUDGE_STAGE, settings, {"rows": rows}, parent, check)

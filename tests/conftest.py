@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import string
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # Where files are tested side by side, each has a core for itself; also the processes that a test starts.
@@ -136,3 +140,38 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Prefect's server makes of a new work directory with an odd name, for all processes that test."""
+    from flows.server import prefect_server
+    from tests.flow.conftest import ODD_NAME
+
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "prefect.db"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            work_dir = tmp_path_factory.mktemp("server") / ODD_NAME
+            with prefect_server(work_dir):
+                pass
+            # The copy has what the server has left in files beside it, too.
+            files = (work_dir / "prefect" / "prefect.db", f"{shared}.partial")
+            with contextlib.ExitStack() as opened:
+                made, copy = (opened.enter_context(contextlib.closing(sqlite3.connect(file))) for file in files)
+                made.backup(copy)
+            os.replace(f"{shared}.partial", shared)
+    return shared
+
+
+@pytest.fixture(scope="session")
+def prepared(database: Path) -> Callable[[Path], Path]:
+    """A work directory, as given, that Prefect's server has its database in."""
+
+    def prepare(work_dir: Path) -> Path:
+        home = work_dir / "prefect"
+        home.mkdir(parents=True)
+        shutil.copyfile(database, home / "prefect.db")
+        return work_dir
+
+    return prepare

@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 from pydantic import BaseModel
-from scipy.stats import rankdata
 
 from moslim_core.evaluation.bootstrap import Interval, interval, resamples
 from moslim_core.preferences import Preference, PreferenceSchema, Targets, is_held_out
@@ -76,6 +75,8 @@ class Controllability(BaseModel):
 
 def spearman(requested: Array, obtained: Array) -> float:
     """Rank correlation over answers, mid-ranks for ties; NaN where one side is constant."""
+    from scipy.stats import rankdata
+
     return _correlation(rankdata(requested), rankdata(obtained)) if len(requested) > 2 else float("nan")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from moslim_core.data.annotators import annotate_all
 from moslim_core.data.judging import JudgeAnnotator
@@ -11,7 +11,9 @@ from moslim_core.data.rows import Row
 from moslim_core.endpoint import Endpoint
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import expected_level
-from moslim_core.reward.scorer import RewardScorer
+
+if TYPE_CHECKING:
+    from moslim_core.reward.scorer import RewardScorer
 
 
 class Judge(Protocol):

@@ -1,12 +1,15 @@
-"""How well a head classifies: docs/method.md section 2's figures, per source too, beside rows that need no reward model."""
+"""How well a head classifies: docs/method.md section 2's figures, per source too, beside rows that need no reward model.
+
+scikit-learn is imported where it counts: a report, which only reads the figures, and every command would wait seconds for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel
-from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
+from pydantic import BaseModel, TypeAdapter
 
 from moslim_core.evaluation.agreement import quadratic_kappa
 from moslim_core.evaluation.bootstrap import Interval, finite
@@ -60,8 +63,16 @@ class PairAccuracy(BaseModel):
     accuracy: Interval
 
 
+METRICS = TypeAdapter(dict[str, HeadMetrics])
+METRICS_FILE = "metrics.json"
+CHOICES = TypeAdapter(dict[str, PairAccuracy])
+CHOICES_FILE = "choices.json"
+
+
 def quality(probabilities: Array, levels: Array) -> Quality:
     """Of probabilities (n, K) against levels (n,) in 1..K, n >= 1."""
+    from sklearn.metrics import f1_score
+
     names = list(range(1, probabilities.shape[1] + 1))
     predicted = probabilities.argmax(axis=1) + 1
     expected = expected_level(probabilities)
@@ -88,6 +99,8 @@ def head_metrics(
 
     `majority_level` is the training split's most common one; `tfidf` (n, K) are the simple classifier's probabilities.
     """
+    from sklearn.metrics import confusion_matrix
+
     names = np.array(sources if sources is not None else [])
     return HeadMetrics(
         **quality(probabilities, levels).model_dump(),
@@ -101,6 +114,16 @@ def head_metrics(
     )
 
 
+def write_metrics(directory: Path, metrics: dict[str, HeadMetrics]) -> None:
+    """Beside a model: {preference: its head's metrics on the test split}."""
+    (directory / METRICS_FILE).write_bytes(METRICS.dump_json(metrics, indent=1))
+
+
+def read_metrics(directory: Path) -> dict[str, HeadMetrics]:
+    """What `write_metrics` left beside a model."""
+    return METRICS.validate_json((directory / METRICS_FILE).read_bytes())
+
+
 def expected_level(probabilities: Array) -> Array:
     """E_{c~p} c, (n, K) -> (n,) in [1, K]."""
     return probabilities @ np.arange(1, probabilities.shape[1] + 1)
@@ -108,6 +131,8 @@ def expected_level(probabilities: Array) -> Array:
 
 def high_against_low(expected: Array, levels: Array, k: int) -> float | None:
     """ROC AUC of expected levels (n,) between rows above and rows below the middle of 1..K; a middle level counts for neither."""
+    from sklearn.metrics import roc_auc_score
+
     middle = (k + 1) / 2
     chosen = levels != middle
     high = levels[chosen] > middle
@@ -128,3 +153,9 @@ def reliability(probabilities: Array, levels: Array, bins: int = BINS) -> list[B
 def expected_calibration_error(probabilities: Array, levels: Array, bins: int = BINS) -> float:
     """Mean |confidence - accuracy| over equal-width confidence bins, weighted by rows (Guo et al. 2017)."""
     return sum(abs(b.confidence - b.accuracy) * b.rows for b in reliability(probabilities, levels, bins)) / len(levels)
+
+
+def read_choices(directory: Path) -> dict[str, PairAccuracy]:
+    """How often each head preferred the chosen answer, as training saved it; of no head where the data had no choices."""
+    file = directory / CHOICES_FILE
+    return CHOICES.validate_json(file.read_bytes()) if file.is_file() else {}

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -25,7 +24,7 @@ from moslim_core.reward.batches import LengthBatches
 from moslim_core.reward.calibration import fit_calibration
 from moslim_core.reward.card import model_card
 from moslim_core.reward.losses import Choices, choice_loss, masked_loss
-from moslim_core.reward.metrics import HeadMetrics, PairAccuracy, head_metrics
+from moslim_core.reward.metrics import CHOICES, CHOICES_FILE, HeadMetrics, PairAccuracy, head_metrics, write_metrics
 from moslim_core.reward.model import ADAPTER, APPLICABILITY, MultiHeadRewardModel, create, encode, joined
 from moslim_core.reward.pairs import Pair, pair_accuracy
 from moslim_core.reward.scorer import RewardScorer
@@ -34,12 +33,8 @@ from moslim_core.reward.weights import Weighting, row_weights
 from moslim_core.saving import MarkComplete
 from moslim_core.settings import ModelSettings, RewardSettings
 
-METRICS_FILE = "metrics.json"
-CHOICES_FILE = "choices.json"
 # What a batch holds beside the texts.
 LABELS = ("levels", "weights", "choices")
-METRICS = TypeAdapter(dict[str, HeadMetrics])
-CHOICES = TypeAdapter(dict[str, PairAccuracy])
 
 
 class RatedDataset(Dataset):
@@ -176,7 +171,7 @@ def train(
     choices = measure_choices(scorer, held_out, progress)
     scorer.model.save_pretrained(output)
     tokenizer.save_pretrained(output)
-    (output / METRICS_FILE).write_bytes(METRICS.dump_json(metrics, indent=1))
+    write_metrics(output, metrics)
     if choices:
         (output / CHOICES_FILE).write_bytes(CHOICES.dump_json(choices, indent=1))
     (output / "README.md").write_text(model_card(settings, backbone, schema, metrics, choices), encoding="utf-8")
@@ -277,17 +272,6 @@ def measure_choices(scorer: RewardScorer, rows: list[Row], progress: Progress) -
         figures = {"accuracy": accuracy.accuracy.value, "pairs": accuracy.pairs, "ties": accuracy.ties}
         progress.metrics({f"head/{name}/choices/{figure}": float(value) for figure, value in figures.items() if value is not None}, step=0)
     return found
-
-
-def read_metrics(directory: Path) -> dict[str, HeadMetrics]:
-    """The test metrics that `train` saved beside the model."""
-    return METRICS.validate_json((directory / METRICS_FILE).read_bytes())
-
-
-def read_choices(directory: Path) -> dict[str, PairAccuracy]:
-    """How often each head preferred the chosen answer, as `train` saved it; of no head where the data had no choices."""
-    file = directory / CHOICES_FILE
-    return CHOICES.validate_json(file.read_bytes()) if file.is_file() else {}
 
 
 def _tune(model: MultiHeadRewardModel, settings: RewardSettings) -> None:

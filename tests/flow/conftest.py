@@ -1,21 +1,31 @@
-"""A whole run on tiny models, through the command line in processes of its own, as a user would start it."""
+"""A whole run on tiny models, through the command line in processes of its own, as a user would start it.
+
+What costs time here are starts: a process imports for seconds what it needs, and a Prefect server makes its database for twenty.
+So one database is made and copied, one run serves all that look at it, and commands that only look run in the tests' own process.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import Result
+from typer.testing import CliRunner
 
-LIMIT = 280
-STEPS = 24
+from flows.server import prefect_server
+
+# Against what hangs; a machine that others use too is slow.
+LIMIT = 500
+STEPS = 12
 # Nobody answers there; what is on loopback must not be asked of it.
 BEHIND_A_PROXY = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9") | {"NO_PROXY": "", "no_proxy": ""}
 # What names of folders have, and addresses of databases and files have another meaning for.
@@ -28,6 +38,29 @@ def environment(home: Path) -> dict[str, str]:
     """The user's environment with an empty home, which is also where temporary files go, and no server configured."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "HF_", "MOSLIM_"))}
     return {**kept, "HOME": str(home), "TMPDIR": str(home), "COLUMNS": "200"}
+
+
+@contextlib.contextmanager
+def served(work_dir: Path) -> Iterator[str]:
+    """The address of a Prefect server of this work directory that stays, as under `moslim ui`, also for flows in this process."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    home = work_dir / "prefect"
+    places = {PREFECT_HOME: home, PREFECT_LOCAL_STORAGE_PATH: home / "storage"}
+    with prefect_server(work_dir) as address, temporary_settings({PREFECT_API_URL: address, **places}):
+        yield address
+
+
+def inside(*arguments: str) -> Result:
+    """`moslim` in this process, which has loaded already what commands wait for; where a server is `served`."""
+    from flows.cli import app
+
+    before = dict(os.environ)
+    try:
+        return CliRunner().invoke(app, list(arguments))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def command(*arguments: str) -> list[str]:
@@ -99,9 +132,9 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(profile: Path, moslim: Moslim, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(profile: Path, moslim: Moslim, prepared: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Finished:
     work, home, cwd = (tmp_path_factory.mktemp(name) for name in ("work", "home", "cwd"))
-    work_dir = work / ODD_NAME
+    work_dir = prepared(work / ODD_NAME)
     result = moslim("run", "--profile", str(profile), "--set", f"work_dir={work_dir}", home=home, cwd=cwd)
     assert result.returncode == 0, result.stdout + result.stderr
     return Finished(work_dir, home, cwd, result)

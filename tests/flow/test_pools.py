@@ -23,7 +23,8 @@ from tests.flow.test_up import ask
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-STEPS = 80
+# Long enough to be disturbed on the way, and what is enough otherwise.
+STEPS, FEW_STEPS = 80, 4
 # The time is the test here: the servers are gone for so long, while the training goes on.
 AWAY_SECONDS = 60.0
 STAGES = ("label", "train_reward", "train_policy", "evaluate", "report")
@@ -43,8 +44,8 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
 class Service:
     """MLflow and Prefect on loopback, and workers. A flow run is asked for as Prefect's page asks for it."""
 
-    def __init__(self, folder: Path, profile: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, profile: Path, steps: int) -> None:
+        self.folder, self.steps = folder, steps
         self.ports = {name: free_port() for name in ("mlflow", "prefect")}
         self.api, self.store = f"http://127.0.0.1:{self.ports['prefect']}/api", f"http://127.0.0.1:{self.ports['mlflow']}"
         self.environment = {
@@ -59,7 +60,7 @@ class Service:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "DO_NOT_TRACK": "true",
         }
-        self.settings = profiles.load(str(profile), [f"policy.steps={STEPS}", "placement=pools", "work_dir=/dev/null/nowhere"]).dump()
+        self.settings = profiles.load(str(profile), [f"policy.steps={steps}", "placement=pools", "work_dir=/dev/null/nowhere"]).dump()
         self.workers = 0
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
         self.client = MlflowClient(self.store)
@@ -151,10 +152,13 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    profile: Path, prepared: Callable[[Path], Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """Servers with everything deployed, and a worker of `cpu`."""
-    folder = tmp_path_factory.mktemp("service")
-    made = Service(folder, profile)
+    folder = prepared(tmp_path_factory.mktemp("service"))
+    disturbed = any(item.get_closest_marker("faults") for item in request.session.items)
+    made = Service(folder, profile, STEPS if disturbed else FEW_STEPS)
     try:
         made.start("mlflow", "prefect")
         made.deploy()
@@ -193,7 +197,7 @@ def undisturbed(service: Service) -> dict[str, dict[int, float]]:
     assert children == {stage: "gpu" if stage.startswith("train") else "cpu" for stage in STAGES}
     assert not list(service.folder.glob("work*/mlflow/mlflow.db")), "every worker's ledger is the server"
     curve = service.curve(found["train_policy"].info.run_id)
-    assert set(curve["reward"]) == set(range(1, STEPS + 1))
+    assert set(curve["reward"]) == set(range(1, service.steps + 1))
     return curve
 
 

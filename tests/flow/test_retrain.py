@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from flows import profile as profiles
-from flows.server import prefect_server
 from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.gate import Measured
 from moslim_core.settings import Settings
 from tasks.registry import CHALLENGER, CHAMPION, Registry
-from tests.flow.conftest import Moslim
+from tests.flow.conftest import inside, served
 from tests.flow.test_up import ask
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def settings(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def settings(profile: Path, prepared: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Two steps are enough, and a Prefect server of this work directory that the flow reports to."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-
-    work_dir = tmp_path_factory.mktemp("retrain")
+    work_dir = prepared(tmp_path_factory.mktemp("retrain"))
     overrides = ["policy.steps=2", "reward.epochs=1", "evaluation.operating_points=0", f"work_dir={work_dir}"]
-    home = work_dir / "prefect"
-    with prefect_server(work_dir) as address:
-        changed = {PREFECT_API_URL: address, PREFECT_HOME: home, PREFECT_LOCAL_STORAGE_PATH: home / "storage"}
-        with temporary_settings(changed):
-            yield profiles.load(str(profile), overrides)
+    with served(work_dir):
+        yield profiles.load(str(profile), overrides)
 
 
 def shifted(measured: Measured, by: float) -> Measured:
@@ -46,7 +40,7 @@ def shifted(measured: Measured, by: float) -> Measured:
 
 @pytest.mark.timeout(900)
 def test_a_worse_challenger_is_refused_and_a_better_one_promoted_and_rolled_back(
-    settings: Settings, profile: Path, tmp_path: Path, moslim: Moslim, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows import retrain as flow
 
@@ -84,10 +78,10 @@ def test_a_worse_challenger_is_refused_and_a_better_one_promoted_and_rolled_back
     monkeypatch.setattr(flow, "measured", real)
     assert flow.retrain(new).why == flow.SAME
 
-    result = moslim("rollback", "--why", "complaints", "--work-dir", str(settings.work_dir))
-    assert result.returncode == 0 and "version 1 (it was version 2)" in result.stdout, result.stderr
-    again = moslim("promote", "--policy", "models:/policy/2", "--work-dir", str(settings.work_dir))
-    assert again.returncode == 0 and "version 2 (it was version 1)" in again.stdout, again.stderr
+    result = inside("rollback", "--why", "complaints", "--work-dir", str(settings.work_dir))
+    assert result.exit_code == 0 and "version 1 (it was version 2)" in result.stdout, result.stderr
+    again = inside("promote", "--policy", "models:/policy/2", "--work-dir", str(settings.work_dir))
+    assert again.exit_code == 0 and "version 2 (it was version 1)" in again.stdout, again.stderr
     assert [m.kind for m in registry.moves()] == ["challenge", "promote", "challenge", "promote", "rollback", "promote"]
-    nothing = moslim("promote", "--policy", str(tmp_path), "--work-dir", str(settings.work_dir))
-    assert nothing.returncode == 2 and "is no policy" in nothing.stderr and "Traceback" not in nothing.stderr
+    nothing = inside("promote", "--policy", str(tmp_path), "--work-dir", str(settings.work_dir))
+    assert nothing.exit_code == 2 and "is no policy" in nothing.stderr and "Traceback" not in nothing.stderr

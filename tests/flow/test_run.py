@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,12 +18,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from flows.server import prefect_server
-from tests.flow.conftest import STEPS, Finished, Moslim, command, environment
+from tasks.ledger import Ledger
+from tests.flow.conftest import LIMIT, STEPS, Finished, Moslim, command, environment, inside, served
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * LIMIT)]
 
 STAGES = {"label", "train_reward", "train_policy", "evaluate", "report"}
+# Two to each of a step's two requests.
+ANSWERS = 4 * STEPS
 
 
 def runs(work_dir: Path) -> list:
@@ -84,54 +87,45 @@ def test_ledger_has_a_parent_and_a_finished_child_per_stage(finished: Finished) 
 @pytest.fixture(scope="module")
 def again(finished: Finished) -> Iterator[Finished]:
     """The finished run with a Prefect server that stays, as under `moslim ui`: commands in its work directory find it."""
-    with prefect_server(finished.work_dir):
+    with served(finished.work_dir):
         yield finished
 
 
-@pytest.fixture(scope="module")
-def refused_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A work directory in which no run ends, with a Prefect server that stays."""
-    folder = tmp_path_factory.mktemp("refused")
-    with prefect_server(folder):
-        yield folder
-
-
-def test_second_run_reuses_every_stage(finished: Finished, profile: Path, moslim: Moslim) -> None:
-    before = {name: len(found) for name, found in stage_runs(finished.work_dir).items()}
-    summary = finished.work_dir / "latest" / "summary.json"
+def test_second_run_reuses_every_stage(again: Finished, profile: Path) -> None:
+    before = {name: len(found) for name, found in stage_runs(again.work_dir).items()}
+    summary = again.work_dir / "latest" / "summary.json"
     cost = json.loads(summary.read_text())["cost"]
     assert cost["seconds"] > 0 and cost["peak_memory_gb"] > 0
-    result = moslim("run", "--profile", str(profile), "--set", f"work_dir={finished.work_dir}")
-    assert result.returncode == 0, result.stderr
+    result = inside("run", "--profile", str(profile), "--set", f"work_dir={again.work_dir}")
+    assert result.exit_code == 0, result.output
     assert json.loads(summary.read_text())["cost"] == cost
-    after = {name: len(found) for name, found in stage_runs(finished.work_dir).items()}
+    after = {name: len(found) for name, found in stage_runs(again.work_dir).items()}
     assert after == {**before, "pipeline": before["pipeline"] + 1}
     assert "reused: label, train_reward, train_policy, evaluate, report" in result.stdout
 
 
-def test_damaged_output_is_made_again(again: Finished, profile: Path, moslim: Moslim) -> None:
+def test_damaged_output_is_made_again(again: Finished, profile: Path) -> None:
     """A stage whose output changed on disk is not trusted; the same settings give the same output digest, so the rest is reused."""
     (old,) = stage_runs(again.work_dir)["label"]
     output = Path(local_file_uri_to_path(old.info.artifact_uri)) / "output" / "train.jsonl"
     output.write_text(output.read_text() + "\n")
-    result = moslim("label", "--profile", str(profile), "--set", f"work_dir={again.work_dir}")
-    assert result.returncode == 0, result.stderr
+    result = inside("label", "--profile", str(profile), "--set", f"work_dir={again.work_dir}")
+    assert result.exit_code == 0, result.output
     digests = {run.data.tags["moslim.output_digest"] for run in stage_runs(again.work_dir)["label"]}
     assert len(stage_runs(again.work_dir)["label"]) == 2 and len(digests) == 1
 
 
-def test_chat_and_score_take_what_the_run_made(finished: Finished, moslim: Moslim, tmp_path: Path) -> None:
-    latest = finished.work_dir / "latest"
-    spoken = moslim(
-        "chat", "--policy", str(latest / "policy"), "--prefer", "length=1", "--message", "Why?", "--work-dir", str(finished.work_dir)
-    )
-    assert spoken.returncode == 0, spoken.stderr
-    refused = moslim("chat", "--policy", str(latest / "policy"), "--prefer", "length=9", "--message", "Why?")
-    assert refused.returncode == 2 and "length=9" in refused.stderr and "Traceback" not in refused.stderr
+def test_chat_and_score_take_what_the_run_made(again: Finished, tmp_path: Path) -> None:
+    latest, here = again.work_dir / "latest", ("--work-dir", str(again.work_dir))
+    speak = ("chat", "--policy", str(latest / "policy"), "--message", "Why?", *here)
+    spoken = inside(*speak, "--prefer", "length=1")
+    assert spoken.exit_code == 0, spoken.output
+    refused = inside(*speak, "--prefer", "length=9")
+    assert refused.exit_code == 2 and "length=9" in refused.stderr and "Traceback" not in refused.stderr
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "Why?", "response": "the fox"}\n{"prompt": "How?", "response": "bread and salt"}\n')
-    scored = moslim("score", "--reward-model", str(latest / "reward_model"), "--input", str(rows), "--prefer", "length=1")
-    assert scored.returncode == 0, scored.stderr
+    scored = inside("score", "--reward-model", str(latest / "reward_model"), "--input", str(rows), "--prefer", "length=1", *here)
+    assert scored.exit_code == 0, scored.output
     lines = [json.loads(line) for line in scored.stdout.splitlines()]
     assert [line["prompt"] for line in lines] == ["Why?", "How?"]
     for line in lines:
@@ -139,23 +133,40 @@ def test_chat_and_score_take_what_the_run_made(finished: Finished, moslim: Mosli
         assert 0 <= line["reward"] <= 1
     choices, figures = tmp_path / "pairs.jsonl", tmp_path / "figures.json"
     choices.write_text('{"prompt": "Why?", "chosen": "the fox and bread and salt and good yeast and a dog", "rejected": "fox"}\n')
-    paired = moslim(
+    paired = inside(
         "reward", "pairs", "--reward-model", str(latest / "reward_model"), "--input", str(choices), "--preference", "length",
-        "--output", str(figures),
+        "--output", str(figures), *here,
     )  # fmt: skip
-    assert paired.returncode == 0, paired.stderr
+    assert paired.exit_code == 0, paired.output
     assert json.loads(figures.read_text())["length"]["pairs"] == 1 and "length" in paired.stdout
 
 
-def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path, moslim: Moslim, tmp_path: Path) -> None:
-    """Same command after a kill: same fingerprint, one run per stage, every step once, the result of an undisturbed run."""
+def test_kill_9_during_policy_training_resumes(
+    finished: Finished, profile: Path, moslim: Moslim, prepared: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """Same command after a kill: same fingerprint, one run per stage, every step once, the result of an undisturbed run.
+
+    It begins as the finished run, moved elsewhere, which has never trained a policy.
+    """
     work_dir, home = tmp_path / "work", tmp_path / "home"
     home.mkdir()
-    arguments = ["run", "--profile", str(profile), "--set", f"work_dir={work_dir}"]
+    undisturbed = stage_runs(finished.work_dir)["train_policy"][0].data.tags
+    adapter = (finished.work_dir / "latest" / "policy" / "adapter_model.safetensors").read_bytes()
+    # A server may write into its database meanwhile.
+    shutil.copytree(finished.work_dir, prepared(work_dir), symlinks=True, ignore=shutil.ignore_patterns("prefect"), dirs_exist_ok=True)
+    Ledger(work_dir)
+    client = MlflowClient(f"sqlite:///{work_dir}/mlflow/mlflow.db")
+    before = stage_runs(work_dir)
+    trained = before.pop("train_policy")
+    for run in trained:
+        shutil.rmtree(local_file_uri_to_path(run.info.artifact_uri))
+        client.delete_run(run.info.run_id)
+
+    arguments = ["policy", "--profile", str(profile), "--set", f"work_dir={work_dir}"]
     process = subprocess.Popen(
         command(*arguments), env=environment(home), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + LIMIT
     while not list(work_dir.glob("stages/*/checkpoints/checkpoint-[46]/complete.json")):
         assert process.poll() is None and time.monotonic() < deadline, "the run never came to a checkpoint"
         time.sleep(0.02)
@@ -169,16 +180,13 @@ def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path
     assert result.returncode == 0, result.stdout + result.stderr
     assert "train_policy: resuming" in result.stderr
     found = stage_runs(work_dir)
-    assert {name: len(of) for name, of in found.items()} == dict.fromkeys(STAGES | {"pipeline"}, 1)
-    assert all(run.info.status == "FINISHED" for of in found.values() for run in of)
-    client = MlflowClient(f"sqlite:///{work_dir}/mlflow/mlflow.db")
-    steps = Counter(m.step for m in client.get_metric_history(found["train_policy"][0].info.run_id, "reward"))
+    (resumed,) = found.pop("train_policy")
+    assert {name: len(of) for name, of in found.items()} == {name: len(of) + (name == "pipeline") for name, of in before.items()}
+    assert all(run.info.status == "FINISHED" for run in [resumed, *(run for of in found.values() for run in of)])
+    steps = Counter(m.step for m in client.get_metric_history(resumed.info.run_id, "reward"))
     assert steps == dict.fromkeys(range(1, STEPS + 1), 1)
-    undisturbed = stage_runs(finished.work_dir)["train_policy"][0].data.tags
-    resumed = found["train_policy"][0].data.tags
-    assert resumed["moslim.fingerprint"] == undisturbed["moslim.fingerprint"]
-    adapters = [d / "latest" / "policy" / "adapter_model.safetensors" for d in (work_dir, finished.work_dir)]
-    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    assert resumed.data.tags["moslim.fingerprint"] == undisturbed["moslim.fingerprint"]
+    assert (work_dir / "latest" / "policy" / "adapter_model.safetensors").read_bytes() == adapter
 
 
 @pytest.mark.parametrize(
@@ -189,32 +197,23 @@ def test_kill_9_during_policy_training_resumes(finished: Finished, profile: Path
         (["work_dir=/dev/null/work"], "can't be written"),
     ],
 )
-def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, profile: Path, moslim: Moslim, refused_dir: Path) -> None:
-    arguments = [part for value in [f"work_dir={refused_dir}", *overrides] for part in ("--set", value)]
+def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, profile: Path, moslim: Moslim, again: Finished) -> None:
+    summary = (again.work_dir / "latest" / "summary.json").read_bytes()
+    arguments = [part for value in [f"work_dir={again.work_dir}", *overrides] for part in ("--set", value)]
     result = moslim("run", "--profile", str(profile), *arguments)
     told = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("label: ")]
     assert result.returncode == 2, result.stderr
     assert says in result.stderr
     assert len(told) <= 3, result.stderr
-    assert not (refused_dir / "latest" / "summary.json").exists()
+    assert (again.work_dir / "latest" / "summary.json").read_bytes() == summary
 
 
-def test_compare_reuses_what_is_there_and_records_all_runs(again: Finished, profile: Path, moslim: Moslim) -> None:
+def test_compare_reuses_what_is_there_and_records_all_runs(again: Finished, profile: Path) -> None:
     """One value and seed is the finished run's own: its stages are not run again; a second call runs nothing."""
-    arguments = [
-        "compare",
-        "--over",
-        "reward.epochs=2,1",
-        "--seeds",
-        "0",
-        "--profile",
-        str(profile),
-        "--set",
-        f"work_dir={again.work_dir}",
-    ]
+    arguments = ["compare", "--over", "reward.epochs=2,1", "--seeds", "0", "--profile", str(profile)]
     before = stage_runs(again.work_dir)
-    result = moslim(*arguments)
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = inside(*arguments, "--set", f"work_dir={again.work_dir}")
+    assert result.exit_code == 0, result.output
     after = stage_runs(again.work_dir)
     assert len(after["train_reward"]) == len(before["train_reward"]) + 1 and len(after["label"]) == len(before["label"])
     (folder,) = (again.work_dir / "comparisons").glob("reward.epochs-*")
@@ -230,64 +229,62 @@ def test_compare_reuses_what_is_there_and_records_all_runs(again: Finished, prof
     assert states == [("COMPLETED",)], "it ran on the server that `moslim ui` shows, not on one of Prefect's own"
 
 
-def test_compare_of_optimisers_beside_the_starting_model_on_two_processes(
-    again: Finished, profile: Path, moslim: Moslim, tmp_path: Path
+def test_compare_of_one_process_with_two_beside_the_starting_model(
+    again: Finished, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = [f"work_dir={again.work_dir}", "policy.steps=1", "policy.processes=2"]
-    arguments = ["compare", "--over", "policy.optimiser=grpo,ppo", "--seeds", "0", "--profile", str(profile)]
+    """The finished run's own policy was trained in one process."""
+    arguments = ["compare", "--over", "policy.processes=1,2", "--seeds", "0", "--profile", str(profile)]
     before = stage_runs(again.work_dir)
-    home = tmp_path / "home"
-    home.mkdir()
-    result = moslim(*arguments, *(a for change in changes for a in ("--set", change)), home=home)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert list(home.rglob("*")) == []
-    (folder,) = (again.work_dir / "comparisons").glob("policy.optimiser-*")
+    for name in ("HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    result = inside(*arguments, "--set", f"work_dir={again.work_dir}")
+    assert result.exit_code == 0, result.output
+    assert list(tmp_path.rglob("*")) == []
+    (folder,) = (again.work_dir / "comparisons").glob("policy.processes-*")
     found = json.loads((folder / "compare.json").read_text())
-    assert found["variants"] == ["prompt only", "grpo", "ppo"]
-    assert set(found["figures"]["length/mae"]) == {"prompt only", "grpo", "ppo"}
-    assert found["seconds"]["prompt only"] == 0 < found["seconds"]["ppo"]
+    assert found["variants"] == ["prompt only", "1", "2"]
+    assert set(found["figures"]["length/mae"]) == {"prompt only", "1", "2"}
+    assert found["seconds"]["prompt only"] == 0 < found["seconds"]["2"]
     after = stage_runs(again.work_dir)
-    assert len(after["train_policy"]) == len(before["train_policy"]) + 2
+    (new,) = {run.info.run_id for run in after["train_policy"]} - {run.info.run_id for run in before["train_policy"]}
     client = MlflowClient(f"sqlite:///{again.work_dir}/mlflow/mlflow.db")
-    new = [run for run in after["train_policy"] if run.info.run_id not in {old.info.run_id for old in before["train_policy"]}]
     # One process writes: a point per step, not one per process.
-    assert all(len(client.get_metric_history(run.info.run_id, "reward")) == 1 for run in new)
+    assert len(client.get_metric_history(new, "reward")) == STEPS
 
 
-def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path, moslim: Moslim) -> None:
+def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path) -> None:
     """The finished run's own rows and reward model are used; a second call runs nothing."""
-    arguments = ["compare", "--baselines", "best_of_n,rewarded_soups,moslim_rloo", "--seeds", "0", "--profile", str(profile)]
+    arguments = ["compare", "--baselines", "rewarded_soups,moslim_rloo", "--seeds", "0", "--profile", str(profile)]
     before = stage_runs(again.work_dir)
-    result = moslim(*arguments, "--set", f"work_dir={again.work_dir}")
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = inside(*arguments, "--set", f"work_dir={again.work_dir}")
+    assert result.exit_code == 0, result.output
     (folder,) = (again.work_dir / "comparisons").glob("systems-*")
     found = json.loads((folder / "compare.json").read_text())
     soups = ["personalised_soups", "rewarded_soups", "rewarded_soups_exact"]
-    assert found["variants"] == ["prompt_only", "best_of_n", *soups, "moslim_rloo"]
+    assert found["variants"] == ["prompt_only", *soups, "moslim_rloo"]
     assert set(found["figures"]["front/hypervolume"]) == set(found["variants"])
-    assert set(found["figures"]["length/spearman"]) == set(found["variants"])
     assert all(gigabytes > 0.1 for gigabytes in found["costs"]["peak memory, GB"].values())
-    assert found["costs"]["training answers"] == {"prompt_only": 0, "best_of_n": 0, **dict.fromkeys(soups, 96), "moslim_rloo": 96}
+    assert found["costs"]["training answers"] == {"prompt_only": 0, **dict.fromkeys(soups, ANSWERS), "moslim_rloo": ANSWERS}
     (soup,) = [run for run in found["runs"] if run["variant"] == "rewarded_soups"]
-    assert soup["seed"] == 0 and soup["costs"]["training answers"] == 96 and soup["costs"]["seconds of training: update"] > 0
+    assert soup["seed"] == 0 and soup["costs"]["training answers"] == ANSWERS and soup["costs"]["seconds of training: update"] > 0
     assert {"value", "low", "high"} <= set(soup["over_prompts"]["front/hypervolume"])
     assert "rewarded_soups_exact" in (folder / "compare.html").read_text()
     after = stage_runs(again.work_dir)
     new = {name: of for name, of in after.items() if name.startswith("compared_")}
-    assert set(new) == {"compared_prompt_only", "compared_best_of_n", "compared_rewarded_soups", "compared_moslim_rloo"}
+    assert set(new) == {"compared_prompt_only", "compared_rewarded_soups", "compared_moslim_rloo"}
     assert len(after["train_reward"]) == len(before["train_reward"])
     assert len(after["train_policy"]) == len(before["train_policy"]) + 1, "held-out combinations are no part of a comparison"
     parents = {run.data.tags["mlflow.parentRunId"] for of in new.values() for run in of}
     assert len(parents) == 1 and parents <= {run.info.run_id for run in after["comparison"]}
-    again_result = moslim(*arguments, "--set", f"work_dir={again.work_dir}")
-    assert again_result.returncode == 0 and "compared_moslim_rloo: reused" in again_result.stderr
+    again_result = inside(*arguments, "--set", f"work_dir={again.work_dir}")
+    assert again_result.exit_code == 0 and "compared_moslim_rloo: reused" in again_result.stderr
     assert len(stage_runs(again.work_dir)["compared_rewarded_soups"]) == 1
 
 
-def test_systems_keep_the_learning_rate_that_suits_them(again: Finished, profile: Path, moslim: Moslim) -> None:
+def test_systems_keep_the_learning_rate_that_suits_them(again: Finished, profile: Path) -> None:
     arguments = ["compare", "--baselines", "moslim_rloo", "--seeds", "0", "--search", "1,4", "--profile", str(profile)]
-    result = moslim(*arguments, "--set", f"work_dir={again.work_dir}")
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = inside(*arguments, "--set", f"work_dir={again.work_dir}")
+    assert result.exit_code == 0, result.output
     after = stage_runs(again.work_dir)
     suits = {
         float(run.data.params["policy.learning_rate"]): run.data.metrics["moslim_rloo/suitability"] for run in after["compared_moslim_rloo"]
@@ -303,7 +300,7 @@ def test_systems_keep_the_learning_rate_that_suits_them(again: Finished, profile
     assert run["figures"]["front/hypervolume"] == stage.data.metrics["moslim_rloo/front/hypervolume"]
 
 
-def test_one_kind_of_comparison_at_a_time(profile: Path, moslim: Moslim, refused_dir: Path) -> None:
+def test_one_kind_of_comparison_at_a_time(profile: Path, tmp_path: Path) -> None:
     for arguments, says in ([], "either --over"), (["--baselines", "magic"], "write all, or some of prompt_only"):
-        result = moslim("compare", *arguments, "--profile", str(profile), "--set", f"work_dir={refused_dir}")
-        assert result.returncode == 2 and says in result.stderr
+        result = inside("compare", *arguments, "--profile", str(profile), "--set", f"work_dir={tmp_path}")
+        assert result.exit_code == 2 and says in result.stderr

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,8 @@ def answers(address: str) -> bool:
 
 
 @pytest.fixture
-def users(tmp_path: Path) -> Iterator[tuple[User, User]]:
+def users(tmp_path: Path, prepared: Callable[[Path], Path]) -> Iterator[tuple[User, User]]:
+    prepared(tmp_path)
     both = User(tmp_path), User(tmp_path)
     yield both
     for user in both:

@@ -1,17 +1,22 @@
-"""A run amid what machines have: a dead proxy, a folder with an odd name, a user without name and home, a terminal without UTF-8."""
+"""A run amid what machines have: a dead proxy, an odd folder, a user without name and home, a terminal without UTF-8, and a key."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.core.chat_server import Request, says, serving
 from tests.flow.conftest import BEHIND_A_PROXY, LIMIT, ODD_NAME, command
 
+KEY = "sk-planted-key-77c3"
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 # Someone whom the machine does not know, but who may read what this user may.
 AS_NOBODY = ["unshare", "--user", "--map-user=54321"]
@@ -29,21 +34,39 @@ def test_a_terminal_gets_what_it_can_show(encoding: str, printed: bytes, tmp_pat
     assert done.stdout == printed, done.stderr.decode()
 
 
+def verdict(request: Request) -> Any:
+    """The lowest level of whatever is asked about."""
+    schema = request.body["response_format"]["json_schema"]["schema"]
+    return says(dict.fromkeys(schema["properties"], 1))
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(LIMIT)
-def test_a_run_amid_all_of_it(profile: Path, tmp_path: Path) -> None:
+def test_a_run_amid_all_of_it(profile: Path, prepared: Callable[[Path], Path], tmp_path: Path) -> None:
+    """The judge is asked with the key; then every byte below the work directory is looked through, and what was printed."""
     cwd = tmp_path / "cwd"
     cwd.mkdir()
-    work = tmp_path / ODD_NAME
+    work = prepared(tmp_path / ODD_NAME)
     # No HOME; only what finds the programs is kept.
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ} | ASCII
     unknown = AS_NOBODY if shutil.which("unshare") and not subprocess.run([*AS_NOBODY, "true"], check=False).returncode else []
-    done = subprocess.run(
-        [*unknown, *command("label", "--profile", str(profile), "--set", f"work_dir={work}")],
-        env={**environment, **BEHIND_A_PROXY, "PYTHONPATH": str(Path(__file__).parents[2])}, cwd=cwd, capture_output=True, check=False,
-    )  # fmt: skip
-    told = done.stderr.decode(errors="replace")
-    assert done.returncode == 0 and "Traceback" not in told, told
+    with serving(verdict) as server:
+        judged = {"fill": "judge", "judge.model": "m", "judge.base_url": server.url}
+        options = [part for key, value in judged.items() for part in ("--set", f"annotation.{key}={value}")]
+        done = subprocess.run(
+            [*unknown, *command("label", "--profile", str(profile), "--set", f"work_dir={work}", *options)],
+            env={**environment, **BEHIND_A_PROXY, "PYTHONPATH": str(Path(__file__).parents[2]), "OPENAI_API_KEY": KEY},
+            cwd=cwd, capture_output=True, check=False,
+        )  # fmt: skip
+        told = done.stderr.decode(errors="replace")
+        assert done.returncode == 0 and "Traceback" not in told, told
+        assert server.requests and all(KEY in request.headers["authorization"] for request in server.requests)
     assert "label: done" in told
-    assert (work / "latest" / "data_card.html").is_file() and (work / "prefect" / "prefect.db").is_file()
+    assert (work / "latest" / "data_card.html").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cwd", ODD_NAME] and not list(cwd.iterdir()), "nothing went elsewhere"
+    files = [file for file in work.rglob("*") if file.is_file()]
+    assert {"mlflow.db", "prefect.db"} <= {file.name for file in files}
+    assert [str(file) for file in files if KEY.encode() in file.read_bytes()] == [] and KEY not in told + done.stdout.decode()
+    # What Prefect kept of it is JSON, if anything.
+    stored = [file for file in (work / "prefect" / "storage").rglob("*") if file.is_file()]
+    assert all(json.loads(file.read_text())["metadata"]["serializer"]["type"] == "json" for file in stored)

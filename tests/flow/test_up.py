@@ -8,7 +8,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ def completed(api: str, deployment: str, seconds: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def work_dir(tmp_path: Path, moslim: Moslim) -> Iterator[Path]:
-    yield tmp_path
+def work_dir(tmp_path: Path, prepared: Callable[[Path], Path]) -> Iterator[Path]:
+    yield prepared(tmp_path)
     for process in family(tmp_path):
         process.kill()
 

@@ -17,6 +17,7 @@ from moslim_core.model_identity import identify
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward import training
+from moslim_core.reward.metrics import read_choices, read_metrics
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
@@ -45,9 +46,9 @@ def rows(count: int, seed: int) -> list[Row]:
     return made
 
 
-def train(backbone: Path, folder: Path, output: str, **changes: Any) -> Any:
+def train(backbone: Path, folder: Path, output: str, epochs: int = 20, **changes: Any) -> Any:
     settings = RewardSettings(
-        backbone=str(backbone), epochs=20, learning_rate=3e-3, head_learning_rate=1e-2, batch_size=16, max_length=32, **changes
+        backbone=str(backbone), epochs=epochs, learning_rate=3e-3, head_learning_rate=1e-2, batch_size=16, max_length=32, **changes
     )
     return training.train(
         settings,
@@ -78,7 +79,7 @@ def test_it_learns(trained: tuple[Path, Any]) -> None:
     for head in metrics.values():
         assert head.accuracy > head.majority_accuracy + 0.2
         assert head.kappa > 0.5
-    assert training.read_metrics(folder / "output") == metrics
+    assert read_metrics(folder / "output") == metrics
     card = (folder / "output" / "README.md").read_text()
     assert "- **weather**: 1 = fox, 2 = rain, 3 = snow" in card
     assert f"| quality | 80 | {metrics['quality'].accuracy:.3f} |" in card
@@ -96,7 +97,7 @@ def test_every_head_type_learns(trained: tuple[Path, Any], tiny_encoder: Path, t
     folder, _ = trained
     for name in ("train", "validation", "test"):
         shutil.copyfile(folder / f"{name}.jsonl", tmp_path / f"{name}.jsonl")
-    metrics = train(tiny_encoder, tmp_path, "output", head=head)
+    metrics = train(tiny_encoder, tmp_path, "output", epochs=14, head=head)
     assert metrics["quality"].accuracy > metrics["quality"].majority_accuracy + 0.2
     assert metrics["weather"].kappa > 0.5
     assert RewardScorer.load(tmp_path / "output").model.config.head_types() == [head, head]
@@ -146,7 +147,7 @@ def test_backbone_may_learn_through_an_adapter_or_not_at_all(
     folder, _ = trained
     for name in ("train", "validation", "test"):
         shutil.copyfile(folder / f"{name}.jsonl", tmp_path / f"{name}.jsonl")
-    metrics = train(tiny_encoder, tmp_path, "output", tuning=tuning, lora_rank=4)
+    metrics = train(tiny_encoder, tmp_path, "output", epochs=12, tuning=tuning, lora_rank=4)
     assert metrics["weather"].accuracy > metrics["weather"].majority_accuracy + 0.1
     # What is saved needs no adapter library: the adapter is merged.
     scorer = RewardScorer.load(tmp_path / "output")
@@ -177,11 +178,11 @@ def test_a_model_per_preference_is_what_training_on_its_rows_alone_gives(
         about = [r._replace(labels={"weather": r.labels["weather"]}) for r in rated if "weather" in r.labels]
         (tmp_path / "alone").mkdir(exist_ok=True)
         write_json_lines(tmp_path / "alone" / f"{name}.jsonl", (r.to_json() for r in about))
-    metrics = train(tiny_encoder, tmp_path, "output", shared=False, tuning=tuning, lora_rank=4)
+    metrics = train(tiny_encoder, tmp_path, "output", epochs=8, shared=False, tuning=tuning, lora_rank=4)
     assert metrics["quality"].accuracy > metrics["quality"].majority_accuracy + 0.1
-    assert '"phase": "training the reward model of weather", "done": 100, "total": 100' in (tmp_path / "progress.jsonl").read_text()
+    assert '"phase": "training the reward model of weather", "done": 40, "total": 40' in (tmp_path / "progress.jsonl").read_text()
     monkeypatch.setitem(globals(), "SCHEMA", PreferenceSchema((SCHEMA["weather"],)))
-    only = train(tiny_encoder, tmp_path / "alone", "output", tuning=tuning, lora_rank=4)
+    only = train(tiny_encoder, tmp_path / "alone", "output", epochs=8, tuning=tuning, lora_rank=4)
     whole, alone = (load_file(folder / "output" / "model.safetensors") for folder in (tmp_path, tmp_path / "alone"))
     for key, weight in alone.items():
         assert torch.equal(weight, whole[key.replace("backbones.0.", "backbones.1.").replace("heads.0.", "heads.1.")]), key
@@ -204,7 +205,7 @@ def test_applicability_head_knows_what_a_row_is_about(tiny_encoder: Path, tmp_pa
                 Row([{"role": "user", "content": "how is it?"}], " ".join(words), {("quality", "weather")[i % 2]: 1 + i // 2 % 2}, "made")
             )
         write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in made))
-    metrics = train(tiny_encoder, tmp_path, "output", applicability=True)
+    metrics = train(tiny_encoder, tmp_path, "output", epochs=10, applicability=True)
     assert metrics["quality"].preference_accuracy > 0.9 and metrics["weather"].preference_accuracy > 0.9
     assert RewardScorer.load(tmp_path / "output").model.applicability is not None
 
@@ -218,10 +219,10 @@ def test_choices_between_two_answers_teach_a_head_that_no_level_does(tiny_encode
             better, worse = (row.response.replace(*pair) for pair in (("bad", "good"), ("good", "bad")))
             made.append(row._replace(labels=weather) if weather else row._replace(labels={}, response=better, worse={"quality": worse}))
         write_json_lines(tmp_path / f"{name}.jsonl", (r.to_json() for r in made))
-    metrics = train(tiny_encoder, tmp_path, "output")
+    metrics = train(tiny_encoder, tmp_path, "output", epochs=14)
     assert list(metrics) == ["weather"] and metrics["weather"].kappa > 0.5
-    found = training.read_choices(tmp_path / "output")
-    assert training.read_choices(tmp_path) == {}, "data without choices has none"
+    found = read_choices(tmp_path / "output")
+    assert read_choices(tmp_path) == {}, "data without choices has none"
     assert list(found) == ["quality"] and found["quality"].pairs == 20 and found["quality"].accuracy.value > 0.9
     assert "Of two answers quality prefers the chosen one in" in (tmp_path / "output" / "README.md").read_text()
     assert '"head/quality/choices/pairs": 20.0' in (tmp_path / "progress.jsonl").read_text()
