@@ -55,10 +55,11 @@ class Learner:
         coarse = base.dtype == torch.bfloat16 and not self.sharded
         self.accelerator = Accelerator(cpu=base.device.type == "cpu" and not self.sharded)
         self.model: Any = get_peft_model(base, config, autocast_adapter_dtype=not coarse)
-        if policy.gradient_checkpointing:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
-            base.enable_input_require_grads()
         self.model = self.accelerator.prepare(self.model) if self.sharded else self.model
+        if policy.gradient_checkpointing:
+            passing = self.model if self.drawing is None else self.drawing.model
+            passing.gradient_checkpointing_enable({"use_reentrant": False})
+            _without_dropout(passing)
         self.critic = critic.to(base.device) if critic is not None else None
         self.used = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.learning: dict[str, nn.Parameter] = {n: nn.Parameter(p.detach().float()) if coarse else p for n, p in self.used.items()}
@@ -68,11 +69,18 @@ class Learner:
         rates += [{"params": list(own.values()), "lr": critic_rate}] if own else []
         # One kernel for all of it, but for parts of tensors, which it does not know.
         self.optimiser = torch.optim.AdamW(rates, weight_decay=0.0, fused=not self.sharded, foreach=False if self.sharded else None)
+        # Whether the policy has changed since the model to draw from was made.
+        self.stale = True
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
 
     def to_draw(self) -> Any:
-        """The model that answers are drawn from, as the policy is now."""
-        return self.drawing.follow(self.model, ADAPTER) if self.drawing is not None else self.model
+        """The model that answers are drawn from and read by, as the policy is now."""
+        if self.drawing is None:
+            return self.model
+        if self.stale:
+            self.drawing.follow(self.model, ADAPTER)
+            self.stale = False
+        return self.drawing.model
 
     @property
     def plain(self) -> Any:
@@ -98,7 +106,7 @@ class Learner:
         log_probs = torch.zeros_like(batch.mask, dtype=torch.float32)
         with torch.no_grad(), self.plain.disable_adapter():
             for rows in self._parts(batch, wanted):
-                log_probs[rows] = self._pass(batch, rows).log_probs
+                log_probs[rows] = self._pass(batch, rows, self.model).log_probs
         return log_probs
 
     def update(self, batch: RolloutBatch, loss: Callable[..., Tensor], share: float, passed: Passed | None = None) -> dict[str, float]:
@@ -152,12 +160,16 @@ class Learner:
         self.optimiser.load_state_dict({"state": states, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self._use()
 
-    def _pass(self, batch: RolloutBatch, rows: Tensor) -> Passed:
+    def _pass(self, batch: RolloutBatch, rows: Tensor, model: Any = None) -> Passed:
+        """Of rows under the policy, or under another model."""
+        model = model or self.to_draw()
+        # Activations are recomputed in training mode only.
+        model.train(self.policy.gradient_checkpointing and torch.is_grad_enabled())
         prompts, width = [batch.prompts[row] for row in rows.tolist()], batch.ids.shape[1]
         ids, mask = batch.ids[rows], batch.mask[rows]
         with self.accelerator.autocast():
             read: Read = completion_log_probs(
-                self.model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole
+                model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole
             )
         row = first_broken(read.log_probs, mask)
         if row is not None:
@@ -204,6 +216,15 @@ class Learner:
             for name, parameter in self.used.items():
                 if self.learning[name] is not parameter:
                     parameter.copy_(self.learning[name])
+        self.stale = True
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """Recomputing works in training mode only, where a pass must give the numbers that it gives in any other."""
+    for module in model.modules():
+        for name in ("p", "attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def _joined(passed: list[Passed], cut: list[Tensor], graph: bool) -> Passed:

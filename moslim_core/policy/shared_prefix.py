@@ -22,6 +22,8 @@ Tokens = tuple[int, ...]
 # GPU thousands, as starting a pass's kernels takes longer than their work.
 PASS_TOKENS = {"cpu": 16}
 GPU_PASS_TOKENS = 4096
+# Answers that have ended are taken out of the batch when so large a share of it, or less, goes on.
+STILL_GOING = 0.875
 
 
 class Layout(NamedTuple):
@@ -163,23 +165,65 @@ def read_prompts(model: Any, layout: Layout, states: bool = False) -> ReadPrompt
 def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: Any, together: bool = False) -> list[list[int]]:
     """New token ids after each prompt, up to and with its end token where it came; sampled as the generation config says.
 
-    The model is in eval mode meanwhile. The prompts' last tokens are left to `generate`, which needs one to start from. `together`: other
-    processes draw at the same time from the same sharded weights, so that all make the same passes.
+    The model is in eval mode meanwhile. `together`: other processes draw at the same time from the same sharded weights, so that all make the same passes.
     """
     was_training = model.training
     model.eval()
-    heads, last = [p[:-1] for p in prompts], torch.tensor([p[-1:] for p in prompts], device=model.device)
     with torch.no_grad():
-        if together or min(map(len, heads)) == 0 or not can_share(model):
-            plain, cache = lay_out(prompts, share=False), None
-            ids, mask = plain.ids.to(model.device), plain.mask.to(model.device)
+        if together or not can_share(model):
+            completions = _generate(model, prompts, config, together)
         else:
-            layout = layout_for(model, heads, config.max_new_tokens)
-            cache = read_prompts(model, layout).cache_of(torch.arange(len(prompts), device=model.device))
-            ids, mask = torch.cat([layout.ids, last], dim=1), torch.cat([layout.mask, torch.ones_like(last)], dim=1)
-        output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=config, synced_gpus=together)
+            completions = _draw(model, prompts, config)
     model.train(was_training)
+    return completions
+
+
+def _generate(model: Any, prompts: Sequence[Sequence[int]], config: Any, together: bool) -> list[list[int]]:
+    """By the library, each prompt whole."""
+    plain = lay_out(prompts, share=False)
+    ids, mask = plain.ids.to(model.device), plain.mask.to(model.device)
+    output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, synced_gpus=together)
     return cut_at_ends(output[:, ids.shape[1] :].tolist(), config.eos_token_id)
+
+
+def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
+    """Token by token after what prompts share; what has ended is taken out of the batch. Neutral sampling (sampling.py) is all there is."""
+    layout = layout_for(model, prompts, config.max_new_tokens)
+    read = read_prompts(model, layout)
+    ends = torch.tensor(config.eos_token_id, device=model.device).flatten()
+    answers: list[list[int]] = [[] for _ in prompts]
+    rows = torch.arange(len(prompts), device=model.device)
+    cache, mask, logits = read.cache_of(rows), layout.mask, read.logits[read.owner, -1]
+    going = torch.ones(len(rows), dtype=torch.bool, device=model.device)
+    for place in range(config.max_new_tokens):
+        token = _sampled(logits, config.temperature) if config.do_sample else logits.argmax(dim=-1)
+        for row, new, goes in zip(rows.tolist(), token.tolist(), going.tolist(), strict=True):
+            if goes:
+                answers[row].append(new)
+        going = going & ~torch.isin(token, ends)
+        if place + 1 == config.max_new_tokens or not going.any():
+            break
+        mask = torch.cat([mask, going.unsqueeze(1).to(mask)], dim=1)
+        if int(going.sum()) <= STILL_GOING * len(going):
+            left = going.nonzero().flatten()
+            rows, token, mask, going = rows[left], token[left], mask[left], going[left]
+            cache.batch_select_indices(left)
+        read_on = model(
+            input_ids=token.unsqueeze(1),
+            attention_mask=mask,
+            position_ids=(mask.sum(dim=1, keepdim=True) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache, logits = read_on.past_key_values, read_on.logits[:, -1]
+    return answers
+
+
+def _sampled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """One token a row (n, V) by the inverse of its cumulative distribution: a random number a row, where others take one for each token."""
+    up_to = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1)
+    drawn = torch.rand(len(logits), 1, device=logits.device) * up_to[:, -1:]
+    return torch.searchsorted(up_to, drawn, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
 def cut_at_ends(completions: Sequence[list[int]], ends: int | Sequence[int]) -> list[list[int]]:
