@@ -1,17 +1,19 @@
 """One step of RLOO with one multi-head reward model on the policy's own base, against TRL's RLOO with a reward model per preference.
 
-python benchmarks/policy_step.py [ROUNDS] [BASE]
+python benchmarks/policy_step.py [--rounds 2] [--base MODEL] [--prompts 2] [--tokens 32] [--against CHECKOUT]
 
-Both have the same base (SmolLM2-135M unless BASE names another), LoRA rank, dtype, prompts, answers, tokens and KL weight, and
-gradient checkpointing off. Reward models of the compared system are as large as the base, one output each. Systems take turns, each
-in a process of its own; figures are medians over the steps after the first. Then the bytes of PPO (policy, reference, reward,
-critic) against supervised fine-tuning.
+Both have the same base (SmolLM2-135M unless --base names another), LoRA rank, dtype, prompts, answers, tokens and KL weight, and
+gradient checkpointing off; a step draws 8 answers a prompt. Reward models of the compared system are as large as the base, one output
+each. With --against, another checkout of this project runs the same settings, too. Systems take turns, each in a process of its own;
+figures are medians over the rounds of medians over the steps after the first.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -23,16 +25,19 @@ from typing import Any
 
 from tasks import environment
 
-STEPS, PROMPTS, TARGETS, GROUP, TOKENS, RANK = 5, 2, 2, 4, 32, 16
+ROOT = Path(__file__).parents[1]
+STEPS, TARGETS, GROUP, RANK = 5, 2, 4, 16
 QUESTIONS = [
     "How do I keep bread fresh?",
     "What makes a good walking shoe?",
     "Why is the sky blue in the day?",
     "How does a bicycle stay up?",
 ]
+# What the processor has that decides how fast it multiplies.
+FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
-def settings_of(count: int, base: str, optimiser: str = "rloo") -> Any:
+def settings_of(count: int, base: str, prompts: int, tokens: int) -> Any:
     from moslim_core.settings import Settings
 
     names = ["verbosity", "warmth", "simplicity", "humour", "candour", "care"][:count]
@@ -41,13 +46,19 @@ def settings_of(count: int, base: str, optimiser: str = "rloo") -> Any:
             "preferences": [{"name": n, "levels": ["low", "middle", "high"]} for n in names],
             "model": {"base": base},
             "reward": {"backbone": base, "tuning": "lora"},
+            "mapping": {"standardisation": "none"},
             "policy": {
-                "optimiser": optimiser, "steps": STEPS, "prompts_per_step": PROMPTS, "targets_per_prompt": TARGETS, "group_size": GROUP,
-                "micro_batch": PROMPTS * TARGETS * GROUP, "max_new_tokens": TOKENS, "beta": 0.05, "lora_rank": RANK, "none_fraction": 0.0,
+                "steps": STEPS, "prompts_per_step": prompts, "targets_per_prompt": TARGETS, "group_size": GROUP,
+                "micro_batch": prompts * TARGETS * GROUP, "max_new_tokens": tokens, "beta": 0.05, "lora_rank": RANK, "none_fraction": 0.0,
                 "held_out_fraction": 0.0, "checkpoint_every": 10**6,
             },
         }
     )  # fmt: skip
+
+
+def answers(policy: Any) -> int:
+    """Of a step."""
+    return policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
 
 
 def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
@@ -66,16 +77,6 @@ def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
     model.config.adapter_of = identify(settings.reward.backbone, cache).id.model_dump()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def bytes_of(trainer: Any, *modules: Any) -> dict[str, int]:
-    """Bytes of distinct weights and of the optimiser's state."""
-    tensors = {t.data_ptr(): t.nbytes for m in modules for t in [*m.parameters(), *m.buffers()]}
-    state = trainer.optimizer.state.values() if trainer.optimizer is not None else ()
-    return {
-        "weights": sum(tensors.values()),
-        "optimiser": sum(v.nbytes for values in state for v in values.values() if hasattr(v, "nbytes")),
-    }
 
 
 class Clock:
@@ -108,31 +109,23 @@ class Clock:
         return call
 
 
-def ours(count: int, base: str, cache: Path, folder: Path, optimiser: str) -> tuple[Clock, dict[str, int]]:
-    from moslim_core import models
-    from moslim_core.policy.conditioning import training_examples
-    from moslim_core.policy.reward_function import PolicyReward
-    from moslim_core.policy.setup import Setup
-    from moslim_core.policy.shared_base import attach, load_heads
-    from moslim_core.policy.training import OPTIMISERS
-    from moslim_core.reward.mapping import RewardMapping
+def ours(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
+    """The stage as it is, in whatever checkout is on the path: seconds of a step, and of its reward model, from its own record."""
+    from moslim_core.policy import training
+    from moslim_core.progress import Progress
 
-    settings = settings_of(count, base, optimiser)
     reward_folder(settings, cache, folder / "reward")
-    model, tokenizer = models.load_chat_model(base, cache)
-    scorer, backbone = load_heads(folder / "reward", str(model.device))
-    reward = PolicyReward(scorer, RewardMapping(settings.preferences, settings.mapping))
-    examples = training_examples([[{"role": "user", "content": q}] for q in QUESTIONS], settings.preferences, settings.policy, 0)
-    clock = Clock()
-    setup = Setup(settings.policy, model, tokenizer, reward, examples, folder / "out", 0, [clock.callback()])
-    trainer: Any = OPTIMISERS[optimiser](setup)
-    attach(backbone, trainer.model, folder / "reward")
-    trainer._calculate_rewards = clock.timed(trainer._calculate_rewards)
-    trainer.train()
-    return clock, bytes_of(trainer, trainer.model, scorer.model.heads)
+    rows = [json.dumps({"prompt": [{"role": "user", "content": q}]}) for q in QUESTIONS]
+    (folder / "prompts.train.jsonl").write_text("\n".join(rows) + "\n")
+    record = Progress(folder / "events.jsonl")
+    training.train(settings, folder, folder / "reward", cache, folder / "checkpoints", folder / "out", record)
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    steps = [e["values"] for e in events if e["event"] == "metrics"][1:]
+    return {name: statistics.median(step[f"seconds/{name}"] for step in steps) for name in ("step", "rollout", "reward", "update")}
 
 
-def trl(count: int, base: str, cache: Path, folder: Path) -> tuple[Clock, dict[str, int]]:
+def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
+    """Its step's seconds, and those of its reward models."""
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RLOOConfig, RLOOTrainer
@@ -141,110 +134,95 @@ def trl(count: int, base: str, cache: Path, folder: Path) -> tuple[Clock, dict[s
     from moslim_core.adapters import adapter_config
     from moslim_core.policy.conditioning import training_examples
 
-    settings = settings_of(count, base)
-    policy = settings.policy
+    policy, base = settings.policy, settings.model.base
     model, tokenizer = models.load_chat_model(base, cache)
     source = models.resolve(base, cache)
     judges, tokenizers = [], []
-    for _ in range(count):
+    for _ in settings.preferences.names:
         judge = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=model.dtype).to(model.device)
         judge.config.pad_token_id = tokenizer.pad_token_id
         judges.append(judge)
         tokenizers.append(AutoTokenizer.from_pretrained(source, pad_token=tokenizer.pad_token))
     examples = training_examples([[{"role": "user", "content": q}] for q in QUESTIONS], settings.preferences, policy, 0)
+    conversations = [e.prompt if hasattr(e, "prompt") else e["prompt"] for e in examples]
     clock = Clock()
-    rollouts = PROMPTS * TARGETS * GROUP
+    rollouts = answers(policy)
     cpu = str(model.device) == "cpu"
     trainer: Any = RLOOTrainer(
         model=model, reward_funcs=judges, reward_processing_classes=tokenizers, processing_class=tokenizer,
-        train_dataset=Dataset.from_list([{"prompt": e["prompt"]} for e in examples]),
+        train_dataset=Dataset.from_list([{"prompt": c} for c in conversations]),
         peft_config=adapter_config(model, RANK, None, "CAUSAL_LM"),
         callbacks=[clock.callback()],
         args=RLOOConfig(
-            output_dir=str(folder / "out"), max_steps=STEPS, per_device_train_batch_size=rollouts, num_generations=GROUP,
-            max_completion_length=TOKENS, beta=policy.beta, gradient_checkpointing=False, learning_rate=policy.learning_rate,
+            output_dir=str(folder / "out"), max_steps=policy.steps, per_device_train_batch_size=rollouts, num_generations=policy.group_size,
+            max_completion_length=policy.max_new_tokens, beta=policy.beta, gradient_checkpointing=False, learning_rate=policy.learning_rate,
             report_to=[], disable_tqdm=True, bf16=False, use_cpu=cpu, save_strategy="no", logging_steps=1, dataloader_pin_memory=not cpu,
         ),
     )  # fmt: skip
     trainer._calculate_rewards = clock.timed(trainer._calculate_rewards)
     trainer.train()
-    return clock, bytes_of(trainer, trainer.model, *judges)
+    return {"step": statistics.median(clock.steps[1:]), "reward": statistics.median(clock.rewards[1:])}
 
 
-def sft(base: str, cache: Path, folder: Path) -> dict[str, int]:
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    from moslim_core import models
-    from moslim_core.adapters import adapter_config
-
-    model, tokenizer = models.load_chat_model(base, cache)
-    rows = [{"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": "So."}]} for q in QUESTIONS]
-    trainer: Any = SFTTrainer(
-        model=model, processing_class=tokenizer, train_dataset=Dataset.from_list(rows),
-        peft_config=adapter_config(model, RANK, None, "CAUSAL_LM"),
-        args=SFTConfig(
-            output_dir=str(folder / "out"), max_steps=1, per_device_train_batch_size=4, gradient_checkpointing=False, report_to=[],
-            disable_tqdm=True, bf16=False, use_cpu=str(model.device) == "cpu", save_strategy="no",
-        ),
-    )  # fmt: skip
-    trainer.train()
-    return bytes_of(trainer, trainer.model)
-
-
-def child(system: str, count: int, base: str, cache: Path, result: Path) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if system == "sft":
-            found: dict[str, Any] = {"bytes": sft(base, cache, folder)}
-        else:
-            run = trl(count, base, cache, folder) if system == "trl" else ours(count, base, cache, folder, system)
-            clock, size = run
-            found = {"step": statistics.median(clock.steps[1:]), "reward": statistics.median(clock.rewards[1:]), "bytes": size}
+def child(system: str, count: int, base: str, prompts: int, tokens: int, cache: Path, result: Path) -> None:
     import torch
 
+    with tempfile.TemporaryDirectory() as name:
+        found: dict[str, Any] = (trl if system == "trl" else ours)(settings_of(count, base, prompts, tokens), cache, Path(name))
     found["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found["device_peak"] = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     result.write_text(json.dumps(found))
 
 
-def measure(system: str, count: int, base: str, cache: Path) -> dict[str, Any]:
+def processor() -> str:
+    """Its name, and the best of the instructions that it has for products of matrices."""
+    info = Path("/proc/cpuinfo")
+    lines = dict(line.split("\t", 1) for line in info.read_text().split("\n\n")[0].splitlines() if "\t" in line) if info.is_file() else {}
+    named = {key: value.lstrip("\t: ") for key, value in lines.items()}
+    best = next((flag for flag in FLAGS if flag in named.get("flags", "")), "none of " + ", ".join(FLAGS))
+    return f"{named.get('model name', platform.processor())} with {best}"
+
+
+def measure(system: str, count: int, options: argparse.Namespace, cache: Path) -> dict[str, Any]:
+    checkout = Path(options.against).resolve() if system == "against" else ROOT
     with tempfile.TemporaryDirectory() as name:
         result = Path(name) / "result.json"
-        command = [sys.executable, __file__, "child", system, str(count), base, str(cache), str(result)]
-        done = subprocess.run(command, env={**os.environ, **environment.QUIET}, capture_output=True, text=True)
+        numbers = (str(count), options.base, str(options.prompts), str(options.tokens), str(cache), str(result))
+        command = [sys.executable, __file__, "child", system, *numbers]
+        paths = {"PYTHONPATH": str(checkout)}
+        done = subprocess.run(command, env={**os.environ, **environment.QUIET, **paths}, cwd=checkout, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
         return json.loads(result.read_text())
 
 
-def total(run: dict[str, Any]) -> int:
-    return sum(run["bytes"].values())
-
-
-def main(rounds: int, base: str, cache: Path) -> None:
-    print(f"{PROMPTS * TARGETS * GROUP} answers of {TOKENS} tokens a step, {base}, {rounds} rounds", flush=True)
-    for count in (3, 6):
-        turns = [(measure("rloo", count, base, cache), measure("trl", count, base, cache)) for _ in range(rounds)]
-        mine, theirs = zip(*turns, strict=True)
-        print(f"\n{count} preferences ({mine[0]['device']})")
-        for key, unit, scale in (("step", "s", 1), ("reward", "s", 1), ("resident", "GB", 1e9), ("device_peak", "GB", 1e9)):
-            a, b = (statistics.median(run[key] for run in runs) / scale for runs in (mine, theirs))
-            if b:
-                print(f"  {key}: {a:.3f} {unit} against {b:.3f} {unit}: {a / b:.2f}x")
-        a, b = total(mine[0]) / 1e6, total(theirs[0]) / 1e6
-        print(f"  weights and optimiser: {a:.0f} MB against {b:.0f} MB: {a / b:.2f}x", flush=True)
-    whole, plain = (total(measure(system, 3, base, cache)) / 1e6 for system in ("ppo", "sft"))
-    print(
-        f"\nPPO (policy, reference, reward, critic): {whole:.0f} MB of weights and optimiser; supervised fine-tuning {plain:.0f} MB: "
-        f"{whole / plain:.2f}x"
-    )
+def main(options: argparse.Namespace, cache: Path) -> None:
+    number = options.prompts * TARGETS * GROUP
+    print(f"{number} answers of {options.tokens} tokens a step, {options.base}, {options.rounds} rounds", flush=True)
+    others = [*(["trl"] if not options.only_against else []), *(["against"] if options.against else [])]
+    for count in options.preferences:
+        turns = [{system: measure(system, count, options, cache) for system in ["ours", *others]} for _ in range(options.rounds)]
+        print(f"\n{count} preferences ({turns[0]['ours']['device']})")
+        for other in others:
+            for key, unit, scale in (("step", "s", 1), ("rollout", "s", 1), ("reward", "s", 1), ("update", "s", 1), ("resident", "GB", 1e9),
+                                     ("device_peak", "GB", 1e9)):  # fmt: skip
+                if turns[0][other].get(key):
+                    a, b = (statistics.median(turn[system][key] for turn in turns) / scale for system in ("ours", other))
+                    print(f"  {key}: {a:.3f} {unit} against {b:.3f} {unit} of {other}: {a / b:.2f}x", flush=True)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] == "child":
-        child(sys.argv[2], int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]), Path(sys.argv[6]))
+        child(sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), int(sys.argv[6]), Path(sys.argv[7]), Path(sys.argv[8]))
     else:
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--rounds", type=int, default=2)
+        parser.add_argument("--base", default="smollm2-135m")
+        parser.add_argument("--prompts", type=int, default=2, help="per step")
+        parser.add_argument("--tokens", type=int, default=32, help="of an answer")
+        parser.add_argument("--preferences", type=int, nargs="+", default=[3, 6])
+        parser.add_argument("--against", help="another checkout of this project")
+        parser.add_argument("--only-against", action="store_true", help="leave TRL out")
         with tempfile.TemporaryDirectory() as name:
-            main(int(sys.argv[1]) if len(sys.argv) > 1 else 2, sys.argv[2] if len(sys.argv) > 2 else "smollm2-135m", Path(name))
+            main(parser.parse_args(), Path(name))

@@ -44,6 +44,12 @@ def last_complete(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def keep_last(directory: Path, count: int) -> None:
+    """Remove all but the newest checkpoints."""
+    for folder in sorted(directory.glob("checkpoint-*"), key=step_of)[:-count]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _files(folder: Path) -> dict[str, list[Any]]:
     """{relative name: [bytes, sha256]} of everything but the marker."""
     files = {}

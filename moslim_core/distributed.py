@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from moslim_core.errors import UserError
 from moslim_core.settings import PolicySettings
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -24,8 +27,8 @@ def is_first() -> bool:
 
 
 def sharded() -> bool:
-    """Whether each process holds a part of the weights only (FSDP, DeepSpeed), as accelerate's launcher says."""
-    return any(os.environ.get(f"ACCELERATE_USE_{way}", "false").lower() == "true" for way in ("FSDP", "DEEPSPEED"))
+    """Whether each process holds a part of the weights only (FSDP), as accelerate's launcher says."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def mixed_precision() -> str:
@@ -39,19 +42,15 @@ def refuse_sharded(policy: PolicySettings, shared_base: bool) -> None:
     `shared_base`: the reward model is an adapter of the policy's base.
     """
     needed = {
-        "policy.optimiser=rloo or grpo": policy.optimiser in ("rloo", "grpo"),
-        "policy.relabel=false": not policy.relabel,
-        "policy.credit=answer": policy.credit == "answer",
         "policy.warm_start=none": policy.warm_start == "none",
-        "policy.save_merged=false": not policy.save_merged,
-        "policy.vllm=false": not policy.vllm,
         "policy.processes=2 or more": policy.processes > 1,
+        "policy.engine=transformers": policy.engine in ("auto", "transformers") and not policy.vllm_url,
         "a reward model with weights of its own (another reward.backbone, or reward.tuning=full)": not shared_base,
     }
     missing = [setting for setting, met in needed.items() if not met]
     if missing:
         raise UserError(
-            f"policy.accelerate={policy.accelerate} shares the policy's weights out among processes (FSDP, DeepSpeed).\n"
+            f"policy.accelerate={policy.accelerate} shares the policy's weights out among processes (FSDP).\n"
             f"This needs {'; '.join(missing)}. Or take policy.accelerate=ddp."
         )
 
@@ -87,6 +86,18 @@ def parts(local: T) -> list[T]:
     found: list[Any] = [None] * processes()
     dist.all_gather_object(found, local)
     return found
+
+
+def total(local: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes."""
+    if processes() > 1:
+        import torch.distributed as dist
+
+        # What GPUs talk through takes tensors on a GPU only.
+        moved = local.detach().clone().to("cuda" if dist.get_backend() == "nccl" else local.device)
+        dist.all_reduce(moved)
+        return moved.to(local.device)
+    return local
 
 
 def gather(local: np.ndarray) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import core_schema
 
 from moslim_core.data.json_text import is_text
 
@@ -16,6 +19,17 @@ M = TypeVar("M", bound=BaseModel)
 def names(value: Any) -> Any:
     """Names as the command line has them, with commas between, as a list."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+class ModuleOf:
+    """For Annotated: the name of a module of `package`, or one of `more`. The package is listed, not imported; a new module needs no more."""
+
+    def __init__(self, package: str, *more: str) -> None:
+        spec = find_spec(package)
+        self.names = [*more, *sorted(module.name for module in pkgutil.iter_modules(spec.submodule_search_locations if spec else []))]
+
+    def __get_pydantic_core_schema__(self, *_: Any) -> core_schema.CoreSchema:
+        return core_schema.literal_schema(self.names)
 
 
 class Section(BaseModel):

@@ -13,12 +13,12 @@ from moslim_core.judge_settings import AnnotationSettings, EvaluationSettings
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.sampling import LOWEST_TEMPERATURE
-from moslim_core.section import Section, names, not_text
+from moslim_core.section import ModuleOf, Section, names, not_text
 
 # numpy takes 32 bits, and the judge's seed is the reward model's next one.
 LARGEST_SEED = 2**32 - 2
 # Packaged files in tasks/accelerate.
-AccelerateProfile = Literal["one-gpu", "ddp", "fsdp", "zero3"]
+AccelerateProfile = Literal["one-gpu", "ddp", "fsdp"]
 SourceName = Literal["starter", "jsonl", "parquet", "csv", "ultrafeedback", "ultrasafety", "helpsteer2", "pku-saferlhf"]
 
 
@@ -194,7 +194,7 @@ class PPOSettings(Section):
 class PolicySettings(Section):
     """Reinforcement learning of the one policy."""
 
-    optimiser: Literal["rloo", "grpo", "online_dpo", "ppo"] = Field(default="rloo", description="policy optimiser")
+    optimiser: Annotated[str, ModuleOf("moslim_core.policy.optimisers")] = Field(default="rloo", description="policy optimiser")
     prompts: Path | None = Field(default=None, description="JSON lines file or folder of prompts; default: the data's prompts")
     placement: Placement = Field(default="user_suffix", description="where the preference instruction stands")
     warm_start: Literal["none", "conditioned_sft"] = Field(
@@ -215,18 +215,33 @@ class PolicySettings(Section):
     )
     credit: Literal["answer", "token"] = Field(
         default="answer",
-        description="token: each token counts with the reward less what the reward model makes of the answer up to it (rloo)",
+        description="token: each token counts with the reward less what the reward model makes of the answer up to it (rloo, grpo)",
     )
-    epochs: int = Field(default=1, ge=1, description="updates per batch of answers, each with all of it (not online_dpo)")
+    rated_answers: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of a step's answers that come from the rated data, not drawn; each counts under all requests of its prompt",
+    )
+    kl: Literal["reward", "loss"] | None = Field(
+        default=None,
+        description="where the KL to the starting policy counts: in an answer's reward (default of rloo, ppo), or in the loss (of grpo)",
+    )
+    epochs: int = Field(default=1, ge=1, description="updates per batch of answers, each with all of it")
     clip: float = Field(default=0.2, gt=0, lt=1, description="furthest that a probability ratio counts from 1 (rloo, grpo, ppo)")
     micro_batch: int = Field(default=16, ge=1, description="answers (with relabel: answers under targets) per pass")
     processes: int = Field(default=1, ge=1, description="processes of this machine that train together: one per GPU; on a CPU, to try it")
     accelerate: AccelerateProfile | Path | None = Field(
         default=None,
-        description="how the processes are started: one-gpu, ddp, fsdp, zero3, or an accelerate configuration file; "
+        description="how the processes are started: one-gpu, ddp, fsdp, or an accelerate configuration file; "
         "default: plainly where there is one, by torchrun where there are several",
     )
-    vllm: bool = Field(default=False, description="draw the answers with vLLM, in the training process (rloo, grpo, ppo; a GPU)")
+    engine: Annotated[str, ModuleOf("moslim_core.policy.engines", "auto")] = Field(
+        default="auto", description="what draws the answers; auto: vllm where vllm_url is set, else the fastest that can"
+    )
+    vllm_url: str | None = Field(
+        default=None, description="address of a vLLM server that serves model.base with --enable-lora, such as http://localhost:8000"
+    )
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time per update")
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
@@ -256,36 +271,19 @@ class PolicySettings(Section):
 
     @model_validator(mode="after")
     def _fits_optimiser(self) -> PolicySettings:
-        if self.relabel and self.optimiser == "grpo" and self.grpo.normalise == "per_preference":
-            raise ValueError("relabel=true goes with grpo.normalise=reward only")
-        if self.credit == "token" and self.optimiser != "rloo":
-            raise ValueError(f"credit=token goes with optimiser=rloo, not with {self.optimiser}")
         if self.credit == "token" and self.max_new_tokens == 1:
             raise ValueError("credit=token, but with max_new_tokens=1 there is one token to credit: set credit=answer")
-        if self.relabel and self.prompts_per_step % self.processes:
+        if self.prompts_per_step % self.processes:
             raise ValueError(
-                f"relabel=true needs a prompt's answers in one process, but prompts_per_step={self.prompts_per_step} "
-                f"can't be shared out evenly among processes={self.processes}"
+                f"a prompt's answers stay in one process, but prompts_per_step={self.prompts_per_step} can't be shared out evenly among "
+                f"processes={self.processes}"
             )
-        rollouts = self.prompts_per_step * self.targets_per_prompt * self.group_size
-        if rollouts % self.processes:
-            raise ValueError(f"a step's {rollouts} answers can't be shared out evenly among processes={self.processes}")
         if self.accelerate == "one-gpu" and self.processes > 1:
             raise ValueError(f"accelerate=one-gpu starts one process, but processes={self.processes}: set accelerate=ddp")
         if self.optimiser == "ppo" and self.ppo.kl_target is not None and self.beta == 0:
             raise ValueError(f"ppo.kl_target={self.ppo.kl_target} steers beta by factors, and beta=0 stays 0: give beta more, say 0.02")
-        if self.vllm and (self.relabel or self.optimiser == "online_dpo"):
-            raise ValueError("vllm=true goes with rloo, grpo and ppo without relabel only")
-        if self.optimiser == "online_dpo":
-            if self.prompts_per_step * self.targets_per_prompt % self.processes:
-                raise ValueError(
-                    f"online_dpo needs a group's answers in one process, but prompts_per_step * targets_per_prompt="
-                    f"{self.prompts_per_step * self.targets_per_prompt} can't be shared out evenly among processes={self.processes}"
-                )
-            if self.epochs > 1:
-                raise ValueError(f"epochs={self.epochs}, but online_dpo updates once per batch of answers: set epochs=1")
-            if self.beta == 0:
-                raise ValueError("beta=0, but online_dpo's loss is flat there: give more, say 0.1")
+        if self.engine == "vllm" and self.vllm_url is None:
+            raise ValueError("engine=vllm needs the address of a vLLM server: set vllm_url, such as http://localhost:8000")
         return self
 
 

@@ -24,7 +24,7 @@ from moslim_core.data.rows import read_json_lines
 from moslim_core.distributed import gather, share
 from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
-from moslim_core.policy.conditioning import load_targets, training_examples
+from moslim_core.policy.conditioning import Example, training_examples
 from moslim_core.policy.warm_start import Learner, conditioned_sft, fine_tune
 from moslim_core.preferences import PreferenceSchema, Targets, answered_tokens
 from moslim_core.reward.metrics import expected_level
@@ -44,7 +44,7 @@ def rewards(
     return total
 
 
-def pairs(examples: Sequence[Mapping[str, Any]], answers: Sequence[str], found: Array) -> list[dict[str, Any]]:
+def pairs(examples: Sequence[Example], answers: Sequence[str], found: Array) -> list[dict[str, Any]]:
     """Of the equally many answers to each example, in their order, the best and the worst by rewards (n,); none where all are equal."""
     size = len(answers) // len(examples)
     made = []
@@ -53,7 +53,7 @@ def pairs(examples: Sequence[Mapping[str, Any]], answers: Sequence[str], found: 
         best, worst = int(own.argmax()), int(own.argmin())
         if own[best] > own[worst]:
             chosen, rejected = ([{"role": "assistant", "content": answers[number * size + i]}] for i in (best, worst))
-            made.append({"prompt": example["prompt"], "chosen": chosen, "rejected": rejected})
+            made.append({"prompt": example.prompt, "chosen": chosen, "rejected": rejected})
     return made
 
 
@@ -76,11 +76,11 @@ class Compared(LevelBased):
     rows = ("cpo",)
 
     @cached_property
-    def examples(self) -> list[dict[str, Any]]:
+    def examples(self) -> list[Example]:
         """The requests that this project's policy would be trained on."""
         context = self.context
         settings = context.settings
-        prompts = [value["prompt"] for _, value in read_json_lines(context.rows / "prompts.train.jsonl")]
+        prompts = [value.prompt for _, value in read_json_lines(context.rows / "prompts.train.jsonl")]
         return training_examples(prompts, settings.preferences, settings.policy, settings.seed)
 
     def _folder(self, name: str) -> Path:
@@ -109,11 +109,11 @@ class Compared(LevelBased):
         model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
         each = [example for example in self.examples for _ in range(size)]
         with timed(context.work, "rollout"):
-            drawn = context.draw(model, tokenizer, [e["prompt"] for e in each], "drawn")
+            drawn = context.draw(model, tokenizer, [e.prompt for e in each], "drawn")
         scorer, own = context.scorer, share(len(each))
         with timed(context.work, "reward"):
-            probabilities = scorer([e["question"] for e in each[own]], [answer.text for answer in drawn[own]])
-            asked = [load_targets(e["targets"], scorer.schema) for e in each[own]]
+            probabilities = scorer([e.question for e in each[own]], [answer.text for answer in drawn[own]])
+            asked = [e.targets for e in each[own]]
             found = gather(rewards(probabilities, asked, scorer.schema, settings.mapping.weights))
         made = pairs(self.examples, [answer.text for answer in drawn], found)
         if not made:

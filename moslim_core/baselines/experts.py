@@ -20,7 +20,7 @@ from moslim_core.data.rows import plain_text
 from moslim_core.distributed import is_first
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
-from moslim_core.policy.conditioning import dump_targets
+from moslim_core.policy.conditioning import Example
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.progress import Progress
 from moslim_core.section import changed
@@ -69,8 +69,8 @@ class PlainExamples:
 
     def __call__(
         self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int
-    ) -> list[dict[str, Any]]:
-        """steps x prompts_per_step examples with the columns of `policy.conditioning.training_examples`."""
+    ) -> list[Example]:
+        """steps x prompts_per_step examples, as of `policy.conditioning.training_examples`."""
         rng = random.Random(seed)
         order: list[int] = []
         examples = []
@@ -78,15 +78,8 @@ class PlainExamples:
             if not order:
                 order = rng.sample(range(len(prompts)), len(prompts))
             prompt = prompts[order.pop()]
-            examples.append(
-                {
-                    "prompt": condition(prompt, Targets(), schema, policy.placement),
-                    "question": plain_text(prompt),
-                    "targets": dump_targets(self.targets),
-                    "group": number,
-                    "family": number,
-                }
-            )
+            conversation = condition(prompt, Targets(), schema, policy.placement)
+            examples.append(Example(conversation, plain_text(prompt), self.targets, number, prompt))
         return examples
 
 

@@ -10,12 +10,11 @@ import itertools
 import random
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
 from moslim_core.evaluation.system import System
-from moslim_core.policy.conditioning import examples_under
+from moslim_core.policy.conditioning import Example, examples_under
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.section import changed
 from moslim_core.settings import MappingSettings, PolicySettings
@@ -30,7 +29,7 @@ class WantedExamples:
 
     def __call__(
         self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int
-    ) -> list[dict[str, Any]]:
+    ) -> list[Example]:
         rng = random.Random(seed)
         dealt: list[Targets] = []
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, PositiveInt, ValidationError
 
 from moslim_core import models
+from moslim_core.adapters import name_base
 from moslim_core.errors import UserError
 from moslim_core.loading import load_adapter
 from moslim_core.model_files import read_json
@@ -16,6 +18,8 @@ from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.settings import MappingSettings
 
+# PEFT's name for the adapter that is the policy.
+ADAPTER = "default"
 POLICY_FILE = "moslim_policy.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 # Beside it, where the policy stage trained it: the metrics of its training.
@@ -60,6 +64,34 @@ class PolicyCard(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise UserError(f"{file} is damaged: {where}: {first['msg']}.\nGive what `moslim policy` wrote.") from error
+
+
+def save_policy(
+    output: Path,
+    model: Any,
+    adapter: dict[str, Any],
+    tokenizer: Any,
+    card: PolicyCard,
+    history: Sequence[Mapping[str, float]],
+    merge: tuple[str, Path] | None = None,
+) -> None:
+    """Save a PeftModel's adapter (tensors by the names of its parameters), tokenizer, card and README. `history`: figures of each step.
+
+    `merge`: (base, cache) to save the policy as one plain model, too.
+    """
+    from moslim_core.policy.card import model_card
+
+    output.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(output, selected_adapters=[ADAPTER], state_dict=adapter)
+    name_base(output, card.base.name)
+    tokenizer.save_pretrained(output)
+    card.save(output)
+    (output / "README.md").write_text(model_card(card, history), encoding="utf-8")
+    if merge is not None:
+        base, cache = merge
+        merged, _, _ = load_policy(output, cache, str(model.dtype).removeprefix("torch."), model.device.type, base)  # type: ignore[arg-type]
+        merged.save_pretrained(output / MERGED)
+        tokenizer.save_pretrained(output / MERGED)
 
 
 def load_policy(

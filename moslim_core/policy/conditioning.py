@@ -1,16 +1,29 @@
-"""Training examples for the policy: prompts under sampled targets, the targets travelling as dataset columns (docs/method.md section 4)."""
+"""Training examples for the policy: prompts under sampled targets (docs/method.md section 4)."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from moslim_core.data.rows import plain_text
 from moslim_core.preferences import Message, PreferenceSchema, Targets, TargetSampler, condition, held_out_pairs
 from moslim_core.preferences.distractors import distracted
 from moslim_core.settings import PolicySettings
+
+
+class Example(NamedTuple):
+    """A prompt under targets: the conversation with the instruction, for the policy; the plain one as text, all that the reward model sees.
+
+    `family`: one for all targets that a prompt is asked under at once.
+    """
+
+    prompt: list[Message]
+    question: str
+    targets: Targets
+    family: int
+    # The prompt's own turns, by which its rated answers are found.
+    plain: Sequence[Message]
 
 
 def held_out_combinations(schema: PreferenceSchema, settings: PolicySettings, seed: int) -> list[Targets]:
@@ -20,7 +33,7 @@ def held_out_combinations(schema: PreferenceSchema, settings: PolicySettings, se
 
 def training_examples(
     prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, settings: PolicySettings, seed: int
-) -> list[dict[str, Any]]:
+) -> list[Example]:
     """Examples under contrasting levels of preferences, both drawn evenly, held-out combinations left out (see `examples_under`)."""
     rng = random.Random(seed)
     held_out = held_out_combinations(schema, settings, seed)
@@ -34,19 +47,16 @@ def examples_under(
     schema: PreferenceSchema,
     settings: PolicySettings,
     rng: random.Random,
-) -> list[dict[str, Any]]:
+) -> list[Example]:
     """steps x prompts_per_step x targets_per_prompt examples, every prompt equally often, those of one prompt together.
 
     `draw` gives so many targets for one prompt. A share `distractor_fraction` of the prompts that ask for something carry text that
     contradicts it (distractors.py): the policy reads it, the reward model does not, and the targets stay what they are.
-    Columns: `prompt` (the conversation with the instruction, for the policy), `question` (the plain conversation, all that the
-    reward model sees), `targets` (JSON: a table column can't hold mappings with different keys), `group` (a running number), `family`
-    (one for all targets that a prompt is asked under at once).
     """
-    examples: list[dict[str, Any]] = []
+    examples: list[Example] = []
     order: list[int] = []
     distractors_owed = 0.0
-    for _ in range(settings.steps * settings.prompts_per_step):
+    for family in range(settings.steps * settings.prompts_per_step):
         if not order:
             order = rng.sample(range(len(prompts)), len(prompts))
         prompt = prompts[order.pop()]
@@ -57,23 +67,6 @@ def examples_under(
             distractors_owed -= 1
             said = distracted(prompt, asked, schema, rng)
         for targets in asked:
-            examples.append(
-                {
-                    "prompt": condition(said, targets, schema, settings.placement, rng),
-                    "question": plain_text(prompt),
-                    "targets": dump_targets(targets),
-                    "group": len(examples),
-                    "family": len(examples) // settings.targets_per_prompt,
-                }
-            )
+            conversation = condition(said, targets, schema, settings.placement, rng)
+            examples.append(Example(conversation, plain_text(prompt), targets, family, prompt))
     return examples
-
-
-def dump_targets(targets: Mapping[str, int]) -> str:
-    """Targets as a dataset column carries them."""
-    return json.dumps(dict(targets))
-
-
-def load_targets(column: str, schema: PreferenceSchema) -> Targets:
-    """Targets from a dataset column."""
-    return schema.targets(json.loads(column))

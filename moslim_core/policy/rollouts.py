@@ -1,97 +1,128 @@
-"""What TRL's group trainers (RLOO, GRPO, and PPO on top of it) leave to this project: prompts' tokens, answers, how probable they are."""
+"""What a step learns from: answers under requests of their prompts, what each earned, and how probable it is. (ours)
+
+A row of a batch is an answer under a request. The rows that are compared with one another make a table, answers by requests, and all of
+a table is in one process. A drawn answer meets the request that it was drawn under; with relabelling, every request of its prompt. A
+rated answer of the data, drawn under none, meets them all.
+"""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from moslim_core.policy.shared_prefix import completion_log_probs, first_broken, generate_completions, unpadded
-from moslim_core.preferences import prompt_tokens
+from moslim_core.distributed import total
+from moslim_core.policy.conditioning import Example
 
 
-class SharedPrefixRollouts:
-    """Mix-in before a TRL trainer: generation and log-probabilities with what prompts share computed once.
+class Rollout(NamedTuple):
+    """Token ids of an answer, the example (by place) whose request it was drawn under, None for a rated answer, and its prompt's family."""
 
-    Sharded weights take TRL's own way, as do log-probabilities of several processes: wrapped models (DDP, FSDP) expect one
-    forward per backward.
+    ids: list[int]
+    request: int | None
+    family: int
+
+
+class Table(NamedTuple):
+    """`answers` x `requests` rows from row `first` on, answer by answer."""
+
+    first: int
+    answers: int
+    requests: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Answers under requests: which rollout and which example each of the r rows is about.
+
+    `own` (r,): whether the answer was drawn under the row's request. `home` (r,): the row where the answer meets the request that it was
+    drawn under; a rated answer's rows are their own.
     """
 
-    # A pass over the answers at hand with its graph, (log-probabilities, entropies), that the update is to take in place of its own.
-    at_hand: tuple[torch.Tensor, torch.Tensor | None] | None = None
+    rollouts: Tensor
+    requests: Tensor
+    own: Tensor
+    home: Tensor
+    tables: tuple[Table, ...]
 
-    args: Any
-    accelerator: Any
-    num_iterations: int
-    model: Any
-    processing_class: Any
-    generation_config: Any
-    temperature: float
-    state: Any
-    use_vllm: bool
-    is_fsdp_enabled: bool
-    is_deepspeed_enabled: bool
+    def by_table(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        """`function` of each table of `values`, each (r, ...) taken as (answers, requests, ...); (r, ...)."""
+        found = []
+        for first, answers, requests in self.tables:
+            rows = slice(first, first + answers * requests)
+            found.append(function(*(v[rows].unflatten(0, (answers, requests)) for v in values)).flatten(0, 1))
+        return torch.cat(found)
 
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        **extra: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        if self.at_hand is not None and compute_entropy:
-            (given, given_entropies), self.at_hand = self.at_hand, None
-            return given, given_entropies, None
-        if self.accelerator.num_processes > 1 or any(v is not None and v is not False for v in extra.values()):
-            return cast(Any, super())._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
-            )
-        parts = [
-            completion_log_probs(
-                model,
-                unpadded(ids[:, :-logits_to_keep], mask[:, :-logits_to_keep]),
-                ids[:, -logits_to_keep:],
-                mask[:, -logits_to_keep:],
-                self.temperature,
-                compute_entropy,
-                share=not self.args.gradient_checkpointing,
-            )
-            for ids, mask in zip(
-                input_ids.split(batch_size or len(input_ids)), attention_mask.split(batch_size or len(input_ids)), strict=True
-            )
-        ]
-        log_probs = torch.cat([part.log_probs for part in parts])
-        self._require_finite(log_probs, input_ids, attention_mask, logits_to_keep)
-        return log_probs, torch.cat([cast(torch.Tensor, part.entropies) for part in parts]) if compute_entropy else None, None
 
-    def _once(self) -> bool:
-        """Whether one update with the whole batch follows on its answers, so that the pass that says how probable they are can be its."""
-        return self.num_iterations == self.args.steps_per_generation == self.accelerator.num_processes == 1 and torch.is_grad_enabled()
+def pair(examples: Sequence[Example], rollouts: Sequence[Rollout], relabel: bool) -> Pairs:
+    """The rows of a step: `examples` of whole families, and the rollouts for them, both in the order of their families.
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        if "log_probs" in inputs:
-            self.at_hand = inputs["log_probs"], inputs["entropies"]
-        return cast(Any, super())._compute_loss(model, inputs)
+    Raises ValueError where a family has no two answers to compare.
+    """
+    found: list[tuple[int, int, bool]] = []
+    tables: list[Table] = []
+    numbered = list(enumerate(examples))
+    for family, members in groupby(numbered, key=lambda item: item[1].family):
+        requests = [number for number, _ in members]
+        answers = [(number, rollout) for number, rollout in enumerate(rollouts) if rollout.family == family]
+        for asked in [requests] if relabel else [[request] for request in requests]:
+            compared = [(n, r) for n, r in answers if relabel or r.request in (None, asked[0])]
+            if len(compared) < 2:
+                raise ValueError(f"family {family} has {len(compared)} answers, and an answer alone says nothing")
+            tables.append(Table(len(found), len(compared), len(asked)))
+            found += [(n, request, rollout.request == request) for n, rollout in compared for request in asked]
+    rollout_of, asked_of, own = (torch.tensor(column) for column in zip(*found, strict=True))
+    homes = {int(rollout_of[row]): row for row in own.nonzero().flatten().tolist()}
+    home = torch.tensor([homes.get(int(n), row) for row, n in enumerate(rollout_of)])
+    return Pairs(rollout_of, asked_of, own, home, tuple(tables))
 
-    def _require_finite(self, log_probs: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int) -> None:
-        """Raises RuntimeError naming the first row whose answer has no finite probability."""
-        row = first_broken(log_probs, attention_mask[:, -logits_to_keep:])
-        if row is not None:
-            text = self.processing_class.decode(input_ids[row][attention_mask[row].bool()], skip_special_tokens=True)
-            raise RuntimeError(
-                f"step {self.state.global_step + 1}: the policy gives no finite probability to this prompt and answer: {text!r}.\n"
-                "Lower policy.learning_rate; the last checkpoint is kept."
-            )
 
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        # TRL's own reads a special token wherever a user wrote one.
-        return prompt_tokens(self.processing_class, prompts), None, {}
+@dataclass(frozen=True)
+class RolloutBatch:
+    """The r rows of a process in a step. `ids`, `mask` (r, c): answers, padded on the right; `prompts`: token ids, with the request.
 
-    def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict[str, Any], *more: Any) -> Any:
-        # Sharded weights are gathered by TRL's own way; replicated ones are all here.
-        if self.use_vllm or self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return cast(Any, super())._generate_single_turn(prompt_ids, images, multimodal_fields, *more)
-        return generate_completions(self.accelerator.unwrap_model(self.model), prompt_ids, self.generation_config)
+    `rewards` (r,), or (r, c) where tokens are credited by themselves; `utilities` (r, m): the standardised utilities that the rewards are
+    made of, NaN where a preference is not requested. `old`, `reference` (r, c): log-probabilities in nats under the policy that the
+    step begins with, and under the starting policy; `values` (r, c): the critic's. `weight` (r,): how much a row counts (relabelling.py).
+    `advantages` and `returns`: what the optimiser makes of these. `rows` and `tokens` are those of the whole step, in all processes.
+    """
+
+    pairs: Pairs
+    prompts: list[list[int]]
+    ids: Tensor
+    mask: Tensor
+    rewards: Tensor
+    utilities: Tensor
+    old: Tensor
+    reference: Tensor | None
+    values: Tensor | None
+    weight: Tensor
+    rows: int
+    tokens: int
+    advantages: Tensor = torch.empty(0)
+    returns: Tensor = torch.empty(0)
+
+    @property
+    def divergence(self) -> Tensor:
+        """log pi - log pi_ref (r, c) at the step's beginning, of each answer under the request that it was drawn under; 0 elsewhere."""
+        if self.reference is None:
+            return torch.zeros_like(self.old)
+        return ((self.old - self.reference) * self.mask)[self.pairs.home]
+
+
+def padded(rows: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
+    """(ids, mask), each (n, c), of answers of different lengths."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+    return ids, mask
+
+
+def counts(mask: Tensor) -> tuple[int, int]:
+    """(rows, tokens) of the whole step, of one process's mask (r, c)."""
+    rows, tokens = total(torch.tensor([len(mask), int(mask.sum())], dtype=torch.float64)).tolist()
+    return int(rows), int(tokens)

@@ -17,11 +17,11 @@ from torch import nn
 
 from moslim_core.loading import require_whole
 from moslim_core.model_files import check_folder
+from moslim_core.policy.artifact import ADAPTER as POLICY
 from moslim_core.reward.model import ADAPTER, MultiHeadRewardModel, read_config, reward_tokenizer
 from moslim_core.reward.scorer import RewardScorer
 
 NAME = "reward"
-POLICY = "default"
 
 
 class SharedBackbone(nn.Module):

@@ -1,4 +1,4 @@
-"""Generation and log-probabilities with everything that prompts have in common read once.
+"""Prompts with everything that they have in common read once, for drawing answers and for reading them.
 
 The prompts of a batch share their beginnings: all the system turn, those about one question the question, the answers of a group
 the whole prompt. Each shared part goes through the model once; its keys and values are repeated for what follows. The numbers and
@@ -7,6 +7,7 @@ gradients are those of the plain pass, to rounding (a test holds it). (ours)
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,6 +22,8 @@ Tokens = tuple[int, ...]
 # GPU thousands, as starting a pass's kernels takes longer than their work.
 PASS_TOKENS = {"cpu": 16}
 GPU_PASS_TOKENS = 4096
+# Answers that have ended are taken out of the batch when so large a share of it, or less, goes on.
+STILL_GOING = 0.875
 
 
 class Layout(NamedTuple):
@@ -99,20 +102,37 @@ def can_share(model: Any) -> bool:
     return all(isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
-def _layout(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Layout:
+def layout_for(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Layout:
     """The prompts' layout on the model's device. A sliding window counts columns, so padding between parts would move it."""
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     longest = max(map(len, prompts)) + new_tokens
-    layout = lay_out(prompts, share=window is None or 2 * longest <= window, pass_tokens=_pass_tokens(model))
+    layout = lay_out(prompts, share=window is None or 2 * longest <= window, pass_tokens=pass_tokens(model))
     return layout._replace(ids=layout.ids.to(model.device), mask=layout.mask.to(model.device))
 
 
-def _pass_tokens(model: Any) -> int:
+def pass_tokens(model: Any) -> int:
     return PASS_TOKENS.get(model.device.type, GPU_PASS_TOKENS)
 
 
-def _read(model: Any, layout: Layout, states: bool = False) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
-    """(cache of keys and values for all n prompts, logits after each (n, 1, V), last hidden state there (n, 1, d) if asked for)."""
+class ReadPrompts(NamedTuple):
+    """A cache of the keys and values of d distinct prompts, `owner` (n,) of the n prompts' rows in it, and what follows each distinct one:
+    logits (d, 1, V), and the last hidden state (d, 1, h) if it was asked for."""
+
+    cache: Any
+    owner: torch.Tensor
+    logits: torch.Tensor
+    states: torch.Tensor | None
+
+    def cache_of(self, rows: torch.Tensor) -> Any:
+        """A cache of its own with the keys and values of the prompts `rows`."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        cache.batch_select_indices(self.owner[rows])
+        return cache
+
+
+def read_prompts(model: Any, layout: Layout, states: bool = False) -> ReadPrompts:
+    """Read each part of the prompts once; what they share is repeated for what follows."""
     ids, mask = layout.ids, layout.mask
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     begin, read = 0, None
@@ -139,124 +159,74 @@ def _read(model: Any, layout: Layout, states: bool = False) -> tuple[Any, torch.
         )
         begin, owner = end, part_of
     assert read is not None, "a prompt has at least one token"
-    read.past_key_values.batch_select_indices(owner)
-    return read.past_key_values, read.logits[owner], read.hidden_states[-1][owner, -1:] if states else None
+    return ReadPrompts(read.past_key_values, owner, read.logits, read.hidden_states[-1][:, -1:] if states else None)
 
 
-def unpadded(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
-    """Rows of token ids (n, p) without those where `mask` is 0."""
-    return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
-
-
-def first_broken(log_probs: torch.Tensor, mask: torch.Tensor) -> int | None:
-    """The first row of log-probabilities (n, c) that has one which is not finite where `mask` is not 0."""
-    broken = ~torch.isfinite(log_probs.detach()).logical_or(mask == 0).all(dim=1)
-    return int(broken.nonzero()[0]) if broken.any() else None
-
-
-class Read(NamedTuple):
-    """Of completions (n, c): log-probabilities and entropies (n, c) in nats, and the hidden states (n, c, d) that chose each token."""
-
-    log_probs: torch.Tensor
-    entropies: torch.Tensor | None
-    states: torch.Tensor | None
-
-
-def completion_log_probs(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    completion_ids: torch.Tensor,
-    completion_mask: torch.Tensor,
-    temperature: float = 1.0,
-    compute_entropy: bool = True,
-    states: bool = False,
-    share: bool = True,
-) -> Read:
-    """What the model makes of completions (n, c) after n prompts.
-
-    Positions where `completion_mask` is 0 hold no meaning. With `share` off the model is called once and keeps no cache, as a wrapped
-    model (DDP, FSDP) must be, one that recomputes activations, and one whose state can't be shared (`can_share`).
-    """
-    layout = _layout(model, prompts, completion_ids.shape[1]) if share and can_share(model) else None
-    if layout is None or len(prompts) * max(map(len, prompts)) - layout.work < _pass_tokens(model):
-        logits, hidden = _read_at_once(model, prompts, completion_ids, completion_mask, states)
-    else:
-        logits, hidden = _read_after_prompts(model, layout, completion_ids, completion_mask, states)
-    logits = logits.float() if temperature == 1 else logits.float() / temperature
-    log_probs = torch.log_softmax(logits, dim=-1)
-    chosen = log_probs.gather(2, completion_ids.unsqueeze(-1)).squeeze(-1)
-    if not compute_entropy:
-        return Read(chosen, None, hidden)
-    with torch.no_grad():
-        return Read(chosen, -(log_probs.exp() * log_probs).sum(dim=-1), hidden)
-
-
-def _read_at_once(
-    model: Any, prompts: Sequence[Sequence[int]], completion_ids: torch.Tensor, completion_mask: torch.Tensor, states: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(logits (n, c, V), states (n, c, d)) that chose each token, by one pass over prompts and completions."""
-    prompt = lay_out(prompts, share=False)
-    device = completion_ids.device
-    ids = torch.cat([prompt.ids.to(device), completion_ids[:, :-1]], dim=1)
-    mask = torch.cat([prompt.mask.to(device), completion_mask[:, :-1]], dim=1)
-    # As an index: a slice would make torch copy a frozen output layer once for every row.
-    kept = torch.arange(prompt.ids.shape[1] - 1, ids.shape[1], device=ids.device)
-    read = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=False,
-        logits_to_keep=kept,
-        output_hidden_states=states,
-    )
-    return read.logits, read.hidden_states[-1][:, kept] if states else None
-
-
-def _read_after_prompts(
-    model: Any, layout: Layout, completion_ids: torch.Tensor, completion_mask: torch.Tensor, states: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The same by a pass over each part of the prompts, and one over the completions."""
-    cache, logits, hidden = _read(model, layout, states)
-    if completion_ids.shape[1] > 1:
-        lengths = layout.mask.sum(dim=1, keepdim=True)
-        steps = torch.arange(completion_ids.shape[1] - 1, device=completion_ids.device)
-        answer = model(
-            input_ids=completion_ids[:, :-1],
-            attention_mask=torch.cat([layout.mask, completion_mask[:, :-1]], dim=1),
-            position_ids=lengths + steps,
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=states,
-        )
-        logits = torch.cat([logits, answer.logits], dim=1)
-        hidden = torch.cat([hidden, answer.hidden_states[-1]], dim=1) if hidden is not None else None
-    return logits, hidden
-
-
-def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
+def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: Any, together: bool = False) -> list[list[int]]:
     """New token ids after each prompt, up to and with its end token where it came; sampled as the generation config says.
 
-    The model is in eval mode meanwhile. The prompts' last tokens are left to `generate`, which needs one to start from.
+    The model is in eval mode meanwhile. `together`: other processes draw at the same time from the same sharded weights, so that all make the same passes.
     """
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        completions = _generate(model, prompts, config)
+        if together or not can_share(model):
+            completions = _generate(model, prompts, config, together)
+        else:
+            completions = _draw(model, prompts, config)
     model.train(was_training)
     return completions
 
 
-def _generate(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
-    heads, last = [p[:-1] for p in prompts], torch.tensor([p[-1:] for p in prompts], device=model.device)
-    if min(map(len, heads)) == 0 or not can_share(model):
-        plain, cache = lay_out(prompts, share=False), None
-        ids, mask = plain.ids.to(model.device), plain.mask.to(model.device)
-    else:
-        layout = _layout(model, heads, config.max_new_tokens)
-        cache, _, _ = _read(model, layout)
-        ids, mask = torch.cat([layout.ids, last], dim=1), torch.cat([layout.mask, torch.ones_like(last)], dim=1)
-    # A model set up to recompute activations has its cache switched off, and would go on without the prompt.
-    output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=config, use_cache=True)
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    new = output[:, ids.shape[1] :].tolist()
-    return [c[: next((i + 1 for i, token in enumerate(c) if token in ends), len(c))] for c in new]
+def _generate(model: Any, prompts: Sequence[Sequence[int]], config: Any, together: bool) -> list[list[int]]:
+    """By the library, each prompt whole."""
+    plain = lay_out(prompts, share=False)
+    ids, mask = plain.ids.to(model.device), plain.mask.to(model.device)
+    output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, synced_gpus=together)
+    return cut_at_ends(output[:, ids.shape[1] :].tolist(), config.eos_token_id)
+
+
+def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[list[int]]:
+    """Token by token after what prompts share; what has ended is taken out of the batch. Neutral sampling (sampling.py) is all there is."""
+    layout = layout_for(model, prompts, config.max_new_tokens)
+    read = read_prompts(model, layout)
+    ends = torch.tensor(config.eos_token_id, device=model.device).flatten()
+    answers: list[list[int]] = [[] for _ in prompts]
+    rows = torch.arange(len(prompts), device=model.device)
+    cache, mask, logits = read.cache_of(rows), layout.mask, read.logits[read.owner, -1]
+    going = torch.ones(len(rows), dtype=torch.bool, device=model.device)
+    for place in range(config.max_new_tokens):
+        token = _sampled(logits, config.temperature) if config.do_sample else logits.argmax(dim=-1)
+        for row, new, goes in zip(rows.tolist(), token.tolist(), going.tolist(), strict=True):
+            if goes:
+                answers[row].append(new)
+        going = going & ~torch.isin(token, ends)
+        if place + 1 == config.max_new_tokens or not going.any():
+            break
+        mask = torch.cat([mask, going.unsqueeze(1).to(mask)], dim=1)
+        if int(going.sum()) <= STILL_GOING * len(going):
+            left = going.nonzero().flatten()
+            rows, token, mask, going = rows[left], token[left], mask[left], going[left]
+            cache.batch_select_indices(left)
+        read_on = model(
+            input_ids=token.unsqueeze(1),
+            attention_mask=mask,
+            position_ids=(mask.sum(dim=1, keepdim=True) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache, logits = read_on.past_key_values, read_on.logits[:, -1]
+    return answers
+
+
+def _sampled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """One token a row (n, V) by the inverse of its cumulative distribution: a random number a row, where others take one for each token."""
+    up_to = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1)
+    drawn = torch.rand(len(logits), 1, device=logits.device) * up_to[:, -1:]
+    return torch.searchsorted(up_to, drawn, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+
+
+def cut_at_ends(completions: Sequence[list[int]], ends: int | Sequence[int]) -> list[list[int]]:
+    """Each completion up to and with its first end token."""
+    stops = {ends} if isinstance(ends, int) else set(ends)
+    return [c[: next((i + 1 for i, token in enumerate(c) if token in stops), len(c))] for c in completions]

@@ -1,62 +1,50 @@
-"""The policy stage's work, the same for every optimiser: conditioned prompts, one shared reward, training, the saved policy.
+"""The policy stage's work: a chat model, prompts and a reward model -> one policy that follows preferences stated in the prompt.
 
-The reference is the policy at step 0: the base, after a warm start if there is one, with its adapter off.
+A step: prompts under targets -> an engine draws -> all heads score, once -> a RolloutBatch -> the optimiser's loss -> updates. The
+reference is the policy at step 0: the base, after a warm start if there is one, with its adapter off.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import set_seed
-from transformers.trainer import TRAINING_ARGS_NAME
 
 from moslim_core import models
-from moslim_core.adapters import name_base
-from moslim_core.checkpoints import last_complete
+from moslim_core.checkpoints import keep_last, last_complete, mark
 from moslim_core.data.rows import read_json_lines
-from moslim_core.distributed import gather, is_first, refuse_sharded, sharded, take_own_device, wait
+from moslim_core.distributed import gather, is_first, join, refuse_sharded, share, sharded, take_own_device, wait
 from moslim_core.model_identity import ModelId, content_digest, identify
-from moslim_core.policy import grpo, ppo, rloo
-from moslim_core.policy.artifact import BASE, MERGED, PolicyCard
-from moslim_core.policy.callbacks import Report, TimeLimit
-from moslim_core.policy.card import model_card
-from moslim_core.policy.conditioning import held_out_combinations, load_targets, training_examples
+from moslim_core.policy import engines
+from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
+from moslim_core.policy.conditioning import Example, held_out_combinations, training_examples
 from moslim_core.policy.generation import Sampling, generate
-from moslim_core.policy.reward_function import PolicyReward
-from moslim_core.policy.setup import Setup
-from moslim_core.policy.shared_base import POLICY, attach, base_of, load_heads
+from moslim_core.policy.learner import Learner
+from moslim_core.policy.optimisers import optimiser_class, require_fit
+from moslim_core.policy.rated import RatedAnswers
+from moslim_core.policy.rewards import Rewards
+from moslim_core.policy.rollouts import pair
+from moslim_core.policy.shared_base import attach, base_of, load_heads
+from moslim_core.policy.steps import Steps
+from moslim_core.policy.training_log import TrainingLog
 from moslim_core.policy.warm_start import conditioned_sft
-from moslim_core.preferences import Message, PreferenceSchema
+from moslim_core.preferences import Message, PreferenceSchema, prompt_tokens
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
-from moslim_core.saving import MarkComplete
+from moslim_core.sampling import generation_config
 from moslim_core.settings import PolicySettings, Settings
 from moslim_core.templates import Reader
 
 REFERENCE_ROLLOUTS = 128
 WARM_START = "warm_start"
+# Without a warm-up the first steps, whose size Adam can't judge yet, lead away from the base for good.
+WARM_UP = 3
 
-
-def _online_dpo(setup: Setup) -> Any:
-    # Imported when chosen: a version of trl that lacks what it needs must not stop the others.
-    from moslim_core.policy import online_dpo
-
-    return online_dpo.trainer(setup)
-
-
-OPTIMISERS: dict[str, Callable[[Setup], Any]] = {
-    "rloo": rloo.trainer,
-    "grpo": grpo.trainer,
-    "online_dpo": _online_dpo,
-    "ppo": ppo.trainer,
-}
-
-
-# Prompts, preferences, policy settings, seed -> rows for the optimiser.
-Examples = Callable[[Sequence[Sequence[Message]], PreferenceSchema, PolicySettings, int], list[dict[str, Any]]]
+# Prompts, preferences, policy settings, seed -> what the optimiser's prompts ask for.
+Examples = Callable[[Sequence[Sequence[Message]], PreferenceSchema, PolicySettings, int], list[Example]]
 
 
 def train(
@@ -71,13 +59,13 @@ def train(
 ) -> None:
     """Train on the prompts of a folder of the label stage with the reward model of another; save the policy in `output`.
 
-    Resumes from the last checkpoint in `checkpoints`, where adapter, optimiser, RNG and mapping statistics are. A warm start's new
-    base is saved with the policy. `examples_of` says what prompts ask for; compared systems ask in their own ways. Raises UserError
-    where sharded weights can't be trained so.
+    Goes on from the last checkpoint in `checkpoints`. A warm start's new base is saved with the policy. `examples_of` says what prompts ask
+    for; compared systems ask in their own ways. Raises UserError where settings do not go together, or sharded weights can't be trained so.
     """
-    policy, schema = settings.policy, settings.preferences
+    policy, schema, seed = settings.policy, settings.preferences, settings.seed
     base, start = settings.model.base, identify(settings.model.base, cache).id
     shared = policy.warm_start == "none" and base_of(reward_model) == start.digest
+    require_fit(policy)
     if sharded():
         refuse_sharded(policy, shared)
     take_own_device()
@@ -86,74 +74,82 @@ def train(
         conditioned_sft(settings, data / "train.jsonl", cache, checkpoints / WARM_START, output / BASE, progress)
         base = str(output / BASE)
         start = ModelId(name=BASE, digest=content_digest(output / BASE, cache))
-    set_seed(settings.seed)
+
+    # Who learns, who judges, who draws.
+    set_seed(seed)
     model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
-    if shared:
-        scorer, backbone = load_heads(reward_model, str(model.device))
-    else:
-        scorer = RewardScorer.load(reward_model, str(model.device))
-    mapping = RewardMapping(schema, settings.mapping, gather)
+    join(model.device.type)
     ends = models.end_tokens(model, tokenizer)
-    reward = PolicyReward(scorer, mapping, policy.truncation_penalty, ends, Reader(tokenizer, ends))
-    examples = examples_of([v["prompt"] for _, v in read_json_lines(data / "prompts.train.jsonl")], schema, policy, settings.seed)
+    prompts = [value["prompt"] for _, value in read_json_lines(data / "prompts.train.jsonl")]
+    rated = RatedAnswers(data / "train.jsonl", tokenizer, ends, policy.max_new_tokens) if policy.rated_answers else None
+    examples = examples_of(rated.prompts(prompts) if rated and policy.rated_answers == 1 else prompts, schema, policy, seed)
     last = last_complete(checkpoints)
-    clock = TimeLimit(policy.max_minutes, policy.epochs, last[1]["seconds"] if last else 0.0)
-    setup = Setup(policy, model, tokenizer, reward, examples, checkpoints, settings.seed, callbacks=[clock])
-    setup.callbacks.append(Report(progress, reward, setup.rollouts))
-    setup.callbacks.append(MarkComplete(lambda: {"mapping": mapping.state(), "seconds": clock.seconds()}))
-    trainer: Any = OPTIMISERS[policy.optimiser](setup)
-    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    mapping = RewardMapping(schema, settings.mapping, gather)
+    measured = examples[:REFERENCE_ROLLOUTS] if settings.mapping.standardisation == "reference" and last is None else []
+    plain = generate(model, tokenizer, [e.prompt for e in measured], Sampling(policy.max_new_tokens, policy.temperature), seed)
+    optimiser = optimiser_class(policy.optimiser)(policy, mapping)
+    critic = optimiser.critic(model.config.get_text_config().hidden_size) if optimiser.critic else None
+    learner = Learner(model, policy, critic, policy.ppo.critic_learning_rate)
     if shared:
-        attach(backbone, adapted, reward_model)
+        scorer, backbone = load_heads(reward_model, str(learner.device))
+        attach(backbone, learner.model, reward_model)
+    else:
+        scorer = RewardScorer.load(reward_model, str(learner.device))
+    if measured:
+        mapping.fit_reference(scorer([e.question for e in measured], [a.text for a in plain]), [e.targets for e in measured])
+    drawing = generation_config(ends, tokenizer.pad_token_id, policy.temperature, max_new_tokens=policy.max_new_tokens)
+    engine, said = engines.pick(learner, policy, drawing)
+    if said is not None:
+        logging.getLogger(__name__).warning(said)
+    steps = Steps(policy, tokenizer, engine, Rewards(scorer, mapping, policy.truncation_penalty), Reader(tokenizer, ends), rated)
+
+    done, log = 0, TrainingLog(progress, policy.steps)
     if last is not None:
-        mapping.load_state(last[1]["mapping"])
-    elif settings.mapping.standardisation == "reference":
-        _fit_reference(mapping, scorer, model, tokenizer, examples, settings)
-    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
-    if sharded():
-        _save_sharded(trainer, output)
-    if not is_first():
-        wait()
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    if not sharded():
-        adapted.save_pretrained(output, selected_adapters=[POLICY])
-    name_base(output, start.name)
-    tokenizer.save_pretrained(output)
+        folder, state = last
+        learner.load(folder)
+        mapping.load_state(state["mapping"])
+        optimiser.load_state(state["optimiser"])
+        done, log = state["step"], TrainingLog(progress, policy.steps, state["seconds"], state["history"])
+    progress.update("training the policy", done, policy.steps)
+
+    while done < policy.steps and not (done and log.is_over(policy.max_minutes)):
+        mine = share(policy.prompts_per_step)
+        families = range(done * policy.prompts_per_step + mine.start, done * policy.prompts_per_step + mine.stop)
+        asked = examples[families.start * policy.targets_per_prompt : families.stop * policy.targets_per_prompt]
+        with log.phase("rollout"):
+            ids = prompt_tokens(tokenizer, [e.prompt for e in asked])
+            rollouts, drawn_with = steps.draw(asked, ids, f"{seed}/{families}")
+        with log.phase("reward"):
+            pairs = pair(asked, rollouts, policy.relabel)
+            rewards, utilities, figures = steps.judge(asked, rollouts, pairs)
+        with log.phase("update"):
+            batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, rewards, utilities, optimiser.compares)
+            batch, own = optimiser.prepared(batch)
+            for epoch in range(policy.epochs):
+                rate = min(1.0, (done + 1) / (min(WARM_UP, policy.steps // 5) + 1))
+                updated = learner.update(batch, optimiser.loss, rate, passed if epoch == 0 else None)
+        done += 1
+        log.step(done, figures | more | own | updated, sum(r.request is not None for r in rollouts))
+        if done % policy.checkpoint_every == 0 or done == policy.steps:
+            folder = checkpoints / f"checkpoint-{done}"
+            learner.save(folder, is_first())
+            wait()
+            if is_first():
+                mark(folder, {"step": done, "mapping": mapping.state(), "optimiser": optimiser.state(), **log.state()})
+                keep_last(checkpoints, 2)
+
     card = PolicyCard(
         base=start,
         preferences=schema,
         placement=policy.placement,
         optimiser=policy.optimiser,
-        steps=trainer.state.global_step // policy.epochs,
+        steps=done,
         max_new_tokens=policy.max_new_tokens,
         mapping=settings.mapping,
         mapping_state=mapping.state(),
-        held_out=[dict(pair) for pair in held_out_combinations(schema, policy, settings.seed)],
+        held_out=[dict(pair) for pair in held_out_combinations(schema, policy, seed)],
     )
-    card.save(output)
-    (output / "README.md").write_text(model_card(card, trainer.state.log_history), encoding="utf-8")
-    if policy.save_merged:
-        adapted.merge_and_unload(adapter_names=[POLICY]).save_pretrained(output / MERGED)
-        tokenizer.save_pretrained(output / MERGED)
+    adapter = learner.adapter()
+    if is_first():
+        save_policy(output, learner.plain, adapter, tokenizer, card, log.history, (base, cache) if policy.save_merged else None)
     wait()
-
-
-def _save_sharded(trainer: Any, output: Path) -> None:
-    """Save the adapter of which each process holds a part; all of them have to call this."""
-    if trainer.is_fsdp_enabled:
-        # Otherwise the trainer leaves parts unsaved without a word.
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(output))
-    # The trainer's own settings, pickled: no part of a policy.
-    (output / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-
-def _fit_reference(
-    mapping: RewardMapping, scorer: RewardScorer, model: Any, tokenizer: Any, examples: list[dict[str, Any]], settings: Settings
-) -> None:
-    chosen = [examples[i % len(examples)] for i in range(REFERENCE_ROLLOUTS)]
-    sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature)
-    answers = generate(model, tokenizer, [e["prompt"] for e in chosen], sampling, settings.seed)
-    probabilities = scorer([e["question"] for e in chosen], [a.text for a in answers])
-    mapping.fit_reference(probabilities, [load_targets(e["targets"], scorer.schema) for e in chosen])

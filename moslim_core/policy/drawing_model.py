@@ -1,0 +1,90 @@
+"""The policy as one plain model, its adapter added to the weights that it changes: for drawing answers, and for learning from them. (ours)
+
+An adapter's small products take about as long as the base's large ones, token by token and pass by pass. A sum, made anew after every
+update, costs them once. The gradients are those of the adapter: with W' = W + s B A and y = x W'^T, dB = s dy^T (x A^T) and
+dA = s (dy B)^T x. In bfloat16, where a small sum is lost to rounding, a pass that learns keeps the adapter apart. What the adapter does not
+change (embeddings, norms, output layer) is the base's own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+
+class _Product(torch.autograd.Function):
+    """x (n, i), weight (o, i), A (r, i), B (o, r), s -> (n, o): x weight^T, and s (x A^T) B^T where `apart`: where weight is not the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, apart: bool) -> Tensor:
+        ctx.save_for_backward(x, weight, a, b)
+        ctx.scale, ctx.apart = scale, apart
+        y = x @ weight.t()
+        return y.addmm_(x @ a.t(), b.t(), alpha=scale) if apart else y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None, None]:
+        (dy,), (x, weight, a, b) = gradients, ctx.saved_tensors
+        inner = dy @ b
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = dy @ weight
+            if ctx.apart:
+                dx.addmm_(inner, a, alpha=ctx.scale)
+        return dx, None, (inner.t() @ x).mul_(ctx.scale), (dy.t() @ (x @ a.t())).mul_(ctx.scale), None, None
+
+
+class _Adapted(nn.Module):
+    """A linear map with the sum of its own weight and an adapter's."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        # GPT-2's own linear map keeps its weights the other way round.
+        self.turned = isinstance(own, Conv1D)
+        self.weight, self.bias = own.weight, own.bias
+        self.layer: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.t() if self.turned else self.weight
+        if not torch.is_grad_enabled():
+            return F.linear(x, weight, self.bias)
+        base, adapter, apart = self.layer
+        a, b = base.lora_A[adapter].weight, base.lora_B[adapter].weight
+        if apart:
+            weight = base.base_layer.weight.t() if self.turned else base.base_layer.weight
+        y = _Product.apply(x.flatten(0, -2), weight, a, b, base.scaling[adapter], apart).unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias
+
+
+class DrawingModel:
+    """A copy of a base that follows a policy's weights. It is made before the base gets its adapter."""
+
+    def __init__(self, base: Any, adapted: Sequence[str]) -> None:
+        """`adapted`: names of the modules that the adapter will be on; only their weights are copied."""
+        self.adapted = adapted
+        own = {id(base.get_submodule(name).weight) for name in adapted}
+        shared = [t for t in [*base.parameters(), *base.buffers()] if id(t) not in own]
+        self.model = copy.deepcopy(base, {id(t): t for t in shared})
+        for name in adapted:
+            module = self.model.get_submodule(name)
+            module.weight.requires_grad_(False)
+            parent, _, last = name.rpartition(".")
+            setattr(self.model.get_submodule(parent), last, _Adapted(module))
+
+    def follow(self, policy: Any, adapter: str) -> Any:
+        """The plain model with the weights of `policy` (a PeftModel on the base) under its adapter as they are now."""
+        base = policy.get_base_model()
+        with torch.no_grad():
+            for name in self.adapted:
+                layer, module = base.get_submodule(name), self.model.get_submodule(name)
+                own = layer.base_layer.weight
+                torch.add(own, layer.get_delta_weight(adapter).to(own.dtype), out=module.weight)
+                # In a tuple, so that the layer is not a part of this module.
+                module.layer = (layer, adapter, own.dtype != torch.float32)
+        return self.model

@@ -1,0 +1,43 @@
+"""`generate` on a cache of fixed size, its decoding step compiled into one graph of kernels: for GPUs, where starting kernels takes longer
+than their work.
+
+transformers compiles the step by itself where the cache is static and the device is a GPU. Shapes must stay: prompts are padded to a
+multiple of `STEP` tokens, and all answers of a step are drawn together.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+
+from moslim_core.policy.engines import Drawn, Engine
+from moslim_core.policy.learner import Learner
+from moslim_core.policy.shared_prefix import can_share, cut_at_ends
+from moslim_core.settings import PolicySettings
+
+STEP = 64
+
+
+class Drawing(Engine):
+    @classmethod
+    def unable(cls, learner: Learner, policy: PolicySettings) -> str | None:
+        if learner.sharded:
+            return "weights are shared out among processes"
+        if learner.device.type != "cuda":
+            return f"it needs a CUDA GPU, and the policy is on {learner.device.type}"
+        if not can_share(learner.plain):
+            return f"{learner.plain.config.model_type} models have no cache of fixed size"
+        return None
+
+    def draw(self, prompts: Sequence[list[int]]) -> Drawn:
+        model = self.learner.to_draw().eval()
+        width = -(-max(map(len, prompts)) // STEP) * STEP
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=self.learner.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.learner.device)
+        config = copy.deepcopy(self.config)
+        config.cache_implementation = "static"
+        with torch.no_grad():
+            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return Drawn(cut_at_ends(output[:, width:].tolist(), self.config.eos_token_id))

@@ -1,0 +1,93 @@
+"""A vLLM server that serves the base, in an environment of its own: it gets the adapter after every update, and draws under it.
+
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve BASE --enable-lora --max-lora-rank RANK --port 8000
+
+The adapter goes through a folder that the server must be able to read, so it is on this machine, or shares a disk with it. Its
+probabilities are not quite the policy's: answers are weighted by the ratio (rows' importance, cut off as TRL does).
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+
+from moslim_core.distributed import is_first, parts, wait
+from moslim_core.errors import UserError
+from moslim_core.policy.artifact import ADAPTER
+from moslim_core.policy.engines import Drawn, Engine
+from moslim_core.policy.learner import Learner
+from moslim_core.policy.shared_prefix import cut_at_ends
+from moslim_core.settings import PolicySettings
+
+# A step's answers may take minutes; a connection that is not there is told at once.
+TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+
+
+class Drawing(Engine):
+    def __init__(self, learner: Learner, policy: PolicySettings, config: Any) -> None:
+        """Raises UserError where no server answers."""
+        super().__init__(learner, policy, config)
+        self.server = httpx.Client(base_url=str(policy.vllm_url).removesuffix("/v1").rstrip("/"), timeout=TIMEOUT)
+        # One that every process names alike, and no other training on the same server does.
+        self.folder = Path(parts(tempfile.mkdtemp(prefix="moslim-adapter-"))[0])
+        self.versions = itertools.count(1)
+        self.loaded: str | None = None
+        self._ask("GET", "/v1/models")
+
+    @classmethod
+    def unable(cls, learner: Learner, policy: PolicySettings) -> str | None:
+        return "weights are shared out among processes" if learner.sharded else None
+
+    def draw(self, prompts: Sequence[list[int]]) -> Drawn:
+        name = self._hand_over()
+        asked = {
+            "model": name,
+            "prompt": [list(prompt) for prompt in prompts],
+            "max_tokens": self.config.max_new_tokens,
+            "temperature": self.config.temperature if self.config.do_sample else 0.0,
+            # The model's own settings would change what is learnt from.
+            "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+            "stop_token_ids": list(self.config.eos_token_id),
+            "seed": int(torch.randint(2**31, ())),
+            "logprobs": 0,
+            "return_token_ids": True,
+        }  # fmt: skip
+        choices = sorted(self._ask("POST", "/v1/completions", asked)["choices"], key=lambda choice: choice["index"])
+        if len(choices) != len(prompts) or any(not choice.get("token_ids") for choice in choices):
+            raise UserError(f"policy.vllm_url={self.policy.vllm_url}: the server gives no token ids.\nServe with vLLM 0.10.2 or later.")
+        answers = cut_at_ends([choice["token_ids"] for choice in choices], self.config.eos_token_id)
+        chances = [choice["logprobs"]["token_logprobs"][: len(ids)] for choice, ids in zip(choices, answers, strict=True)]
+        return Drawn(answers, chances)
+
+    def _hand_over(self) -> str:
+        """The server's name for the adapter as it is now."""
+        name = f"{self.folder.name}-{next(self.versions)}"
+        adapter = self.learner.adapter()
+        if is_first():
+            self.learner.plain.save_pretrained(self.folder / name, selected_adapters=[ADAPTER], state_dict=adapter)
+            self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(self.folder / name)})
+            if self.loaded is not None:
+                self._ask("POST", "/v1/unload_lora_adapter", {"lora_name": self.loaded})
+                shutil.rmtree(self.folder / self.loaded, ignore_errors=True)
+        wait()
+        self.loaded = name
+        return name
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        try:
+            reply = self.server.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise UserError(
+                f"policy.vllm_url={self.policy.vllm_url}: no answer ({type(error).__name__}).\n"
+                "Start the server: VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve BASE --enable-lora --max-lora-rank RANK"
+            ) from error
+        if reply.is_error:
+            raise UserError(f"policy.vllm_url={self.policy.vllm_url}: {path} was refused ({reply.status_code}): {reply.text[:200]}")
+        return reply.json() if "json" in reply.headers.get("content-type", "") else reply.text

@@ -1,0 +1,264 @@
+"""The policy's adapter as it learns: passes over rows, one update from all parts of a step and all processes, and its state on disk. (ours)
+
+The loss is a function of all rows' log-probabilities. Its gradient by these is found first, for the whole step; each part of the rows then
+carries its share of that gradient back through the model. So neither how rows are cut into passes nor how prompts are dealt to processes
+changes an update, whatever the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from peft import get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from moslim_core.adapters import adapter_config
+from moslim_core.distributed import parts, processes, sharded, total
+from moslim_core.errors import UserError
+from moslim_core.policy.artifact import ADAPTER
+from moslim_core.policy.drawing_model import DrawingModel
+from moslim_core.policy.log_probs import Read, completion_log_probs, first_broken
+from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.settings import PolicySettings
+
+STATE_FILE = "learner.safetensors"
+MOST_NORM = 1.0
+
+
+class Passed(NamedTuple):
+    """Log-probabilities and the critic's values, each (r, c), of a batch's rows; `graph`: gradients can go back through them."""
+
+    log_probs: Tensor
+    values: Tensor | None
+    entropy: float
+    graph: bool
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [t for t in (self.log_probs, self.values) if t is not None]
+
+
+class Learner:
+    """An adapter on a base, learning in float32, with the critic that its optimiser may need. Raises UserError where none fits the base."""
+
+    def __init__(self, base: Any, policy: PolicySettings, critic: nn.Module | None = None, critic_rate: float = 0.0) -> None:
+        self.policy, self.sharded, self.device = policy, sharded(), base.device
+        config = adapter_config(base, policy.lora_rank, policy.lora_layers, "CAUSAL_LM")
+        self.drawing = None if self.sharded else DrawingModel(base, sorted(config.target_modules))
+        # In a bfloat16 base's own dtype the adapter's products need no casts; what learns is a float32 copy.
+        coarse = base.dtype == torch.bfloat16 and not self.sharded
+        self.accelerator = Accelerator(cpu=base.device.type == "cpu" and not self.sharded)
+        self.model: Any = get_peft_model(base, config, autocast_adapter_dtype=not coarse)
+        self.model = self.accelerator.prepare(self.model) if self.sharded else self.model
+        if policy.gradient_checkpointing:
+            passing = self.model if self.drawing is None else self.drawing.model
+            passing.gradient_checkpointing_enable({"use_reentrant": False})
+            _without_dropout(passing)
+        self.critic = critic.to(base.device) if critic is not None else None
+        self.used = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.learning: dict[str, nn.Parameter] = {n: nn.Parameter(p.detach().float()) if coarse else p for n, p in self.used.items()}
+        own = {f"critic.{name}": p for name, p in critic.named_parameters()} if critic is not None else {}
+        self.learning |= own
+        rates = [{"params": [p for n, p in self.learning.items() if n not in own], "lr": policy.learning_rate}]
+        rates += [{"params": list(own.values()), "lr": critic_rate}] if own else []
+        # One kernel for all of it, but for parts of tensors, which it does not know.
+        self.optimiser = torch.optim.AdamW(rates, weight_decay=0.0, fused=not self.sharded, foreach=False if self.sharded else None)
+        # Whether the policy has changed since the model to draw from was made.
+        self.stale = True
+        self.rates = [group["lr"] for group in self.optimiser.param_groups]
+
+    def to_draw(self) -> Any:
+        """The model that answers are drawn from and read by, as the policy is now."""
+        if self.drawing is None:
+            return self.model
+        if self.stale:
+            self.drawing.follow(self.model, ADAPTER)
+            self.stale = False
+        return self.drawing.model
+
+    @property
+    def plain(self) -> Any:
+        """The PeftModel itself."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the adapter alone is on each process's own model, so that passes are free to be as they like."""
+        return not self.sharded and not self.policy.gradient_checkpointing
+
+    def read(self, batch: RolloutBatch, graph: bool = True) -> Passed:
+        """The policy's pass over all rows: with its graph where one part holds them all. Raises RuntimeError at a row without a probability."""
+        cut = self._parts(batch)
+        keeps = graph and len(cut) == 1
+        with torch.set_grad_enabled(keeps):
+            found = [self._pass(batch, rows) for rows in cut]
+        return _joined(found, cut, keeps)
+
+    def reference(self, batch: RolloutBatch, everywhere: bool) -> Tensor:
+        """Log-probabilities (r, c) under the starting policy; without `everywhere` of the rows where an answer is at home, 0 elsewhere."""
+        wanted = None if everywhere else batch.pairs.home.unique().to(batch.ids.device)
+        log_probs = torch.zeros_like(batch.mask, dtype=torch.float32)
+        with torch.no_grad(), self.plain.disable_adapter():
+            for rows in self._parts(batch, wanted):
+                log_probs[rows] = self._pass(batch, rows, self.model).log_probs
+        return log_probs
+
+    def update(self, batch: RolloutBatch, loss: Callable[..., Tensor], share: float, passed: Passed | None = None) -> dict[str, float]:
+        """One update by `loss(batch, log_probs, values)`, each process's part of the step's; `share` of the learning rate.
+
+        `passed`: the policy's pass over the batch, if it has not changed since. Returns loss, gradient norm and entropy.
+        """
+        passed = passed or self.read(batch)
+        leaves = [t.detach().requires_grad_() for t in passed.tensors]
+        local = loss(batch, leaves[0], leaves[1] if len(leaves) > 1 else None)
+        gradients = torch.autograd.grad(local, leaves, allow_unused=True)
+        # Sharded weights have the mean of all processes' gradients taken.
+        gradients = [(torch.zeros_like(t) if g is None else g) * (processes() if self.sharded else 1) for t, g in zip(leaves, gradients, strict=True)]
+        if passed.graph:
+            torch.autograd.backward(passed.tensors, gradients)
+        for rows in [] if passed.graph else self._parts(batch):
+            again = self._pass(batch, rows)
+            torch.autograd.backward(again.tensors, [g[rows] for g in gradients])
+            self._collect()
+        self._collect()
+        norm = self._step(share)
+        said = total(torch.tensor([float(local.detach()), passed.entropy, 1.0], dtype=torch.float64)).tolist()
+        return {"loss": said[0], "grad_norm": norm, "entropy": said[1] / said[2], "learning_rate": self.rates[0] * share}
+
+    def adapter(self) -> dict[str, Tensor]:
+        """All of the adapter in float32 by the names of the policy's parameters; every process has to ask."""
+        return {name: _full(self.learning[name]) for name in self.used}
+
+    def save(self, folder: Path, first: bool) -> None:
+        """Adapter, critic and optimiser, whole, in one file that the first process writes; every process has to call this."""
+        tensors = {}
+        for name, parameter in self.learning.items():
+            tensors[f"parameter/{name}"] = _full(parameter)
+            tensors |= {f"{key}/{name}": _full(value) for key, value in self.optimiser.state[parameter].items()}
+        if first:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / STATE_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Raises UserError where an earlier version of this project wrote the checkpoint, or for another adapter."""
+        if not (folder / STATE_FILE).is_file():
+            raise UserError(f"{folder} was written by an earlier version, and can't be gone on from.\nRemove {folder.parent}.")
+        tensors = load_file(folder / STATE_FILE)
+        states = {}
+        for index, (name, parameter) in enumerate(self.learning.items()):
+            kept = {key.partition("/")[0]: value for key, value in tensors.items() if key.partition("/")[2] == name}
+            if kept.get("parameter", torch.empty(0)).shape != parameter.shape:
+                raise UserError(f"{folder} is a checkpoint of another adapter: {name} is not as it was.\nRemove {folder.parent}.")
+            parameter.data.copy_(_like(parameter, kept.pop("parameter")))
+            states[index] = {key: value if key == "step" else _like(parameter, value) for key, value in kept.items()}
+        self.optimiser.load_state_dict({"state": states, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self._use()
+
+    def _pass(self, batch: RolloutBatch, rows: Tensor, model: Any = None) -> Passed:
+        """Of rows under the policy, or under another model."""
+        model = model or self.to_draw()
+        # Activations are recomputed in training mode only.
+        model.train(self.policy.gradient_checkpointing and torch.is_grad_enabled())
+        prompts, width = [batch.prompts[row] for row in rows.tolist()], batch.ids.shape[1]
+        ids, mask = batch.ids[rows], batch.mask[rows]
+        with self.accelerator.autocast():
+            read: Read = completion_log_probs(
+                model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole
+            )
+        row = first_broken(read.log_probs, mask)
+        if row is not None:
+            raise RuntimeError(f"the policy gives no finite probability to an answer to the prompt of tokens {prompts[row]}")
+        assert read.log_probs.shape[1] == width
+        values = self.critic(read.states) * mask if self.critic is not None else None
+        return Passed(read.log_probs, values, read.entropy, torch.is_grad_enabled())
+
+    def _parts(self, batch: RolloutBatch, rows: Tensor | None = None) -> list[Tensor]:
+        """Rows by length, in parts of at most `policy.micro_batch`, as many as in every other process."""
+        rows = torch.arange(len(batch.ids), device=batch.ids.device) if rows is None else rows
+        rows = rows[batch.mask[rows].sum(dim=1).argsort(stable=True)]
+        count = -(-len(rows) // self.policy.micro_batch)
+        return list(rows.tensor_split(max(parts(count)) if self.sharded else count))
+
+    def _collect(self) -> None:
+        """Gradients of the parameters in use, added to those of what learns."""
+        for name, parameter in self.used.items():
+            learning = self.learning[name]
+            if learning is not parameter and parameter.grad is not None:
+                gradient = parameter.grad.float()
+                learning.grad = gradient if learning.grad is None else learning.grad.add_(gradient)
+                parameter.grad = None
+
+    def _step(self, share: float) -> float:
+        adapter = [p for n, p in self.learning.items() if not n.startswith("critic.")]
+        critic = [p for n, p in self.learning.items() if n.startswith("critic.")]
+        _sum_gradients(critic, mean=self.sharded)
+        if not self.sharded:
+            _sum_gradients(adapter)
+        norm = nn.utils.clip_grad_norm_(adapter, MOST_NORM)
+        if critic:
+            nn.utils.clip_grad_norm_(critic, MOST_NORM)
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self._use()
+        return float(_full(norm))
+
+    def _use(self) -> None:
+        """What learns is what is in use."""
+        with torch.no_grad():
+            for name, parameter in self.used.items():
+                if self.learning[name] is not parameter:
+                    parameter.copy_(self.learning[name])
+        self.stale = True
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """Recomputing works in training mode only, where a pass must give the numbers that it gives in any other."""
+    for module in model.modules():
+        for name in ("p", "attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def _joined(passed: list[Passed], cut: list[Tensor], graph: bool) -> Passed:
+    order = torch.cat(cut).argsort()
+    values = [p.values for p in passed if p.values is not None]
+    shares = [len(rows) / len(order) for rows in cut]
+    return Passed(
+        torch.cat([p.log_probs for p in passed])[order],
+        torch.cat(values)[order] if values else None,
+        sum(p.entropy * share for p, share in zip(passed, shares, strict=True)),
+        graph,
+    )
+
+
+def _sum_gradients(parameters: list[nn.Parameter], mean: bool = False) -> None:
+    """Over all processes, each of which has whole ones of its own."""
+    if processes() == 1 or not parameters:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    torch.distributed.all_reduce(flat)
+    pieces = (flat / processes() if mean else flat).split([p.numel() for p in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.grad = piece.view_as(parameter)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """All of a tensor of which each process holds a part."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A whole value, or this process's part of it, as of a parameter."""
+    value = value.to(parameter.device)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements) if isinstance(parameter, DTensor) else value

@@ -1,0 +1,137 @@
+"""One step's rows: prompts under targets -> answers drawn, or taken from the rated ones -> scored by all heads, once -> a RolloutBatch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from moslim_core.distributed import total
+from moslim_core.policy import credit
+from moslim_core.policy.conditioning import Example
+from moslim_core.policy.engines import Engine
+from moslim_core.policy.learner import Learner, Passed
+from moslim_core.policy.rated import RatedAnswers
+from moslim_core.policy.relabelling import centred, weights
+from moslim_core.policy.rewards import Rewards
+from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded, pair
+from moslim_core.preferences import prompt_tokens
+from moslim_core.settings import PolicySettings
+from moslim_core.templates import Reader
+
+# An answer that another sampler drew counts this much more than one of the policy's own at most (TRL's cap for vLLM).
+MOST_IMPORTANCE = 3.0
+
+
+class Steps:
+    """Makes the rows of a step from the examples of whole families. `rated`: where a share of the answers comes from."""
+
+    def __init__(
+        self, policy: PolicySettings, tokenizer: Any, engine: Engine, rewards: Rewards, read: Reader, rated: RatedAnswers | None
+    ) -> None:
+        self.policy, self.tokenizer, self.engine, self.rewards, self.text, self.rated = policy, tokenizer, engine, rewards, read, rated
+
+    def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: str) -> tuple[list[Rollout], list[list[float]] | None]:
+        """(answers in the order of their families, the engine's log-probabilities of those that were drawn)."""
+        torch.manual_seed(random.Random(seed).getrandbits(63))
+        families = list(dict.fromkeys(e.family for e in examples))
+        members = {f: [n for n, e in enumerate(examples) if e.family == f] for f in families}
+        asked, rated = [], []
+        for family, own in members.items():
+            rng = random.Random(f"{seed}/{family}")
+            answers = len(own) * self.policy.group_size
+            known = self.rated.of(examples[own[0]].plain, round(self.policy.rated_answers * answers), rng) if self.rated else []
+            rated += [Rollout(ids, None, family) for ids in known]
+            # What is not a multiple of the requests is shared out by chance.
+            order = rng.sample(own, len(own)) if known else own
+            share = answers - round(self.policy.rated_answers * answers)
+            asked += sorted(order[n % len(order)] for n in range(share))
+        drawn = self.engine.draw([prompts[n] for n in asked]) if asked else None
+        rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(asked, drawn.answers if drawn else [], strict=True)]
+        return rollouts + rated, drawn.log_probs if drawn else None
+
+    def judge(self, examples: Sequence[Example], rollouts: Sequence[Rollout], pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+        """(rewards (r,), or (r, c) with credit per token, standardised utilities (r, m), figures)."""
+        questions = {e.family: e.question for e in examples}
+        targets = [e.targets for e in examples]
+        ids = [r.ids for r in rollouts]
+        cut = [not ids or ids[-1] not in self.text.ends for ids in ids]
+        judged = self.rewards([questions[r.family] for r in rollouts], list(map(self.text, ids)), cut, targets, pairs)
+        own = [n for n, r in enumerate(rollouts) if r.request is not None]
+        figures = dict(judged.figures)
+        drawn, tokens, truncated = total(
+            torch.tensor([len(own), sum(len(ids[n]) for n in own), sum(cut[n] for n in own)], dtype=torch.float64)
+        ).tolist()
+        if drawn:
+            figures |= {"completion_tokens": tokens / drawn, "truncated": truncated / drawn}
+        return judged.rewards, judged.utilities, figures
+
+    def batch(
+        self,
+        learner: Learner,
+        examples: Sequence[Example],
+        prompts: Sequence[list[int]],
+        rollouts: Sequence[Rollout],
+        drawn_with: Sequence[Sequence[float]] | None,
+        pairs: Pairs,
+        rewards: torch.Tensor,
+        utilities: torch.Tensor,
+        everywhere: bool,
+    ) -> tuple[RolloutBatch, Passed, dict[str, float]]:
+        """(the rows with how probable they are, the policy's pass over them, figures). `everywhere`: as in `Learner.reference`."""
+        ids, mask = padded([rollouts[n].ids for n in pairs.rollouts.tolist()], learner.device)
+        rows, tokens = counts(mask)
+        nothing = torch.zeros(ids.shape, device=ids.device)
+        batch = RolloutBatch(
+            pairs, [prompts[n] for n in pairs.requests.tolist()], ids, mask, rewards.to(ids.device), utilities.to(ids.device),
+            nothing, None, None, torch.ones(len(ids), device=ids.device), rows, tokens,
+        )  # fmt: skip
+        passed = learner.read(batch, graph=True)
+        reference = learner.reference(batch, everywhere) if self.policy.beta else None
+        old = passed.log_probs.detach()
+        values = passed.values.detach() if passed.values is not None else None
+        weight = pairs.by_table(weights, (old * mask).sum(dim=1)) * self._importance(old, mask, rollouts, drawn_with, pairs)
+        batch = replace(batch, old=old, reference=reference, values=values, weight=weight)
+        figures: dict[str, float] = {}
+        own = pairs.own.to(ids.device)
+        sums = total(torch.stack([(batch.divergence * mask)[own].sum(), mask[own].sum(), weight[own].sum(), own.sum()]).double()).tolist()
+        if sums[3]:
+            figures = {"kl": sums[0] / sums[1], "own_weight": sums[2] / sums[3]}
+        if self.policy.credit == "token":
+            batch, noise = self._credited(batch, examples, rollouts)
+            figures["credit_noise"] = noise
+        return batch, passed, figures
+
+    def _importance(
+        self, old: torch.Tensor, mask: torch.Tensor, rollouts: Sequence[Rollout], drawn_with: Sequence[Sequence[float]] | None, pairs: Pairs
+    ) -> torch.Tensor:
+        """(r,): pi / the engine's probability of each answer, at most MOST_IMPORTANCE; 1 where the engine draws from the policy itself."""
+        if drawn_with is None:
+            return torch.ones(len(old), device=old.device)
+        known = torch.tensor([sum(drawn_with[n]) if n < len(drawn_with) else 0.0 for n in range(len(rollouts))], device=old.device)
+        drawn = torch.tensor([r.request is not None for r in rollouts], device=old.device)
+        answers = pairs.rollouts.to(old.device)
+        mine = (old * mask).sum(dim=1)[pairs.home.to(old.device)]
+        return torch.where(drawn[answers], (mine - known[answers]).exp().clamp(max=MOST_IMPORTANCE), 1.0)
+
+    def _credited(self, batch: RolloutBatch, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> tuple[RolloutBatch, float]:
+        """The batch with rewards (r, c) of each token, and the noise that is left, as a share of the variance of rewards."""
+        width, long, pairs = batch.ids.shape[1], self.policy.max_new_tokens, batch.pairs
+        questions = {e.family: e.question for e in examples}
+        # As if all answers were as long as they may be: processes must agree on places.
+        texts = [[self.text(r.ids[:place]) for place in credit.places(long)] for r in rollouts]
+        foretold = self.rewards.beginnings([questions[r.family] for r in rollouts], texts, [e.targets for e in examples], pairs)
+        kept = F.pad(batch.mask, (0, long - width))
+        returns, noise = credit.credited(
+            batch.rewards,
+            credit.spread(foretold, long).to(batch.ids.device),
+            batch.weight.unsqueeze(1) * kept,
+            lambda *values: pairs.by_table(centred, *values),
+            total,
+        )
+        tokens = total(kept.sum(dim=0).to(noise))
+        return replace(batch, rewards=returns[:, :width]), float((noise * tokens).sum() / tokens.sum())
