@@ -13,6 +13,7 @@ from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward.model import create
+from moslim_core.section import ModuleOf
 from moslim_core.settings import Settings
 
 PREFERENCES: list[dict[str, Any]] = [
@@ -20,6 +21,9 @@ PREFERENCES: list[dict[str, Any]] = [
     {"name": "length", "levels": ["short", "long"]},
 ]
 STEPS, PROMPTS, GROUP = 4, 2, 4
+OPTIMISERS = ModuleOf("moslim_core.policy.optimisers").names
+# Rated answers to every prompt: with the end of the turn 2 to 4 tokens of the tiny tokenizer, and one that is too long.
+RATED = ("good", "bad", "no", "so it is", "warm rain", "This answer is good and helpful, and long. 1234567890")
 
 
 def random_reward_model(encoder: Path, preferences: list[dict[str, Any]], folder: Path) -> Path:
@@ -46,12 +50,14 @@ def train(
 ) -> Settings:
     prompts = [[{"role": "user", "content": said.format(i)}] for i in range(5)]
     write_json_lines(folder / "prompts.train.jsonl", ({"prompt": p} for p in prompts))
+    rated = ({"prompt": p, "response": r, "labels": {}, "source": "made"} for p in prompts for r in RATED)
+    write_json_lines(folder / "train.jsonl", rated)
     common = {
         "steps": STEPS,
         "prompts_per_step": 1,
         "targets_per_prompt": PROMPTS,
         "group_size": GROUP,
-        "micro_batch": 3,  # taken down to the divisor 2 of the 8 rollouts
+        "micro_batch": 3,
         "max_new_tokens": 6,
         "learning_rate": 0.01,
         "lora_rank": 2,
