@@ -35,10 +35,13 @@ class Steps:
     ) -> None:
         self.policy, self.tokenizer, self.engine, self.rewards, self.text, self.rated = policy, tokenizer, engine, rewards, read, rated
 
-    def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: str) -> tuple[list[Rollout], list[list[float]] | None]:
-        """(answers in the order of their families, the engine's log-probabilities of those that were drawn)."""
-        torch.manual_seed(random.Random(seed).getrandbits(63))
+    def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: int) -> tuple[list[Rollout], list[list[float]] | None]:
+        """(answers in the order of their families, the engine's log-probabilities of those that were drawn).
+
+        What is taken from the rated answers goes by seed and family alone, however many processes there are.
+        """
         families = list(dict.fromkeys(e.family for e in examples))
+        torch.manual_seed(random.Random(f"{seed}/{families}").getrandbits(63))
         members = {f: [n for n, e in enumerate(examples) if e.family == f] for f in families}
         asked, rated = [], []
         for family, own in members.items():

@@ -118,7 +118,7 @@ def train(
         asked = examples[families.start * policy.targets_per_prompt : families.stop * policy.targets_per_prompt]
         with log.phase("rollout"):
             ids = prompt_tokens(tokenizer, [e.prompt for e in asked])
-            rollouts, drawn_with = steps.draw(asked, ids, f"{seed}/{families}")
+            rollouts, drawn_with = steps.draw(asked, ids, seed)
         with log.phase("reward"):
             pairs = pair(asked, rollouts, policy.relabel)
             rewards, utilities, figures = steps.judge(asked, rollouts, pairs)
