@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from moslim_core.adapters import adapter_config
@@ -58,7 +59,11 @@ class Learner:
         if policy.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
-        self.model = self.accelerator.prepare(self.model) if self.sharded else self.model
+        if self.sharded:
+            # accelerate shares out no model without an optimiser. That of this class is made for the parts that come of it.
+            unused = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=0.0)
+            self.model, _ = self.accelerator.prepare(self.model, unused)
+            register_fsdp_forward_method(self.model, "generate")
         self.critic = critic.to(base.device) if critic is not None else None
         self.used = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.learning: dict[str, nn.Parameter] = {n: nn.Parameter(p.detach().float()) if coarse else p for n, p in self.used.items()}
