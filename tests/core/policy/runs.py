@@ -10,7 +10,7 @@ import torch
 
 from moslim_core.data.rows import write_json_lines
 from moslim_core.policy import training
-from moslim_core.preferences import PreferenceSchema
+from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward.model import create
 from moslim_core.section import ModuleOf
@@ -37,6 +37,32 @@ def random_reward_model(encoder: Path, preferences: list[dict[str, Any]], folder
     return folder
 
 
+def prompts(said: str = "Rain number {}?") -> list[list[Message]]:
+    return [[{"role": "user", "content": said.format(i)}] for i in range(5)]
+
+
+def write_rows(folder: Path, said: str = "Rain number {}?") -> None:
+    """Prompts and their rated answers, as the label stage writes them."""
+    write_json_lines(folder / "prompts.train.jsonl", ({"prompt": p} for p in prompts(said)))
+    rows = ({"prompt": p, "response": r, "labels": {}, "source": "made"} for p in prompts(said) for r in RATED)
+    write_json_lines(folder / "train.jsonl", rows)
+
+
+COMMON: dict[str, Any] = {
+    "steps": STEPS,
+    "prompts_per_step": 1,
+    "targets_per_prompt": PROMPTS,
+    "group_size": GROUP,
+    "micro_batch": 3,
+    "max_new_tokens": 6,
+    "learning_rate": 0.01,
+    "lora_rank": 2,
+    "lora_layers": 1,
+    "held_out_fraction": 0.2,
+    "checkpoint_every": 2,
+}
+
+
 def train(
     folder: Path,
     base: Path,
@@ -48,30 +74,14 @@ def train(
     said: str = "Rain number {}?",
     **policy: Any,
 ) -> Settings:
-    prompts = [[{"role": "user", "content": said.format(i)}] for i in range(5)]
-    write_json_lines(folder / "prompts.train.jsonl", ({"prompt": p} for p in prompts))
-    rated = ({"prompt": p, "response": r, "labels": {}, "source": "made"} for p in prompts for r in RATED)
-    write_json_lines(folder / "train.jsonl", rated)
-    common = {
-        "steps": STEPS,
-        "prompts_per_step": 1,
-        "targets_per_prompt": PROMPTS,
-        "group_size": GROUP,
-        "micro_batch": 3,
-        "max_new_tokens": 6,
-        "learning_rate": 0.01,
-        "lora_rank": 2,
-        "lora_layers": 1,
-        "held_out_fraction": 0.2,
-        "checkpoint_every": 2,
-    }
+    write_rows(folder, said)
     settings = Settings.model_validate(
         {
             "seed": 3,
             "preferences": preferences,
             "model": {"base": str(base), "dtype": dtype, "device": "cpu"},
             "mapping": mapping,
-            "policy": common | policy,
+            "policy": COMMON | policy,
         }
     )
     # One of several processes that is not the first writes nothing.
