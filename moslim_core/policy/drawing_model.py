@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 
 
 class DrawingModel:
@@ -24,6 +25,10 @@ class DrawingModel:
         self.model = copy.deepcopy(base, {id(t): t for t in shared})
         for name in adapted:
             self.model.get_submodule(name).weight.requires_grad_(False)
+
+    def fits(self, policy: Any) -> bool:
+        """Whether the adapter of `policy` is on what was copied alone. PEFT puts that of some mixtures on their packed experts too."""
+        return {name for name, module in policy.get_base_model().named_modules() if isinstance(module, LoraLayer)} == set(self.adapted)
 
     def follow(self, policy: Any, adapter: str) -> Any:
         """The plain model with the weights of `policy` (a PeftModel on the base) under its adapter as they are now."""

@@ -56,6 +56,8 @@ class Learner:
         coarse = base.dtype == torch.bfloat16 and not self.sharded
         self.accelerator = Accelerator(cpu=base.device.type == "cpu" and not self.sharded)
         self.model: Any = get_peft_model(base, config, autocast_adapter_dtype=not coarse)
+        if self.drawing is not None and not self.drawing.fits(self.model):
+            self.drawing = None
         if policy.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
