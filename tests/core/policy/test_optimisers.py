@@ -138,10 +138,10 @@ def test_reward_rises(
 ) -> None:
     """A toy task: only the top level may be asked for, so that what is good does not depend on the request."""
     monkeypatch.setattr(training.RewardScorer, "load", lambda *_: Vowels())
-    settings = {"steps": 24, "prompts_per_step": 4, "micro_batch": 64, "beta": 0.01, "lora_rank": 8, "lora_layers": None}
+    settings = {"steps": 30, "prompts_per_step": 6, "micro_batch": 64, "beta": 0.01, "lora_rank": 8, "lora_layers": None}
     train(
         tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, Vowels.schema.model_dump(), optimiser=optimiser,
-        credit=credit, none_fraction=0.0, held_out_fraction=0.0, checkpoint_every=99, learning_rate=0.005, **settings,
+        credit=credit, none_fraction=0.0, held_out_fraction=0.0, checkpoint_every=99, learning_rate=0.01, **settings,
     )  # fmt: skip
     rewards = [values["reward"] for values in metrics(tmp_path, "output").values()]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.1
@@ -182,7 +182,7 @@ def test_every_engine_is_tried() -> None:
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_answers_of_continuous_batching_teach(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
-    more = {"optimiser": optimiser, "engine": "continuous_batching", "beta": 0.1, "steps": 2}
+    more = {"optimiser": optimiser, "engine": "continuous_batching", "beta": 0.1, "steps": 2, "group_size": 2}
     train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, **more)
     found = metrics(tmp_path, "output")
     assert abs(found[1]["kl"]) < 1e-6 and found[1]["grad_norm"] > 0
