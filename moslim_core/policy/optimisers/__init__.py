@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from moslim_core.errors import UserError
@@ -66,11 +67,15 @@ class Optimiser(ABC):
         return batch.rewards - self.beta * left
 
     def penalty(self, batch: RolloutBatch, log_probs: Tensor) -> Tensor:
-        """beta times the estimated divergence (r, c) of tokens where answers are at home; 0 where it counts in the reward."""
+        """beta times the estimated divergence (r, c) of tokens where answers are at home; 0 where it counts in the reward.
+
+        Times the probability ratio, without which its gradient is not that of the divergence (DeepSeek-V3.2; so in TRL).
+        """
         if self.kl != "loss" or batch.reference is None:
             return log_probs.new_zeros(())
         at_home = (batch.pairs.home == batch.pairs.home.new_tensor(range(len(batch.pairs.home)))).to(log_probs.device)
-        return self.beta * divergence_estimate(log_probs, batch.reference) * (batch.mask * at_home.unsqueeze(1))
+        ratio = torch.exp(log_probs - batch.old)
+        return self.beta * ratio * divergence_estimate(log_probs, batch.reference) * (batch.mask * at_home.unsqueeze(1))
 
 
 def with_advantages(batch: RolloutBatch, advantages: Tensor, returns: Tensor | None = None) -> RolloutBatch:
