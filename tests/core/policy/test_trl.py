@@ -142,3 +142,42 @@ def test_advantages_and_losses_are_trl_s(
     for seen in (first, second):
         loss = own.loss(batch, seen["now"] * batch.mask, None)
         assert float(loss) == pytest.approx(float(seen["loss"]), rel=1e-6, abs=1e-6)
+
+
+def fixed() -> tuple[torch.Tensor, ...]:
+    """(ids, mask, log-probabilities before the step, of the reference, and as they are now), made up: no model plays a part."""
+    found = answers()
+    width = max(map(len, found))
+    ids = torch.tensor([answer + [0] * (width - len(answer)) for answer in found])
+    mask = torch.tensor([[1] * len(answer) + [0] * (width - len(answer)) for answer in found])
+    number = torch.arange(ids.numel()).reshape(ids.shape)
+    return ids, mask, *(-2 + torch.sin(1.7 * number + shift) * by for shift, by in ((0.0, 1.0), (0.4, 0.9), (0.1, 1.1)))
+
+
+# What TRL 1.16's trainers gave for `fixed`: (advantages, loss).
+GOLDEN: list[tuple[str, Any, dict[str, Any], list[float], float]] = [
+    (
+        "rloo", WHOLE, {"normalise_advantages": False},
+        [-0.401355, -0.246997, 1.302258, -0.653906, -0.187402, 0.525064, 0.588983, -0.926644, -0.611931, 0.749888, -0.521941, 0.383983],
+        -0.0002353,
+    ),
+    (
+        "grpo", WHOLE, {},
+        [-0.534701, -0.152772, 1.45133, -0.763858, -0.18151, 0.544531, 0.959411, -1.322432, -0.893077, 1.250308, -0.714462, 0.357231],
+        0.0338316,
+    ),
+    (
+        "grpo", PARTLY, {"grpo": {"normalise": "per_preference"}},
+        [0.505181, -0.202073, -0.101036, -0.202073, -0.156852, 0.640475, 1.266011, -1.749635, -0.864561, 1.605613, -1.358596, 0.617543],
+        0.0695253,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("optimiser", "rewards", "more", "advantages", "loss"), GOLDEN)
+def test_golden_numbers(optimiser: str, rewards: Any, more: dict[str, Any], advantages: list[float], loss: float) -> None:
+    ids, mask, old, start, now = fixed()
+    own = ours(optimiser, **more)
+    batch, _ = own.prepared(batch_of(ids, mask, old, start, rewards))
+    assert batch.advantages.tolist() == pytest.approx(advantages, abs=2e-6)
+    assert float(own.loss(batch, now * mask, None)) == pytest.approx(loss, abs=1e-6)
