@@ -85,7 +85,9 @@ def train(
     examples = examples_of(rated.prompts(prompts) if rated and policy.rated_answers == 1 else prompts, schema, policy, seed)
     last = last_complete(checkpoints)
     mapping = RewardMapping(schema, settings.mapping, gather)
-    measured = examples[:REFERENCE_ROLLOUTS] if settings.mapping.standardisation == "reference" and last is None else []
+    measured = []
+    if settings.mapping.standardisation == "reference" and last is None:
+        measured = [examples[n % len(examples)] for n in range(REFERENCE_ROLLOUTS)]
     plain = generate(model, tokenizer, [e.prompt for e in measured], Sampling(policy.max_new_tokens, policy.temperature), seed)
     optimiser = optimiser_class(policy.optimiser)(policy, mapping)
     critic = optimiser.critic(model.config.get_text_config().hidden_size) if optimiser.critic else None
