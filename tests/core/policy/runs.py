@@ -42,8 +42,10 @@ def prompts(said: str = "Rain number {}?") -> list[list[Message]]:
 
 
 def write_rows(folder: Path, said: str = "Rain number {}?") -> None:
-    """Prompts and their rated answers, as the label stage writes them."""
+    """Prompts, and their rated answers where there are none yet, as the label stage writes them."""
     write_json_lines(folder / "prompts.train.jsonl", ({"prompt": p} for p in prompts(said)))
+    if (folder / "train.jsonl").is_file():
+        return
     rows = ({"prompt": p, "response": r, "labels": {}, "source": "made"} for p in prompts(said) for r in RATED)
     write_json_lines(folder / "train.jsonl", rows)
 
