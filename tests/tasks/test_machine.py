@@ -59,7 +59,10 @@ def test_launch_has_the_file_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
         ({"accelerate": "ddp", "processes": 2}, "policy.accelerate=ddp needs a GPU, but this run is on cpu"),
         ({"accelerate": "one-gpu"}, "policy.accelerate=one-gpu needs a GPU, but this run is on cpu"),
         ({"accelerate": "fsdp", "processes": 2, "warm_start": "conditioned_sft"}, "This needs policy.warm_start=none"),
-        ({"accelerate": "ddpp"}, "policy.accelerate=ddpp: no such profile, and no file that can be read.\nGive one-gpu, ddp, fsdp, or a file"),
+        (
+            {"accelerate": "ddpp"},
+            "policy.accelerate=ddpp: no such profile, and no file that can be read.\nGive one-gpu, ddp, fsdp, or a file",
+        ),
     ],
 )
 def test_what_can_not_be_started_here(policy: dict[str, Any], message: str) -> None:
@@ -70,7 +73,7 @@ def test_what_can_not_be_started_here(policy: dict[str, Any], message: str) -> N
 
 def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2)
-    with pytest.raises(UserError, match="policy.processes=3 needs as many GPUs, but torch sees 2"):
+    with pytest.raises(UserError, match=r"policy\.processes=3 needs as many GPUs, but torch sees 2"):
         launch(settings("cuda", accelerate="ddp", processes=3, prompts_per_step=3))
 
 

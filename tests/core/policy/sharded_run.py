@@ -21,7 +21,6 @@ from moslim_core.policy.engines import transformers
 from moslim_core.policy.shared_prefix import generate_completions
 from tests.core.policy.recorded_run import recorded, run
 
-
 KILLED = ("rloo", "ppo")
 
 

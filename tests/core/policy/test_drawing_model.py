@@ -45,7 +45,9 @@ def test_greedy_answers_are_the_policy_s(family: str, tiny_chat: Path, tmp_path:
     for seed in (0, 1):
         learn(policy, seed)
         plain = drawing.follow(policy, ADAPTER)
-        assert not any(p.requires_grad for p in plain.parameters() if any(p is module.weight for module in map(plain.get_submodule, drawing.adapted)))
+        assert not any(
+            p.requires_grad for p in plain.parameters() if any(p is module.weight for module in map(plain.get_submodule, drawing.adapted))
+        )
         said.append(generate_completions(plain, PROMPTS, config))
         assert said[-1] == generate_completions(policy, PROMPTS, config)
         with torch.no_grad():

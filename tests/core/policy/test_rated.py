@@ -52,7 +52,7 @@ def test_prompts_without_two_answers_are_left_out(tokenizer: Any, tmp_path: Path
     assert found.prompts([*prompts(), other]) == prompts()
     with pytest.raises(UserError, match=r"none of the 1 training prompts has two rated answers that end within policy\.max_new_tokens"):
         found.prompts([other])
-    with pytest.raises(UserError, match="Raise policy.max_new_tokens, give data with several answers a prompt, or set rated_answers=0"):
+    with pytest.raises(UserError, match=r"Raise policy\.max_new_tokens, give data with several answers a prompt, or set rated_answers=0"):
         rated(tmp_path, tokenizer, 2).prompts(prompts())
 
 

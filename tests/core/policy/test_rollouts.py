@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moslim_core.policy.conditioning import Example
-from moslim_core.policy.rollouts import Rollout, pair, padded
+from moslim_core.policy.rollouts import Rollout, padded, pair
 from moslim_core.preferences import Targets
 
 # Of each family: answers drawn under each of its requests, and rated ones.

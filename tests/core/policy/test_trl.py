@@ -22,11 +22,25 @@ from tests.core.policy.runs import PREFERENCES
 
 GROUPS, GROUP, BETA, CLIP = 3, 4, 0.3, 0.05
 # Of each answer: two rewards, None where a preference is not requested.
-WHOLE = [[0.1, 0.9], [0.4, 0.2], [0.9, 0.3], [0.2, 0.2], [0.5, 0.1], [0.5, 0.8], [0.7, 0.4], [0.1, 0.6], [0.3, 0.3], [0.8, 0.7], [0.2, 0.9], [0.6, 0.5]]
+WHOLE = [
+    [0.1, 0.9],
+    [0.4, 0.2],
+    [0.9, 0.3],
+    [0.2, 0.2],
+    [0.5, 0.1],
+    [0.5, 0.8],
+    [0.7, 0.4],
+    [0.1, 0.6],
+    [0.3, 0.3],
+    [0.8, 0.7],
+    [0.2, 0.9],
+    [0.6, 0.5],
+]
 PARTLY: list[list[float | None]] = [
     [first if row >= GROUP else None, second if row < 2 * GROUP else None] for row, (first, second) in enumerate(WHOLE)
 ]
 WEIGHTS = [2.0, 0.5]
+PER_PREFERENCE = {"multi_objective_aggregation": "normalize_then_sum", "loss_type": "dapo"}
 
 
 def answers() -> list[list[int]]:
@@ -97,7 +111,9 @@ def of_trl(optimiser: str, base: Path, folder: Path, rewards: list[list[float | 
     return trainer.seen
 
 
-def batch_of(ids: torch.Tensor, mask: torch.Tensor, old: torch.Tensor, start: torch.Tensor, rewards: list[list[float | None]]) -> RolloutBatch:
+def batch_of(
+    ids: torch.Tensor, mask: torch.Tensor, old: torch.Tensor, start: torch.Tensor, rewards: list[list[float | None]]
+) -> RolloutBatch:
     """Our batch of answers in groups of four; the reward is the weighted sum."""
     number = len(rewards) // GROUP
     examples = [Example([], "", Targets(), family, []) for family in range(number)]
@@ -124,10 +140,8 @@ def ours(optimiser: str, **more: Any) -> Optimiser:
         ("rloo", WHOLE, {"normalize_advantages": False}, {"normalise_advantages": False}),
         ("grpo", WHOLE, {"scale_rewards": "group", "loss_type": "dapo"}, {}),
         ("grpo", WHOLE, {"scale_rewards": "none", "loss_type": "dapo"}, {"normalise_advantages": False}),
-        *(
-            ("grpo", rewards, {"multi_objective_aggregation": "normalize_then_sum", "loss_type": "dapo"}, {"grpo": {"normalise": "per_preference"}})
-            for rewards in (WHOLE, PARTLY)
-        ),
+        ("grpo", WHOLE, PER_PREFERENCE, {"grpo": {"normalise": "per_preference"}}),
+        ("grpo", PARTLY, PER_PREFERENCE, {"grpo": {"normalise": "per_preference"}}),
     ],
 )  # fmt: skip
 def test_advantages_and_losses_are_trl_s(

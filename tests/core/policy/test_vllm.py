@@ -96,7 +96,9 @@ def test_server_that_is_not_there(tiny_chat: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(UserError, match=r"no answer \(ConnectError\)\.\nStart the server: VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve"):
+    with pytest.raises(
+        UserError, match=r"no answer \(ConnectError\)\.\nStart the server: VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve"
+    ):
         drawing(None, tiny_chat, vllm_url=url)
 
 
