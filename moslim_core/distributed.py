@@ -46,6 +46,8 @@ def refuse_sharded(policy: PolicySettings, shared_base: bool) -> None:
         "policy.processes=2 or more": policy.processes > 1,
         "policy.engine=transformers": policy.engine in ("auto", "transformers") and not policy.vllm_url,
         "a reward model with weights of its own (another reward.backbone, or reward.tuning=full)": not shared_base,
+        # Of the first version no part of a weight can be told from another.
+        "fsdp_version: 2 in the accelerate configuration": os.environ.get("FSDP_VERSION") != "1",
     }
     missing = [setting for setting, met in needed.items() if not met]
     if missing:

@@ -40,6 +40,10 @@ def checks(
     settings: Settings, cache: Path, stages: Collection[str] = STAGES, policy: Path | None = None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """(model as people read it, its check) of every model that the stages read; each check raises UserError."""
+    if "train_policy" in stages:
+        from moslim_core.policy.optimisers import require_fit
+
+        yield f"policy.optimiser {settings.policy.optimiser}", partial(require_fit, settings.policy)
     base = check_base if {"train_reward", "train_policy"} & set(stages) else check_template
     yield f"model.base {settings.model.base}", partial(base, settings, cache)
     backbones = {"reward.backbone": settings.reward.backbone} if "train_reward" in stages else {}

@@ -22,7 +22,7 @@ def names(value: Any) -> Any:
 
 
 class ModuleOf:
-    """For Annotated: the name of a module of `package`, or one of `more`. The package is listed, not imported; a new module needs no more."""
+    """For Annotated: the name of a module of `package`, which is listed and not imported, or one of `more`."""
 
     def __init__(self, package: str, *more: str) -> None:
         spec = find_spec(package)

@@ -1,8 +1,7 @@
-"""What training asks of this machine, a graphics card or a library that not everyone has: refused before anything starts."""
+"""What training asks of this machine that not everyone has: refused before anything starts."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,12 +15,8 @@ from tasks.environment import model_of
 from tasks.launcher import Launch
 
 # Each process holds a part of the weights only.
-SHARDED = ("FSDP", "DEEPSPEED")
+SHARDED = "FSDP"
 PACKAGED = Path(__file__).with_name("accelerate")
-INSTALL = {
-    "deepspeed": "Run: pip install deepspeed",
-    "vllm": "It pins another torch than this project: give it an environment of its own, with pip install 'trl[vllm]' and this project.",
-}
 
 
 def configuration(policy: PolicySettings) -> tuple[Path | None, dict[str, Any]]:
@@ -46,7 +41,7 @@ def configuration(policy: PolicySettings) -> tuple[Path | None, dict[str, Any]]:
 
 def sharded(policy: PolicySettings) -> bool:
     """Whether training shares the weights out among processes. Raises UserError as `configuration` does."""
-    return configuration(policy)[1].get("distributed_type") in SHARDED
+    return configuration(policy)[1].get("distributed_type") == SHARDED
 
 
 def launch(settings: Settings) -> Launch:
@@ -54,14 +49,11 @@ def launch(settings: Settings) -> Launch:
     policy = settings.policy
     file, said = configuration(policy)
     way = said.get("distributed_type")
-    if way in SHARDED:
-        refuse_sharded(policy, _shares_base(settings))
-    asked = {f"policy.accelerate={policy.accelerate}": isinstance(policy.accelerate, str), "policy.vllm=true": policy.vllm}
-    _require_gpus(settings, [setting for setting, given in asked.items() if given])
     if way == "DEEPSPEED":
-        _require("deepspeed", f"policy.accelerate={policy.accelerate}")
-    if policy.vllm:
-        _require("vllm", "policy.vllm=true")
+        raise UserError(f"{file} is for DeepSpeed, which nothing here trains with.\nTake policy.accelerate=fsdp to share weights out.")
+    if way == SHARDED:
+        refuse_sharded(policy, _shares_base(settings))
+    _require_gpus(settings, isinstance(policy.accelerate, str))
     return Launch(policy.processes, file)
 
 
@@ -81,20 +73,15 @@ def _shares_base(settings: Settings) -> bool:
     return of is not None and model_of(of, settings).id.digest == model_of(settings.model.base, settings).id.digest
 
 
-def _require_gpus(settings: Settings, asking: list[str]) -> None:
-    """`asking`: the settings that work on a GPU only."""
+def _require_gpus(settings: Settings, packaged: bool) -> None:
+    """`packaged`: whether training is started in one of this project's own ways, which are for GPUs only."""
     import torch
 
     device, asked, gpus = models.pick_device(settings.model.device), settings.policy.processes, torch.cuda.device_count()
-    if asking and device != "cuda":
+    if packaged and device != "cuda":
         raise UserError(
-            f"{' and '.join(asking)} needs a GPU, but this run is on {device}.\n"
+            f"policy.accelerate={settings.policy.accelerate} needs a GPU, but this run is on {device}.\n"
             "Leave it out, or run where torch sees a GPU (moslim doctor says so) and with model.device=auto."
         )
     if device == "cuda" and asked > gpus:
         raise UserError(f"policy.processes={asked} needs as many GPUs, but torch sees {gpus}.\nSet policy.processes={gpus} at most.")
-
-
-def _require(library: str, setting: str) -> None:
-    if importlib.util.find_spec(library) is None:
-        raise UserError(f"{setting} needs {library}, which is not installed here.\n{INSTALL[library]}")

@@ -80,7 +80,7 @@ class Compared(LevelBased):
         """The requests that this project's policy would be trained on."""
         context = self.context
         settings = context.settings
-        prompts = [value.prompt for _, value in read_json_lines(context.rows / "prompts.train.jsonl")]
+        prompts = [value["prompt"] for _, value in read_json_lines(context.rows / "prompts.train.jsonl")]
         return training_examples(prompts, settings.preferences, settings.policy, settings.seed)
 
     def _folder(self, name: str) -> Path:

@@ -67,9 +67,7 @@ class PlainExamples:
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
 
-    def __call__(
-        self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int
-    ) -> list[Example]:
+    def __call__(self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[Example]:
         """steps x prompts_per_step examples, as of `policy.conditioning.training_examples`."""
         rng = random.Random(seed)
         order: list[int] = []

@@ -27,9 +27,7 @@ class WantedExamples:
         best = best_levels(steered)
         self.sets = [Targets({n: best[n] for n in names}) for size in range(len(best)) for names in itertools.combinations(best, size + 1)]
 
-    def __call__(
-        self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int
-    ) -> list[Example]:
+    def __call__(self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[Example]:
         rng = random.Random(seed)
         dealt: list[Targets] = []
 

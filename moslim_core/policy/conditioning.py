@@ -31,9 +31,7 @@ def held_out_combinations(schema: PreferenceSchema, settings: PolicySettings, se
     return held_out_pairs(schema, settings.held_out_fraction, seed)
 
 
-def training_examples(
-    prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, settings: PolicySettings, seed: int
-) -> list[Example]:
+def training_examples(prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, settings: PolicySettings, seed: int) -> list[Example]:
     """Examples under contrasting levels of preferences, both drawn evenly, held-out combinations left out (see `examples_under`)."""
     rng = random.Random(seed)
     held_out = held_out_combinations(schema, settings, seed)

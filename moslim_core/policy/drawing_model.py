@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 
 class _Product(torch.autograd.Function):
-    """x (n, i), weight (o, i), A (r, i), B (o, r), s -> (n, o): x weight^T, and s (x A^T) B^T where `apart`: where weight is not the sum."""
+    """x (n, i), weight (o, i), A (r, i), B (o, r), s -> x weight^T (n, o), and s (x A^T) B^T where it is `apart` from the weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, apart: bool) -> Tensor:
@@ -43,7 +44,7 @@ class _Product(torch.autograd.Function):
 class _Adapted(nn.Module):
     """A linear map with the sum of its own weight and an adapter's."""
 
-    def __init__(self, own: nn.Module) -> None:
+    def __init__(self, own: Any) -> None:
         super().__init__()
         # GPT-2's own linear map keeps its weights the other way round.
         self.turned = isinstance(own, Conv1D)
@@ -76,6 +77,10 @@ class DrawingModel:
             module.weight.requires_grad_(False)
             parent, _, last = name.rpartition(".")
             setattr(self.model.get_submodule(parent), last, _Adapted(module))
+
+    def fits(self, policy: Any) -> bool:
+        """Whether the adapter of `policy` is on what was copied alone. PEFT puts that of some mixtures on their packed experts too."""
+        return {name for name, module in policy.get_base_model().named_modules() if isinstance(module, LoraLayer)} == set(self.adapted)
 
     def follow(self, policy: Any, adapter: str) -> Any:
         """The plain model with the weights of `policy` (a PeftModel on the base) under its adapter as they are now."""

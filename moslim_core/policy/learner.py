@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from moslim_core.adapters import adapter_config
@@ -55,7 +56,13 @@ class Learner:
         coarse = base.dtype == torch.bfloat16 and not self.sharded
         self.accelerator = Accelerator(cpu=base.device.type == "cpu" and not self.sharded)
         self.model: Any = get_peft_model(base, config, autocast_adapter_dtype=not coarse)
-        self.model = self.accelerator.prepare(self.model) if self.sharded else self.model
+        if self.drawing is not None and not self.drawing.fits(self.model):
+            self.drawing = None
+        if self.sharded:
+            # accelerate shares out no model without an optimiser. That of this class is made for the parts that come of it.
+            unused = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=0.0)
+            self.model, _ = self.accelerator.prepare(self.model, unused)
+            register_fsdp_forward_method(self.model, "generate")
         if policy.gradient_checkpointing:
             passing = self.model if self.drawing is None else self.drawing.model
             passing.gradient_checkpointing_enable({"use_reentrant": False})
@@ -93,7 +100,7 @@ class Learner:
         return not self.sharded and not self.policy.gradient_checkpointing
 
     def read(self, batch: RolloutBatch, graph: bool = True) -> Passed:
-        """The policy's pass over all rows: with its graph where one part holds them all. Raises RuntimeError at a row without a probability."""
+        """The policy's pass over the rows, with its graph where one part holds all. Raises RuntimeError at a row without a probability."""
         cut = self._parts(batch)
         keeps = graph and len(cut) == 1
         with torch.set_grad_enabled(keeps):
@@ -117,9 +124,10 @@ class Learner:
         passed = passed or self.read(batch)
         leaves = [t.detach().requires_grad_() for t in passed.tensors]
         local = loss(batch, leaves[0], leaves[1] if len(leaves) > 1 else None)
-        gradients = torch.autograd.grad(local, leaves, allow_unused=True)
+        found = torch.autograd.grad(local, leaves, allow_unused=True)
         # Sharded weights have the mean of all processes' gradients taken.
-        gradients = [(torch.zeros_like(t) if g is None else g) * (processes() if self.sharded else 1) for t, g in zip(leaves, gradients, strict=True)]
+        times = processes() if self.sharded else 1
+        gradients = [torch.zeros_like(t) if g is None else g * times for t, g in zip(leaves, found, strict=True)]
         if passed.graph:
             torch.autograd.backward(passed.tensors, gradients)
         for rows in [] if passed.graph else self._parts(batch):
@@ -168,9 +176,7 @@ class Learner:
         prompts, width = [batch.prompts[row] for row in rows.tolist()], batch.ids.shape[1]
         ids, mask = batch.ids[rows], batch.mask[rows]
         with self.accelerator.autocast():
-            read: Read = completion_log_probs(
-                model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole
-            )
+            read: Read = completion_log_probs(model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole)
         row = first_broken(read.log_probs, mask)
         if row is not None:
             raise RuntimeError(f"the policy gives no finite probability to an answer to the prompt of tokens {prompts[row]}")

@@ -22,7 +22,7 @@ class RatedAnswers:
     """The answers of a file of rated rows, as token ids with the end of their turn, by prompt."""
 
     def __init__(self, rows: Path, tokenizer: Any, ends: Sequence[int], max_new_tokens: int) -> None:
-        """Answers that are longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to break off."""
+        """Answers longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to break off."""
         self.answers: dict[str, list[list[int]]] = {}
         for row in load_rows(rows):
             ids, asked = answered_tokens(tokenizer, row.prompt, row.response)

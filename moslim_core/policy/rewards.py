@@ -1,4 +1,4 @@
-"""What answers earn: plain question and answer -> all heads, once -> the mapping under each request -> one number, and what people watch."""
+"""What answers earn: plain question and answer -> all heads, once -> the mapping under each request -> a number; and what people watch."""
 
 from __future__ import annotations
 

@@ -18,6 +18,9 @@ from torch import Tensor
 from moslim_core.distributed import total
 from moslim_core.policy.conditioning import Example
 
+# What has not been made yet.
+NOTHING = torch.empty(0)
+
 
 class Rollout(NamedTuple):
     """Token ids of an answer, the example (by place) whose request it was drawn under, None for a rated answer, and its prompt's family."""
@@ -103,8 +106,8 @@ class RolloutBatch:
     weight: Tensor
     rows: int
     tokens: int
-    advantages: Tensor = torch.empty(0)
-    returns: Tensor = torch.empty(0)
+    advantages: Tensor = NOTHING
+    returns: Tensor = NOTHING
 
     @property
     def divergence(self) -> Tensor:

@@ -165,15 +165,14 @@ def read_prompts(model: Any, layout: Layout, states: bool = False) -> ReadPrompt
 def generate_completions(model: Any, prompts: Sequence[Sequence[int]], config: Any, together: bool = False) -> list[list[int]]:
     """New token ids after each prompt, up to and with its end token where it came; sampled as the generation config says.
 
-    The model is in eval mode meanwhile. `together`: other processes draw at the same time from the same sharded weights, so that all make the same passes.
+    The model is in eval mode meanwhile. `together`: other processes draw at the same time from the same sharded weights, so that all make
+    the same passes.
     """
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        if together or not can_share(model):
-            completions = _generate(model, prompts, config, together)
-        else:
-            completions = _draw(model, prompts, config)
+        plainly = together or not can_share(model)
+        completions = _generate(model, prompts, config, together) if plainly else _draw(model, prompts, config)
     model.train(was_training)
     return completions
 

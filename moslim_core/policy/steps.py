@@ -18,8 +18,7 @@ from moslim_core.policy.learner import Learner, Passed
 from moslim_core.policy.rated import RatedAnswers
 from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
-from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded, pair
-from moslim_core.preferences import prompt_tokens
+from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded
 from moslim_core.settings import PolicySettings
 from moslim_core.templates import Reader
 
@@ -35,10 +34,13 @@ class Steps:
     ) -> None:
         self.policy, self.tokenizer, self.engine, self.rewards, self.text, self.rated = policy, tokenizer, engine, rewards, read, rated
 
-    def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: str) -> tuple[list[Rollout], list[list[float]] | None]:
-        """(answers in the order of their families, the engine's log-probabilities of those that were drawn)."""
-        torch.manual_seed(random.Random(seed).getrandbits(63))
+    def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: int) -> tuple[list[Rollout], list[list[float]] | None]:
+        """(answers in the order of their families, the engine's log-probabilities of those that were drawn).
+
+        What is taken from the rated answers goes by seed and family alone, however many processes there are.
+        """
         families = list(dict.fromkeys(e.family for e in examples))
+        torch.manual_seed(random.Random(f"{seed}/{families}").getrandbits(63))
         members = {f: [n for n, e in enumerate(examples) if e.family == f] for f in families}
         asked, rated = [], []
         for family, own in members.items():
@@ -54,7 +56,9 @@ class Steps:
         rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(asked, drawn.answers if drawn else [], strict=True)]
         return rollouts + rated, drawn.log_probs if drawn else None
 
-    def judge(self, examples: Sequence[Example], rollouts: Sequence[Rollout], pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    def judge(
+        self, examples: Sequence[Example], rollouts: Sequence[Rollout], pairs: Pairs
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
         """(rewards (r,), or (r, c) with credit per token, standardised utilities (r, m), figures)."""
         questions = {e.family: e.question for e in examples}
         targets = [e.targets for e in examples]
@@ -100,7 +104,7 @@ class Steps:
         own = pairs.own.to(ids.device)
         sums = total(torch.stack([(batch.divergence * mask)[own].sum(), mask[own].sum(), weight[own].sum(), own.sum()]).double()).tolist()
         if sums[3]:
-            figures = {"kl": sums[0] / sums[1], "own_weight": sums[2] / sums[3]}
+            figures = {"own_weight": sums[2] / sums[3]} | ({"kl": sums[0] / sums[1]} if reference is not None else {})
         if self.policy.credit == "token":
             batch, noise = self._credited(batch, examples, rollouts)
             figures["credit_noise"] = noise

@@ -15,7 +15,7 @@ from transformers import set_seed
 from moslim_core import models
 from moslim_core.checkpoints import keep_last, last_complete, mark
 from moslim_core.data.rows import read_json_lines
-from moslim_core.distributed import gather, is_first, join, refuse_sharded, share, sharded, take_own_device, wait
+from moslim_core.distributed import gather, is_first, join, refuse_sharded, sharded, share, take_own_device, wait
 from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.policy import engines
 from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
@@ -85,7 +85,9 @@ def train(
     examples = examples_of(rated.prompts(prompts) if rated and policy.rated_answers == 1 else prompts, schema, policy, seed)
     last = last_complete(checkpoints)
     mapping = RewardMapping(schema, settings.mapping, gather)
-    measured = examples[:REFERENCE_ROLLOUTS] if settings.mapping.standardisation == "reference" and last is None else []
+    measured = []
+    if settings.mapping.standardisation == "reference" and last is None:
+        measured = [examples[n % len(examples)] for n in range(REFERENCE_ROLLOUTS)]
     plain = generate(model, tokenizer, [e.prompt for e in measured], Sampling(policy.max_new_tokens, policy.temperature), seed)
     optimiser = optimiser_class(policy.optimiser)(policy, mapping)
     critic = optimiser.critic(model.config.get_text_config().hidden_size) if optimiser.critic else None
@@ -118,7 +120,7 @@ def train(
         asked = examples[families.start * policy.targets_per_prompt : families.stop * policy.targets_per_prompt]
         with log.phase("rollout"):
             ids = prompt_tokens(tokenizer, [e.prompt for e in asked])
-            rollouts, drawn_with = steps.draw(asked, ids, f"{seed}/{families}")
+            rollouts, drawn_with = steps.draw(asked, ids, seed)
         with log.phase("reward"):
             pairs = pair(asked, rollouts, policy.relabel)
             rewards, utilities, figures = steps.judge(asked, rollouts, pairs)

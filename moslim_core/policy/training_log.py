@@ -46,7 +46,7 @@ class TrainingLog:
         seconds["seconds/step"] = sum(self.phases.values())
         self.phases = {}
         if "completion_tokens" in figures:
-            figures["kl_sequence"] = figures.get("kl", 0.0) * figures["completion_tokens"]
+            figures |= {"kl_sequence": figures["kl"] * figures["completion_tokens"]} if "kl" in figures else {}
             figures["tokens_per_second"] = figures["completion_tokens"] * answers / max(seconds["seconds/step"], 1e-9)
         self.progress.metrics(figures | seconds, step)
         self.history.append({name: value for name, value in figures.items() if name.startswith(SHOWN)})

@@ -19,7 +19,8 @@ from moslim_core.evaluation.suite import Control
 from moslim_core.evaluation.system import System
 from moslim_core.policy import training as policy_training
 from moslim_core.policy.generation import Sampling, generate
-from moslim_core.policy.shared_prefix import can_share, completion_log_probs, generate_completions
+from moslim_core.policy.log_probs import completion_log_probs
+from moslim_core.policy.shared_prefix import can_share, generate_completions
 from moslim_core.policy.steerable import SteerablePolicy
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.preflight import check_models

@@ -42,10 +42,10 @@ def test_overrides_are_read_by_the_type_of_the_setting() -> None:
             "policy.steps=7", "policy.learning_rate=1e-3", "mapping.weights={warmth: 2}", 'evaluation.targets={"warmth": 3}',
             "data.path=rows #1.jsonl", "model.base=~/models/{x}: y", "reward.layers=null",
             "data.columns.labels={length: {column: yes, levels: {1_0: 2, no: null, 1:30: 1}}}", "evaluation.suite=xstest,halueval2",
-            "policy.vllm=false", "policy.accelerate=ddp", "work_dir=~/a ? b", "data.columns.source=null",
+            "policy.rated_answers=0.5", "policy.accelerate=ddp", "work_dir=~/a ? b", "data.columns.source=null",
         ],
     )  # fmt: skip
-    assert (settings.policy.steps, settings.policy.learning_rate, settings.policy.vllm) == (7, 0.001, False)
+    assert (settings.policy.steps, settings.policy.learning_rate, settings.policy.rated_answers) == (7, 0.001, 0.5)
     assert settings.mapping.weights == {"warmth": 2.0} and settings.evaluation.targets == {"warmth": 3}
     assert settings.reward.layers is None and settings.data.columns.source is None
     assert settings.data.path == Path.cwd() / "rows #1.jsonl"
@@ -96,7 +96,8 @@ def test_numbers_are_what_was_typed(number: float, whole: int) -> None:
         ("mapping.weights=2", "setting 'mapping.weights' (profile demo): Input should be a valid dictionary"),
         ("policy.steps=1_0", "--set policy.steps=1_0: a whole number is needed"),
         ("policy.learning_rate=nan", "--set policy.learning_rate=nan: a number is needed"),
-        ("policy.vllm=2", "setting 'policy.vllm' (profile demo): Input should be a valid boolean"),
+        ("policy.relabel=2", "setting 'policy.relabel' (profile demo): Input should be a valid boolean"),
+        ("policy.engine=vlm", "setting 'policy.engine' (profile demo): Input should be 'auto', 'compiled'"),
         ("data.path=", "--set data.path=: a path is needed"),
         ("data.path=\udcff", "--set data.path: the value is not UTF-8 text"),
         ("evaluation.targets=" + "[" * 100_000, "the value is neither JSON nor YAML"),

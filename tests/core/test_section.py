@@ -10,10 +10,10 @@ from moslim_core.settings import PolicySettings
 
 
 def test_a_change_is_checked_with_the_rest() -> None:
-    policy = PolicySettings(optimiser="online_dpo", beta=0.1)
-    assert changed(policy, steps=7) == PolicySettings(optimiser="online_dpo", beta=0.1, steps=7)
-    with pytest.raises(ValidationError, match="beta=0, but online_dpo's loss is flat there"):
-        changed(policy, beta=0.0)
+    policy = PolicySettings(credit="token")
+    assert changed(policy, steps=7) == PolicySettings(credit="token", steps=7)
+    with pytest.raises(ValidationError, match="credit=token, but with max_new_tokens=1 there is one token to credit"):
+        changed(policy, max_new_tokens=1)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         changed(policy, steps=0)
 

@@ -101,8 +101,8 @@ def _every_prompt_distracted(folder: Path) -> None:
         steps=5, prompts_per_step=1, targets_per_prompt=3, none_fraction=0.0, held_out_fraction=0.0, distractor_fraction=1.0
     )
     examples = training_examples([[{"role": "user", "content": "Rain?"}]], SCHEMA, policy, seed=0)
-    assert len(examples) == 15 and all(e["question"] == "Rain?" for e in examples)
-    assert all(len(e["prompt"][-1]["content"].split("\n\n")) == 3 for e in examples), "question, distractor, instruction"
+    assert len(examples) == 15 and all(e.question == "Rain?" for e in examples)
+    assert all(len(e.prompt[-1]["content"].split("\n\n")) == 3 for e in examples), "question, distractor, instruction"
 
 
 CASES = [

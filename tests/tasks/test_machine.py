@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +15,7 @@ from tasks.launcher import Launch
 from tasks.machine import PACKAGED, launch
 from tasks.train_policy import STAGE
 
-TYPES = {"one-gpu": "NO", "ddp": "MULTI_GPU", "fsdp": "FSDP", "zero3": "DEEPSPEED"}
+TYPES = {"one-gpu": "NO", "ddp": "MULTI_GPU", "fsdp": "FSDP"}
 
 
 def settings(device: str = "cpu", **policy: Any) -> Settings:
@@ -58,9 +57,12 @@ def test_launch_has_the_file_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     ("policy", "message"),
     [
         ({"accelerate": "ddp", "processes": 2}, "policy.accelerate=ddp needs a GPU, but this run is on cpu"),
-        ({"accelerate": "one-gpu", "vllm": True}, "policy.accelerate=one-gpu and policy.vllm=true needs a GPU, but this run is on cpu"),
-        ({"accelerate": "fsdp", "processes": 2, "optimiser": "ppo"}, "This needs policy.optimiser=rloo or grpo"),
-        ({"accelerate": "ddpp"}, "policy.accelerate=ddpp: no such profile, and no file that can be read.\nGive one-gpu, ddp, fsdp, zero3"),
+        ({"accelerate": "one-gpu"}, "policy.accelerate=one-gpu needs a GPU, but this run is on cpu"),
+        ({"accelerate": "fsdp", "processes": 2, "warm_start": "conditioned_sft"}, "This needs policy.warm_start=none"),
+        (
+            {"accelerate": "ddpp"},
+            "policy.accelerate=ddpp: no such profile, and no file that can be read.\nGive one-gpu, ddp, fsdp, or a file",
+        ),
     ],
 )
 def test_what_can_not_be_started_here(policy: dict[str, Any], message: str) -> None:
@@ -69,22 +71,16 @@ def test_what_can_not_be_started_here(policy: dict[str, Any], message: str) -> N
     assert message in str(caught.value)
 
 
-def test_what_is_not_installed_or_too_few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"policy\.processes=3 needs as many GPUs, but torch sees 2"):
+        launch(settings("cuda", accelerate="ddp", processes=3, prompts_per_step=3))
+
+
+def test_a_file_for_deepspeed(tmp_path: Path) -> None:
     file = own(tmp_path, "DEEPSPEED")
-    for policy, message in (
-        (
-            {"accelerate": "zero3", "processes": 2},
-            "policy.accelerate=zero3 needs deepspeed, which is not installed here.\nRun: pip install",
-        ),
-        ({"accelerate": str(file), "processes": 2}, f"policy.accelerate={file} needs deepspeed, which is not installed"),
-        ({"vllm": True}, "policy.vllm=true needs vllm, which is not installed here.\nIt pins another torch"),
-        ({"accelerate": "ddp", "processes": 3, "group_size": 3}, "policy.processes=3 needs as many GPUs, but torch sees 2"),
-    ):
-        with pytest.raises(UserError) as caught:
-            launch(settings("cuda", **policy))
-        assert message in str(caught.value)
+    with pytest.raises(UserError, match=r"own\.yaml is for DeepSpeed, which nothing here trains with\.\nTake policy\.accelerate=fsdp"):
+        launch(settings("cuda", accelerate=str(file), processes=2))
 
 
 def test_a_file_that_is_not_accelerates(tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ def engines() -> list[str]:
 
 def pick(learner: Learner, policy: PolicySettings, config: Any) -> tuple[Engine, str | None]:
     """(the engine that the settings ask for, or the plain one; why it is not the one that was named)."""
-    named = (policy.engine,)
+    named: tuple[str, ...] = (policy.engine,)
     if policy.engine == "auto":
         named = ("vllm",) if policy.vllm_url else AUTO.get(learner.device.type, (PLAIN,))
-    reasons = []
+    reasons: list[str] = []
     for name in (*named, PLAIN):
         reason = engine_class(name).unable(learner, policy)
         if reason is None:

@@ -1,4 +1,4 @@
-"""Optimisers: what a step's rows are worth, and the loss that learns from it. One is a module here: its class `Loss`, under its name. (ours)
+"""Optimisers: what a step's rows are worth, and the loss that learns from it. One is a module here, its class `Loss`. (ours)
 
 To add one, write a module. Nothing else names them: settings, help and form list the modules of this package.
 """
@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from moslim_core.errors import UserError
@@ -54,8 +55,8 @@ class Optimiser(ABC):
         """What goes on from here, as JSON data."""
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        pass
+    def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - most have none
+        """Go on from what `state` gave."""
 
     def returns(self, batch: RolloutBatch) -> Tensor:
         """Rewards, (r,) or (r, c), less beta times the divergence of whole answers, or of what is left of them at a token."""
@@ -66,11 +67,15 @@ class Optimiser(ABC):
         return batch.rewards - self.beta * left
 
     def penalty(self, batch: RolloutBatch, log_probs: Tensor) -> Tensor:
-        """beta times the estimated divergence (r, c) of tokens where answers are at home; 0 where it counts in the reward."""
+        """beta times the estimated divergence (r, c) of tokens where answers are at home; 0 where it counts in the reward.
+
+        Times the probability ratio, without which its gradient is not that of the divergence (DeepSeek-V3.2; so in TRL).
+        """
         if self.kl != "loss" or batch.reference is None:
             return log_probs.new_zeros(())
         at_home = (batch.pairs.home == batch.pairs.home.new_tensor(range(len(batch.pairs.home)))).to(log_probs.device)
-        return self.beta * divergence_estimate(log_probs, batch.reference) * (batch.mask * at_home.unsqueeze(1))
+        ratio = torch.exp(log_probs - batch.old)
+        return self.beta * ratio * divergence_estimate(log_probs, batch.reference) * (batch.mask * at_home.unsqueeze(1))
 
 
 def with_advantages(batch: RolloutBatch, advantages: Tensor, returns: Tensor | None = None) -> RolloutBatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from moslim_core.baselines.cpo import Compared, pairs, rewards
 from moslim_core.baselines.measure import measure, read_rows
 from moslim_core.baselines.method import Context
+from moslim_core.policy.conditioning import Example
 from moslim_core.preferences import PreferenceSchema, Targets, parse
 
 SCHEMA = PreferenceSchema.model_validate(
@@ -29,16 +29,16 @@ def test_what_is_asked_for_is_met_and_what_is_not_is_the_better_the_higher() -> 
 
 
 def test_pairs_are_the_best_and_the_worst_answer_to_the_same_request() -> None:
-    examples = [{"prompt": [{"role": "user", "content": text}]} for text in ("one", "two")]
+    examples = [Example([{"role": "user", "content": text}], text, Targets(), number, []) for number, text in enumerate(("one", "two"))]
     (made,) = pairs(examples, ["a", "b", "c", "d", "e", "f"], np.array([0.0, 2.0, 1.0, 5.0, 5.0, 5.0]))
-    assert made["prompt"] == examples[0]["prompt"]
+    assert made["prompt"] == examples[0].prompt
     assert (made["chosen"][0]["content"], made["rejected"][0]["content"]) == ("b", "a")
 
 
 def test_a_run_has_a_row_reads_back_its_requests_and_uses_the_budget(context: Callable[..., Context]) -> None:
     made = context(sft={"batch_size": 4})
     for example in Compared(made).examples:
-        assert dict(parse(example["prompt"], made.settings.preferences, "user_suffix")) == json.loads(example["targets"])
+        assert parse(example.prompt, made.settings.preferences, "user_suffix") == example.targets
     numbers = measure("cpo", made)
     (row,) = read_rows(made.output)
     assert row.name == "cpo" and len(row.front.points) == 3 and row.control is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema, Targets, parse
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
+from moslim_core.section import ModuleOf
 from tests.test_stage_versions import method_of
 
 Make = Callable[..., Context]
@@ -38,7 +38,7 @@ def test_every_name_has_a_method_and_every_row_one_name() -> None:
     assert all(method.__module__ == method_of(name) for name, method in COMPARED.items()), "so the guard of stage versions finds it"
     rows = [row for name, method in COMPARED.items() for row in ((name,) if name in OURS else method.rows)]
     assert len(set(rows)) == len(rows) and set(METHODS) <= set(rows)
-    assert list(OURS.values()) == list(training.OPTIMISERS)
+    assert sorted(OURS.values()) == ModuleOf("moslim_core.policy.optimisers").names
 
 
 def test_the_budget_is_shared_out_and_never_less_than_the_settings(context: Make) -> None:
@@ -79,7 +79,7 @@ def test_morlhf_at_a_corner_is_the_run_for_that_preference_alone(context: Make) 
 def test_an_expert_reads_no_instruction(context: Make) -> None:
     made = context()
     (example, *_) = PlainExamples(best_levels(made.schema))([[{"role": "user", "content": "Rain?"}]], made.schema, made.settings.policy, 0)
-    assert example["prompt"] == [{"role": "user", "content": "Rain?"}] and example["targets"] == '{"length": 3, "warmth": 2}'
+    assert example.prompt == [{"role": "user", "content": "Rain?"}] and example.targets == Targets({"length": 3, "warmth": 2})
 
 
 def test_a_level_is_asked_of_a_weighted_method_where_it_is_nearest(context: Make) -> None:
@@ -112,9 +112,9 @@ def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: M
     method = rlphf.Compared(made)
     prompts = [[{"role": "user", "content": "Rain?"}]]
     examples = method.policy.examples_of(prompts, made.schema, method.policy.settings.policy, 0)
-    asked = Counter(e["targets"] for e in examples)
-    assert asked == {'{"length": 3}': 6, '{"warmth": 2}': 6, '{"length": 3, "warmth": 2}': 6}
-    assert [parse(e["prompt"], made.schema, "user_suffix") for e in examples] == [json.loads(e["targets"]) for e in examples]
+    asked = Counter(tuple(sorted(e.targets.items())) for e in examples)
+    assert asked == {(("length", 3),): 6, (("warmth", 2),): 6, (("length", 3), ("warmth", 2)): 6}
+    assert [parse(e.prompt, made.schema, "user_suffix") for e in examples] == [e.targets for e in examples]
     mapping = RewardMapping(made.schema, method.policy.settings.mapping)
     p = {"length": np.array([[0.0, 0.5, 0.5]] * 2), "warmth": np.array([[0.2, 0.8]] * 2)}
     both, alone = mapping(p, [Targets({"length": 3, "warmth": 2}), Targets({"warmth": 2})]).rewards

@@ -25,12 +25,12 @@ TRAINED = ("rlphf", "ric")
 
 @pytest.mark.integration
 def test_two_processes_train_and_one_measures(context: Callable[..., Context], tmp_path: Path) -> None:
-    made = context(processes=2)
+    made = context(processes=2, prompts_per_step=2, targets_per_prompt=1)
     settings = tmp_path / "settings.json"
     settings.write_text(made.settings.model_dump_json())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(RUN)]
     arguments = [str(settings), str(made.rows), str(made.reward_model), str(made.work), *TRAINED]
-    environment = {**os.environ, "PYTHONPATH": str(RUN.parents[3]), "TRL_EXPERIMENTAL_SILENCE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(RUN.parents[3]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in TRAINED:
@@ -48,14 +48,14 @@ def test_two_processes_train_and_one_measures(context: Callable[..., Context], t
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_stage_starts_as_many_processes_as_its_training_takes(name: str, context: Callable[..., Context]) -> None:
-    settings = context(processes=2).settings
+    settings = context(processes=2, prompts_per_step=2).settings
     trains = name not in ("prompt_only", "best_of_n") and not name.startswith("moslim_")
     assert STAGES[name].launch(settings).processes == (2 if trains else 1)
 
 
 @pytest.mark.parametrize("name", ["ric", "cpo"])
 def test_supervised_methods_say_that_they_do_not_know_sharded_weights(name: str, context: Callable[..., Context]) -> None:
-    settings = context().settings
+    settings = context(prompts_per_step=2).settings
     sharded = changed(settings, policy=changed(settings.policy, accelerate="fsdp", processes=2))
     with pytest.raises(UserError, match=rf"which {name}'s training does not know"):
         STAGES[name].launch(sharded)

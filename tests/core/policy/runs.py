@@ -10,9 +10,10 @@ import torch
 
 from moslim_core.data.rows import write_json_lines
 from moslim_core.policy import training
-from moslim_core.preferences import PreferenceSchema
+from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.progress import Progress
 from moslim_core.reward.model import create
+from moslim_core.section import ModuleOf
 from moslim_core.settings import Settings
 
 PREFERENCES: list[dict[str, Any]] = [
@@ -20,6 +21,9 @@ PREFERENCES: list[dict[str, Any]] = [
     {"name": "length", "levels": ["short", "long"]},
 ]
 STEPS, PROMPTS, GROUP = 4, 2, 4
+OPTIMISERS = ModuleOf("moslim_core.policy.optimisers").names
+# Rated answers to every prompt: with the end of the turn 2 to 4 tokens of the tiny tokenizer, and one that is too long.
+RATED = ("good", "bad", "no", "so it is", "warm rain", "This answer is good and helpful, and long. 1234567890")
 
 
 def random_reward_model(encoder: Path, preferences: list[dict[str, Any]], folder: Path) -> Path:
@@ -33,6 +37,34 @@ def random_reward_model(encoder: Path, preferences: list[dict[str, Any]], folder
     return folder
 
 
+def prompts(said: str = "Rain number {}?") -> list[list[Message]]:
+    return [[{"role": "user", "content": said.format(i)}] for i in range(5)]
+
+
+def write_rows(folder: Path, said: str = "Rain number {}?") -> None:
+    """Prompts, and their rated answers where there are none yet, as the label stage writes them."""
+    write_json_lines(folder / "prompts.train.jsonl", ({"prompt": p} for p in prompts(said)))
+    if (folder / "train.jsonl").is_file():
+        return
+    rows = ({"prompt": p, "response": r, "labels": {}, "source": "made"} for p in prompts(said) for r in RATED)
+    write_json_lines(folder / "train.jsonl", rows)
+
+
+COMMON: dict[str, Any] = {
+    "steps": STEPS,
+    "prompts_per_step": 1,
+    "targets_per_prompt": PROMPTS,
+    "group_size": GROUP,
+    "micro_batch": 3,
+    "max_new_tokens": 6,
+    "learning_rate": 0.01,
+    "lora_rank": 2,
+    "lora_layers": 1,
+    "held_out_fraction": 0.2,
+    "checkpoint_every": 2,
+}
+
+
 def train(
     folder: Path,
     base: Path,
@@ -44,28 +76,14 @@ def train(
     said: str = "Rain number {}?",
     **policy: Any,
 ) -> Settings:
-    prompts = [[{"role": "user", "content": said.format(i)}] for i in range(5)]
-    write_json_lines(folder / "prompts.train.jsonl", ({"prompt": p} for p in prompts))
-    common = {
-        "steps": STEPS,
-        "prompts_per_step": 1,
-        "targets_per_prompt": PROMPTS,
-        "group_size": GROUP,
-        "micro_batch": 3,  # taken down to the divisor 2 of the 8 rollouts
-        "max_new_tokens": 6,
-        "learning_rate": 0.01,
-        "lora_rank": 2,
-        "lora_layers": 1,
-        "held_out_fraction": 0.2,
-        "checkpoint_every": 2,
-    }
+    write_rows(folder, said)
     settings = Settings.model_validate(
         {
             "seed": 3,
             "preferences": preferences,
             "model": {"base": str(base), "dtype": dtype, "device": "cpu"},
             "mapping": mapping,
-            "policy": common | policy,
+            "policy": COMMON | policy,
         }
     )
     # One of several processes that is not the first writes nothing.

@@ -1,28 +1,47 @@
-"""`accelerate launch ... sharded_run.py` with the arguments of `recorded_run.py`: the same run with FSDP, on CPU processes.
+"""`accelerate launch ... sharded_run.py FOLDER BASE REWARD OPTIMISER...`: whole runs with FSDP, on CPU processes.
 
 accelerate shards weights on GPUs only; here it takes a CPU for one. Answers are drawn from the sharded model, and then the recorded ones
-are taken.
+are taken. Some runs are made once more, as after a kill between their two steps.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from accelerate.state import DistributedType, PartialState
-from trl import RLOOTrainer
 
-from tests.core.policy.recorded_run import main, recorded
+from moslim_core.distributed import is_first, sharded
+from moslim_core.policy.engines import transformers
+from moslim_core.policy.shared_prefix import generate_completions
+from tests.core.policy.recorded_run import recorded, run
 
-DRAW = RLOOTrainer._generate_single_turn
+KILLED = ("rloo", "ppo")
 
 
-def draw(self: Any, prompt_ids: list[list[int]], *more: Any) -> list[list[int]]:
-    assert self.is_fsdp_enabled and len(DRAW(self, prompt_ids, *more)) == len(prompt_ids)
-    return recorded(prompt_ids)
+def draw(model: Any, prompts: list[list[int]], config: Any, together: bool) -> list[list[int]]:
+    assert sharded() and together and len(generate_completions(model, prompts, config, together)) == len(prompts)
+    return recorded(prompts)
+
+
+def main(folder: Path, base: Path, reward: Path, *optimisers: str) -> None:
+    torch.set_num_threads(1)
+    transformers.generate_completions = draw  # type: ignore[assignment]
+    for optimiser in optimisers:
+        home = folder / optimiser
+        run(home, base, reward, optimiser, accelerate="fsdp", checkpoint_every=1)
+        dist.barrier()
+        if is_first():
+            shutil.copytree(home / "output", home / "at once")
+            shutil.rmtree(home / "checkpoints" / "checkpoint-2")
+        dist.barrier()
+        if optimiser in KILLED:
+            run(home, base, reward, optimiser, accelerate="fsdp", checkpoint_every=1)
 
 
 if __name__ == "__main__":
@@ -33,5 +52,4 @@ if __name__ == "__main__":
         "wait_for_everyone": lambda self: dist.barrier(),
     }.items():
         setattr(PartialState, name, method)
-    RLOOTrainer._generate_single_turn = draw  # type: ignore[method-assign]
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
+    main(*map(Path, sys.argv[1:4]), *sys.argv[4:])

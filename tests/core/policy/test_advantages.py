@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moslim_core.policy import advantages as ppo
+from moslim_core.policy.optimisers.rloo import token_loss
 
 
 def test_token_rewards() -> None:
@@ -17,7 +18,7 @@ def test_token_rewards() -> None:
     log_probs = torch.tensor([[-1.0, -2.0, -0.5], [-1.0, -9.0, -9.0]])
     reference = torch.tensor([[-1.2, -1.6, -1.5], [-1.6, 5.0, 5.0]])
     mask = torch.tensor([[1.0, 1, 1], [1, 0, 0]])
-    found = ppo.token_rewards(torch.tensor([2.0, -1.0]), log_probs, reference, mask, 0.5)
+    found = ppo.token_rewards(torch.tensor([2.0, -1.0]), log_probs - reference, mask, 0.5)
     # -0.5 x the log ratio, and the score at the last token: 2 - 0.5, -1 - 0.3.
     assert torch.allclose(found, torch.tensor([[-0.1, 0.2, 1.5], [-1.3, 0, 0]]), atol=1e-6)
 
@@ -68,7 +69,8 @@ def test_policy_loss_is_clipped_where_it_would_go_on() -> None:
     min(1.5, 1.2) = 1.2; min(-1.5, -1.2) = -1.5; min(0.5, 0.8) = 0.5; masked. Mean of (1.2 - 1.5 + 0.5) / 3 = 0.2 / 3.
     """
     log_probs = torch.log(torch.tensor([[1.5, 1.5, 0.5, 0.5]])).requires_grad_()
-    loss = ppo.policy_loss(log_probs, torch.zeros(1, 4), torch.tensor([[1.0, -1, 1, -1]]), torch.tensor([[1.0, 1, 1, 0]]), 0.2)
+    mask = torch.tensor([[1.0, 1, 1, 0]])
+    loss = token_loss(log_probs, torch.zeros(1, 4), torch.tensor([[1.0, -1, 1, -1]]), mask, 0.2, 3)
     assert loss.item() == pytest.approx(-0.2 / 3)
     loss.backward()
     # No gradient where the clipped one is the worse; d(rho A)/d log pi = rho A elsewhere.
@@ -77,7 +79,7 @@ def test_policy_loss_is_clipped_where_it_would_go_on() -> None:
 
 def test_value_loss_takes_the_worse_of_both() -> None:
     """Old 0, clip 0.2. V = 1, R = 1: the clipped one is 0.2 and the worse, 0.64. V = -0.1, R = 1: not clipped, 1.21. Half the mean."""
-    found = ppo.value_loss(torch.tensor([[1.0, -0.1]]), torch.zeros(1, 2), torch.ones(1, 2), torch.ones(1, 2), 0.2)
+    found = ppo.value_loss(torch.tensor([[1.0, -0.1]]), torch.zeros(1, 2), torch.ones(1, 2), torch.ones(1, 2), 0.2, 2)
     assert found.item() == pytest.approx(0.5 * (0.64 + 1.21) / 2)
 
 
@@ -86,3 +88,9 @@ def test_steering_the_kl_coefficient() -> None:
     assert ppo.steer(0.1, 3.3, 3.0) == pytest.approx(0.105)
     assert ppo.steer(0.1, 99.0, 3.0) == pytest.approx(0.11)
     assert ppo.steer(0.1, 0.0, 3.0) == pytest.approx(0.09)
+
+
+def test_estimate_of_the_divergence() -> None:
+    """d = log ref - log pi = ln 2 and -ln 2: 2 - ln 2 - 1 = 0.306853, 0.5 + ln 2 - 1 = 0.193147; 0 where both agree."""
+    found = ppo.divergence_estimate(torch.tensor([-2.0, -2.0, -2.0]), torch.tensor([-2 + math.log(2), -2 - math.log(2), -2.0]))
+    assert found.tolist() == pytest.approx([0.306853, 0.193147, 0.0], abs=1e-6)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import Any
 
-from moslim_core.policy.conditioning import dump_targets, held_out_combinations, load_targets, training_examples
+from moslim_core.data.rows import plain_text
+from moslim_core.policy.conditioning import Example, held_out_combinations, training_examples
 from moslim_core.preferences import PreferenceSchema, Targets, is_held_out, neutralise, parse
 from moslim_core.preferences.distractors import ATTACKS, UNSEEN_WISHES, WISHES, attacked, distracted
 from moslim_core.preferences.imitations import OPEN
@@ -30,24 +30,24 @@ PROMPTS = [
 
 def test_examples() -> None:
     examples = training_examples(PROMPTS, SCHEMA, SETTINGS, seed=1)
-    assert [e["group"] for e in examples] == list(range(120))
-    assert [e["family"] for e in examples] == [i // 2 for i in range(120)]
-    used = Counter(e["question"] for e in examples)
+    assert [e.family for e in examples] == [i // 2 for i in range(120)]
+    used = Counter(e.question for e in examples)
     assert len(used) == 7
     assert max(used.values()) - min(used.values()) <= 2
     held_out = held_out_combinations(SCHEMA, SETTINGS, seed=1)
     assert len(held_out) == 2  # a fifth of 3 * 4 pairs
     for example in examples:
-        targets = load_targets(example["targets"], SCHEMA)
-        assert parse(example["prompt"], SCHEMA, "user_suffix") == targets
+        targets = example.targets
+        assert parse(example.prompt, SCHEMA, "user_suffix") == targets
         assert not is_held_out(targets, held_out)
-        assert example["prompt"][-1]["content"].startswith(("Question", "\u2039preferences>"))  # user_suffix
+        assert example.prompt[-1]["content"].startswith(("Question", "\u2039preferences>"))  # user_suffix
+        assert plain_text(example.plain) == example.question
         # The reward model reads what the user wrote, as it was written.
-        assert example["question"].startswith("Question") or example["question"].endswith(PROMPTS[-1][-1]["content"])
-    assert sum(e["targets"] == "{}" for e in examples) in (10, 12)
+        assert example.question.startswith("Question") or example.question.endswith(PROMPTS[-1][-1]["content"])
+    assert sum(e.targets == {} for e in examples) in (10, 12)
     for first, second in zip(examples[::2], examples[1::2], strict=True):
-        assert first["question"] == second["question"]
-        asked, other = (load_targets(e["targets"], SCHEMA) for e in (first, second))
+        assert first.question == second.question
+        asked, other = (e.targets for e in (first, second))
         assert set(asked) == set(other)
         # The guard has one level that can be asked for; every other level differs.
         assert all(asked[name] != other[name] for name in asked if name != "harm")
@@ -56,15 +56,15 @@ def test_examples() -> None:
 
 
 def test_wording_varies_between_examples() -> None:
-    texts = {e["prompt"][-1]["content"].split("\n\n")[-1] for e in training_examples(PROMPTS[:1], SCHEMA, SETTINGS, 0)}
+    texts = {e.prompt[-1]["content"].split("\n\n")[-1] for e in training_examples(PROMPTS[:1], SCHEMA, SETTINGS, 0)}
     assert sum("warm" in t and "harm" not in t and "length" not in t for t in texts) > 3  # three levels, more wordings
 
 
-def line_of(example: dict[str, Any]) -> str:
+def line_of(example: Example) -> str:
     """What stands beside the question and the instruction."""
-    said = example["prompt"][-1]["content"]
+    said = example.prompt[-1]["content"]
     instruction = said[said.rindex(OPEN) :] if OPEN in said else ""
-    return said.removesuffix(instruction).replace(example["question"], "").strip()
+    return said.removesuffix(instruction).replace(example.question, "").strip()
 
 
 def test_distractors_contradict_all_that_a_prompt_is_asked_for_and_are_the_policys_alone() -> None:
@@ -72,12 +72,12 @@ def test_distractors_contradict_all_that_a_prompt_is_asked_for_and_are_the_polic
     examples = training_examples(PROMPTS[:6], SCHEMA, chosen, seed=1)
     plain = training_examples(PROMPTS[:6], SCHEMA, SETTINGS, seed=1)
     assert all(line_of(e) == "" for e in plain)
-    assert Counter(e["question"] for e in examples) == Counter(e["question"] for e in plain)
+    assert Counter(e.question for e in examples) == Counter(e.question for e in plain)
     assert sum(line_of(e) != "" for e in examples[::2]) in (14, 15)  # a quarter of 60 prompts
     kinds: Counter[str] = Counter()
     for first, second in zip(examples[::2], examples[1::2], strict=True):
-        asked, other = (load_targets(e["targets"], SCHEMA) for e in (first, second))
-        assert parse(first["prompt"], SCHEMA, "user_suffix") == asked
+        asked, other = (e.targets for e in (first, second))
+        assert parse(first.prompt, SCHEMA, "user_suffix") == asked
         assert line_of(first) == line_of(second)
         line = line_of(first)
         if not line:
@@ -112,8 +112,3 @@ def test_evaluation_attacks_in_words_that_training_has_not() -> None:
             assert p.label(p.k) in said
             assert not any(w.format(label=p.label(p.k)) in said for w in WISHES) and OPEN not in neutralise(said)
     assert not set(WISHES) & set(UNSEEN_WISHES)
-
-
-def test_targets_column() -> None:
-    targets = SCHEMA.targets({"warmth": 3, "harm": 2})
-    assert load_targets(dump_targets(targets), SCHEMA) == targets

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moslim_core.policy.online_dpo import preference_losses
+from moslim_core.policy.optimisers.online_dpo import preference_losses
 
 
 def test_losses_by_hand() -> None:

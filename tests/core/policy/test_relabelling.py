@@ -8,20 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from moslim_core.policy.relabelling import advantages, normalised_advantages, pair, weights
-
-
-def test_pairs() -> None:
-    groups = [7, 7, 8, 8, 9, 10]
-    rows = [{"group": g, "family": 0 if g < 9 else 1} for g in groups]
-    pairs = pair(rows)
-    assert pairs.answers.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert pairs.requests.tolist() == [0, 2] * 4 + [4, 5] * 2
-    assert pairs.own.tolist() == [0, 2, 5, 7, 8, 11]
-    combined = pairs.combine(torch.arange(18).view(6, 3), 1)
-    assert combined[1].tolist() == [6, 7, 2]  # the prompt of row 2, the answer of row 0
-    with pytest.raises(ValueError, match="as many for each"):
-        pair([*rows, {"group": 11, "family": 1}])
+from moslim_core.policy.relabelling import leave_one_out, standardised, weights
 
 
 def test_requests_that_change_nothing_share_all_answers() -> None:
@@ -30,7 +17,7 @@ def test_requests_that_change_nothing_share_all_answers() -> None:
     assert torch.equal(weights(log_probs), torch.ones(4, 2))
     # The baseline is the mean of the other three.
     expected = torch.tensor([[1 - 1 / 3, 0 - 2 / 3], [0, 0], [0 - 2 / 3, 1 - 1 / 3], [0, 0]])
-    assert torch.allclose(advantages(weights(log_probs), rewards), expected, atol=1e-6)
+    assert torch.allclose(leave_one_out(weights(log_probs), rewards), expected, atol=1e-6)
 
 
 def test_requests_told_apart_are_plain_leave_one_out() -> None:
@@ -38,31 +25,23 @@ def test_requests_told_apart_are_plain_leave_one_out() -> None:
     rewards = torch.tensor([[1.0, 9.0], [0.25, 9.0], [9.0, 0.5], [9.0, 0.75]])
     # Twice the advantage, on half of the pairs: the mean over pairs is that of RLOO over answers.
     expected = torch.tensor([[1.5, 0], [-1.5, 0], [0, -0.5], [0, 0.5]])
-    assert torch.allclose(advantages(weights(log_probs), rewards), expected, atol=1e-5)
+    assert torch.allclose(leave_one_out(weights(log_probs), rewards), expected, atol=1e-5)
 
 
 def test_spread_is_that_under_the_request() -> None:
-    """Weights 1: under request 0 rewards 1 and 0, mean 1/2, spread 1/2; under request 1 both 3: nothing to learn."""
-    found = normalised_advantages(torch.ones(2, 2), torch.tensor([[1.0, 3.0], [0.0, 3.0]]))
-    assert torch.allclose(found, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), atol=1e-3)
-    # Told apart: each request has its own answers, with twice the weight.
+    """Weights 1: under request 0 rewards 1 and 0, mean 1/2, unbiased spread 1/sqrt(2); under request 1 both 3: nothing to learn."""
+    found = standardised(torch.ones(2, 2), torch.tensor([[1.0, 3.0], [0.0, 3.0]]))
+    assert torch.allclose(found, torch.tensor([[0.5**0.5, 0.0], [-(0.5**0.5), 0.0]]), atol=1e-3)
+    # Told apart: each request has its own answers, and those of the other count for nothing.
     apart = weights(torch.tensor([[-1.0, -99.0], [-2.0, -99.0], [-99.0, -1.0], [-99.0, -2.0]]))
     rewards = torch.tensor([[1.0, 9.0], [0.0, 9.0], [9.0, 0.5], [9.0, 0.75]])
-    expected = torch.tensor([[2.0, 0], [-2.0, 0], [0, -2.0], [0, 2.0]])
-    assert torch.allclose(normalised_advantages(apart, rewards), expected, atol=2e-2)
-
-
-def test_own_rows_and_families() -> None:
-    pairs = pair([{"group": g, "family": 0} for g in (5, 6)] + [{"group": g, "family": 1} for g in (8, 9)])
-    mixed = pairs.only_own(torch.tensor([1.0, 2, 3, 4]), torch.zeros(8))
-    assert mixed.tolist() == [1, 0, 0, 2, 3, 0, 0, 4]
-    sums = pairs.by_family(lambda table: table.sum().expand_as(table), torch.arange(8.0))
-    assert sums.tolist() == [6] * 4 + [22] * 4
+    expected = torch.tensor([[1.0, 0], [-1.0, 0], [0, -1.0], [0, 1.0]]) * 2**0.5
+    assert torch.allclose(apart * standardised(apart, rewards), expected, atol=2e-2)
 
 
 def test_answer_that_is_alone_under_a_request_says_nothing_there() -> None:
     log_probs = torch.tensor([[-1.0, -99.0], [-99.0, -1.0]])
-    assert torch.allclose(advantages(weights(log_probs), torch.tensor([[1.0, 0.0], [0.0, 1.0]])), torch.zeros(2, 2))
+    assert torch.allclose(leave_one_out(weights(log_probs), torch.tensor([[1.0, 0.0], [0.0, 1.0]])), torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.5])
@@ -80,7 +59,7 @@ def test_gradient_is_the_exact_one_with_less_noise(spread: float) -> None:
     for drawn in itertools.product(range(3), repeat=4):
         answers = torch.tensor(drawn)
         chances.append(float(p[asked, answers].prod()))
-        advantage = advantages(weights(policy[:, answers].T), rewards[:, answers].T)
+        advantage = leave_one_out(weights(policy[:, answers].T), rewards[:, answers].T)
         found["relabelled"].append((advantage.T[..., None] * score[:, answers]).mean(dim=1) / 2)
         own = rewards[asked, answers]
         plain = torch.zeros(2, 3, dtype=torch.float64)

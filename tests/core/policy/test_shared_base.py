@@ -73,7 +73,7 @@ def test_policy_is_left_as_it_was(adapted_reward: Path, tiny_chat: Path) -> None
     before = policy(ids).logits
     attach(backbone, policy, adapted_reward)
     policy.train()
-    graph = policy(ids).logits  # TRL's Online DPO calls the reward while the policy's graph is alive
+    graph = policy(ids).logits  # the reward model may be called while the policy's graph is alive
     scorer(QUESTIONS, ANSWERS)
     assert policy.training and policy.active_adapter == "default"
     assert {name for name, p in policy.named_parameters() if p.requires_grad} == learning

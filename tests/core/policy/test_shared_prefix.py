@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, MistralForCausalLM
 
-from moslim_core.policy.shared_prefix import completion_log_probs, generate_completions, lay_out
+from moslim_core.policy.log_probs import _groups, completion_log_probs
+from moslim_core.policy.shared_prefix import generate_completions, lay_out
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -43,8 +44,8 @@ def answers_to(prompts: list[list[int]], completion: int) -> tuple[torch.Tensor,
     return answers * mask, mask
 
 
-def plain(model: Any, prompts: list[list[int]], answers: torch.Tensor, answer_mask: torch.Tensor, t: float) -> Any:
-    """One pass over prompt and answer, row by row without padding."""
+def plain(model: Any, prompts: list[list[int]], answers: torch.Tensor, answer_mask: torch.Tensor, t: float) -> tuple[torch.Tensor, float]:
+    """One pass over prompt and answer, row by row without padding: log-probabilities and the tokens' mean entropy."""
     log_probs, entropies = torch.zeros(answers.shape), torch.zeros(answers.shape)
     for row, tokens in enumerate(prompts):
         prompt, answer = torch.tensor(tokens), answers[row][answer_mask[row] == 1]
@@ -52,7 +53,7 @@ def plain(model: Any, prompts: list[list[int]], answers: torch.Tensor, answer_ma
         every = torch.log_softmax(logits / t, dim=-1)
         log_probs[row, : len(answer)] = every.gather(1, answer.unsqueeze(1)).squeeze(1)
         entropies[row, : len(answer)] = -(every.exp() * every).sum(dim=1)
-    return log_probs, entropies
+    return log_probs, float(entropies.detach().sum() / answer_mask.sum())
 
 
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -67,12 +68,15 @@ def test_numbers_and_gradients_are_those_of_the_plain_pass(tiny_chat: Path, name
     model = AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32)
     prompts = BATCHES[name]
     answers, answer_mask = answers_to(prompts, completion)
-    found, entropy, states = completion_log_probs(model, prompts, answers, answer_mask, temperature, states=True)
+    found, states, entropy = completion_log_probs(model, prompts, answers, answer_mask, temperature, states=True)
+    assert states is not None
     expected, expected_entropy = plain(model, prompts, answers, answer_mask, temperature)
-    assert found.shape == entropy.shape == answers.shape
+    assert found.shape == answers.shape
+    assert not (found * (1 - answer_mask)).any()
     assert expected.std() > 0.1  # a flat model would agree by accident
     torch.testing.assert_close(found * answer_mask, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(entropy * answer_mask, expected_entropy, atol=1e-4, rtol=1e-4)
+    # So few tokens are all looked at.
+    assert entropy == pytest.approx(expected_entropy, rel=1e-3)
     # The states are those that the output layer reads.
     logits = model.get_output_embeddings()(states)
     again = (logits / temperature).log_softmax(-1).gather(2, answers.unsqueeze(-1)).squeeze(-1)
@@ -126,7 +130,24 @@ def test_sliding_window_is_not_moved_by_padding(tmp_path: Path) -> None:
     )  # fmt: skip
     model = MistralForCausalLM(config)
     answers, answer_mask = answers_to(NESTED, 6)
-    found, _, _ = completion_log_probs(model, NESTED, answers, answer_mask)
+    found = completion_log_probs(model, NESTED, answers, answer_mask).log_probs
     expected, _ = plain(model, NESTED, answers, answer_mask, 1.0)
     assert expected.std() > 0.1
     torch.testing.assert_close(found * answer_mask, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_answers_of_very_different_lengths_are_cut_into_passes_and_come_back_in_order(tiny_chat: Path, share: bool) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32)
+    lengths = [60, 2, 3, 58, 1, 2, 59, 2]
+    prompts = [NESTED[row % 3] for row in range(len(lengths))]
+    answers = torch.tensor([words(length) + [0] * (60 - length) for length in lengths])
+    mask = (torch.arange(60) < torch.tensor(lengths).unsqueeze(1)).long()
+    assert _groups(model, lengths) == [[4, 1, 5, 7, 2], [3, 6, 0]]
+    found, states, entropy = completion_log_probs(model, prompts, answers, mask, states=True, share=share)
+    assert states is not None and states.shape == (8, 60, 32)
+    expected, mean = plain(model, prompts, answers, mask, 1.0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    again = model.get_output_embeddings()(states).log_softmax(-1).gather(2, answers.unsqueeze(-1)).squeeze(-1) * mask
+    torch.testing.assert_close(again, found, atol=1e-4, rtol=1e-4)
+    assert entropy == pytest.approx(mean, rel=0.05), "a sample of the tokens is looked at"

@@ -1,91 +1,116 @@
-"""Answers that vLLM draws, with a stand-in for it: what it is given, and that the policy learns from them what it would from its own."""
+"""Answers that a server draws: under the adapter as it is now, weighted by how probable the policy finds them; what it can't is told."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
-from moslim_core.policy import rollouts
+from moslim_core import models
+from moslim_core.errors import UserError
+from moslim_core.policy.engines import Drawn, engine_class, pick
+from moslim_core.policy.log_probs import completion_log_probs
+from moslim_core.policy.rollouts import padded
+from moslim_core.policy.steps import MOST_IMPORTANCE
+from moslim_core.reward.mapping import RewardMapping
+from moslim_core.reward.scorer import RewardScorer
+from moslim_core.sampling import generation_config
 from moslim_core.settings import PolicySettings
-from tests.core.policy.recorded_run import recorded
-from tests.core.policy.runs import STEPS, metrics, train
+from tests.core.policy import recorded_run
+from tests.core.policy.recorded_run import loaded, made_learner, settings, update
+from tests.core.policy.runs import OPTIMISERS, metrics, train, write_rows
+from tests.core.policy.vllm_server import Server, serving
 
-OPTIMISERS = ("rloo", "grpo", "ppo")
-
-
-class Sampler:
-    """In place of TRL's VLLMGeneration: recorded answers, each token said to have been drawn with the same log-probability."""
-
-    made: list[Sampler]
-    log_prob: float | None
-
-    def __init__(self, model: Any, mode: str, logprobs: int | None, **_: Any) -> None:
-        self.model, self.mode, self.logprobs = model, mode, logprobs
-        self.handed: list[set[str]] = []
-        self.made.append(self)
-
-    def sync_weights(self) -> None:
-        names = (name.removeprefix("base_model.model.").replace(".base_layer", "") for name, _ in self.model.named_parameters())
-        self.handed.append({name for name in names if self.model.prefix not in name})
-
-    def generate(self, prompts: list[list[int]], **_: Any) -> tuple[Any, ...]:
-        answers = recorded(prompts)
-        return prompts, answers, [[[self.log_prob] for _ in a] for a in answers] if self.logprobs is not None else None, None
-
-
-@pytest.fixture
-def sampler(monkeypatch: pytest.MonkeyPatch) -> type[Sampler]:
-    class Own(Sampler):
-        made: list[Sampler] = []
-        # Unknown: TRL then takes it for the policy's own.
-        log_prob = None
-
-    for name in ("rloo", "grpo"):
-        monkeypatch.setattr(f"trl.trainer.{name}_trainer.VLLMGeneration", Own)
-    monkeypatch.setattr(rollouts, "generate_completions", lambda model, prompt_ids, config: recorded(prompt_ids))
-    return Own
-
-
-def adapter(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "output" / "adapter_model.safetensors")
+PROMPTS = [[5, 6, 7], [9, 10], [5, 6, 7]]
+NO_MAPPING: Any = RewardMapping
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_answers_of_vllm_teach_what_the_same_answers_do(
-    optimiser: str, sampler: type[Sampler], tiny_chat: Path, reward_folder: Path, tmp_path: Path
+def test_two_steps_of_training(optimiser: str, tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
+    with serving(tiny_chat) as server:
+        more = {"optimiser": optimiser, "beta": 0.1, "steps": 2, "vllm_url": server.url, "group_size": 2}
+        train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, **more)
+        paths = [asked["path"].rpartition("/")[2] for asked in server.asked]
+        assert paths == ["load_lora_adapter", "completions", "load_lora_adapter", "unload_lora_adapter", "completions"]
+        first, second = (asked for asked in server.asked if asked["path"] == "/v1/completions")
+        assert first["model"] != second["model"] and list(server.adapted) == [second["model"]]
+        assert (first["logprobs"], first["return_token_ids"], first["top_k"], first["top_p"]) == (0, True, -1, 1.0)
+        # The first folder is gone; its adapter was the base's own policy, and the second is not.
+        served = dict(server.adapted[second["model"]].named_parameters())
+        assert any(p.any() for name, p in served.items() if "lora_B" in name)
+    found = metrics(tmp_path, "output")
+    assert abs(found[1]["kl"]) < 1e-6 and all(found[step]["grad_norm"] > 0 for step in (1, 2))
+    assert all(values["own_weight"] == pytest.approx(1, abs=1e-4) for values in found.values()), "it draws from the policy itself"
+    assert any(v.any() for k, v in load_file(tmp_path / "output" / "adapter_model.safetensors").items() if "lora_B" in k)
+
+
+def drawing(server: Server | None, base: Path, temperature: float = 0.0, **more: Any) -> Any:
+    policy = PolicySettings(**(more | {"vllm_url": server.url if server else more["vllm_url"], "lora_layers": 1, "max_new_tokens": 6}))
+    learner, tokenizer, _ = made_learner(base, policy, NO_MAPPING)
+    config = generation_config(models.end_tokens(learner.plain, tokenizer), tokenizer.pad_token_id, temperature, max_new_tokens=6)
+    engine, said = pick(learner, policy, config)
+    assert isinstance(engine, engine_class("vllm")) and said is None, "auto takes the server that is named"
+    return engine
+
+
+def test_answers_are_those_of_the_adapted_weights_with_their_probabilities(tiny_chat: Path) -> None:
+    with serving(tiny_chat) as server:
+        engine = drawing(server, tiny_chat)
+        found: Drawn = engine.draw(PROMPTS)
+        plain = engine_class("transformers")(engine.learner, engine.policy, engine.config)
+        assert found.answers == plain.draw(PROMPTS).answers and found.answers[0] == found.answers[2] != found.answers[1]
+        base, _ = loaded(tiny_chat)
+        ids = torch.tensor([PROMPTS[0]])
+        untouched = base.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=engine.config)
+        assert found.answers[0] != untouched[0, len(PROMPTS[0]) :].tolist(), "the base alone would say something else"
+        answers, mask = padded(found.answers, "cpu")
+        with torch.no_grad():
+            expected = completion_log_probs(engine.learner.model, PROMPTS, answers, mask).log_probs
+        assert found.log_probs is not None
+        for row, chances in enumerate(found.log_probs):
+            assert chances == pytest.approx(expected[row, : len(chances)].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("off", [0.0, -50.0, 50.0])
+def test_an_answer_counts_by_how_probable_the_policy_finds_it(
+    off: float, tiny_chat: Path, reward_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for vllm in (False, True):
-        (tmp_path / str(vllm)).mkdir()
-        train(tmp_path / str(vllm), tiny_chat, reward_folder, "output", {}, optimiser=optimiser, vllm=vllm)
-    (used,) = sampler.made
-    assert used.mode == "colocate"
-    # vLLM knows the base's own weights and no others.
-    known = {name for name, _ in AutoModelForCausalLM.from_pretrained(tiny_chat).named_parameters()}
-    assert used.handed == [known] * STEPS
-    without, found = (metrics(tmp_path / str(vllm), "output") for vllm in (False, True))
-    for step, values in found.items():
-        assert values.keys() == without[step].keys()
-        for name in ("reward", "kl", "entropy", "loss", "grad_norm"):
-            assert values[name] == pytest.approx(without[step][name], rel=1e-4, abs=1e-6), (step, name)
-    first, second = (adapter(tmp_path / str(vllm)) for vllm in (False, True))
-    assert all(torch.allclose(first[k], second[k], atol=1e-5) for k in first)
+    """Where the server gives the policy's own probabilities, once; where it thought an answer rarer, more, but not without bound."""
+    write_rows(tmp_path)
+    with serving(tiny_chat) as server:
+        server.off = off
+        policy = settings("rloo", "plain", vllm_url=server.url, group_size=2)
+        config = generation_config([2], 0, 1.0, max_new_tokens=6)
+        monkeypatch.setattr(recorded_run, "Recorded", lambda learner, policy, _: engine_class("vllm")(learner, policy, config))
+        found = update(tiny_chat, RewardScorer.load(reward_folder), tmp_path / "train.jsonl", policy)
+    expected = {0.0: 1.0, -50.0: MOST_IMPORTANCE, 50.0: 0.0}[off]
+    assert torch.allclose(found.batch.weight, torch.full_like(found.batch.weight, expected), atol=1e-4)
+    assert found.figures["own_weight"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_ppo_does_not_learn_from_answers_that_the_policy_would_not_give(
-    sampler: type[Sampler], tiny_chat: Path, reward_folder: Path, tmp_path: Path
-) -> None:
-    sampler.log_prob = -50.0
-    train(tmp_path, tiny_chat, reward_folder, "output", {}, optimiser="ppo", vllm=True)
-    assert all((v == 0).all() for k, v in adapter(tmp_path).items() if "lora_B" in k)
+def test_server_that_is_not_there(tiny_chat: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(
+        UserError, match=r"no answer \(ConnectError\)\.\nStart the server: VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve"
+    ):
+        drawing(None, tiny_chat, vllm_url=url)
 
 
-@pytest.mark.parametrize("settings", [{"relabel": True}, {"optimiser": "online_dpo", "beta": 0.1}])
-def test_what_vllm_does_not_go_with(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="vllm=true goes with rloo, grpo and ppo without relabel only"):
-        PolicySettings(**settings, vllm=True)
+def test_server_that_refuses_the_adapter(tiny_chat: Path) -> None:
+    with serving(tiny_chat, rank=1) as server:
+        engine = drawing(server, tiny_chat)
+        with pytest.raises(UserError, match=r"/v1/load_lora_adapter was refused \(400\): LoRA rank is greater than max_lora_rank 1"):
+            engine.draw(PROMPTS)
+
+
+def test_server_that_gives_no_token_ids(tiny_chat: Path) -> None:
+    with serving(tiny_chat, tokens=False) as server:
+        engine = drawing(server, tiny_chat)
+        with pytest.raises(UserError, match=r"the server gives no token ids\.\nServe with vLLM 0\.10\.2 or later"):
+            engine.draw(PROMPTS)
