@@ -49,7 +49,7 @@ def launch(name: str, settings: Settings) -> Launch:
 STAGES = {
     name: Stage(
         PREFIX + name,
-        version=5,
+        version=6,
         kind="compared",
         section=partial(_section, mapped=name in MAPPED, supervised=name in SUPERVISED),
         launch=partial(launch, name),

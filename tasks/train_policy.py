@@ -20,6 +20,8 @@ def section(settings: Settings) -> dict[str, Any]:
     """What a policy's training depends on."""
     dumped = settings.dump()
     policy = {k: v for k, v in dumped["policy"].items() if k not in ("prompts", "accelerate")}
+    # That a server draws counts, not where it is.
+    policy["vllm_url"] = settings.policy.vllm_url is not None
     # What is not used is as it is by default.
     used = {settings.policy.optimiser, "sft" if settings.policy.warm_start != "none" else ""}
     policy |= {name: PolicySettings().model_dump(mode="json")[name] for name in {"grpo", "ppo", "sft"} - used}
@@ -35,7 +37,7 @@ def section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=8, kind="policy", section=section, launch=machine.launch, pool="gpu")
+STAGE = Stage("train_policy", version=9, kind="policy", section=section, launch=machine.launch, pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:

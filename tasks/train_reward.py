@@ -36,8 +36,8 @@ def _of(settings: Settings, reward: RewardSettings) -> dict[str, Any]:
     return {"reward": reward.model_dump(mode="json") | {"backbone": backbone}, "preferences": settings.dump()["preferences"]}
 
 
-REWARD_STAGE = Stage("train_reward", version=8, kind="reward_model", section=_section, pool="gpu")
-JUDGE_STAGE = Stage(JUDGE, version=8, kind="reward_model", section=_judge_section, pool="gpu")
+REWARD_STAGE = Stage("train_reward", version=9, kind="reward_model", section=_section, pool="gpu")
+JUDGE_STAGE = Stage(JUDGE, version=9, kind="reward_model", section=_judge_section, pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:
