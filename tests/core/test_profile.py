@@ -144,7 +144,7 @@ def test_accelerate_is_a_packaged_name_or_a_path(tmp_path: Path) -> None:
         ("policy: {steps: 1:30}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.steps'"),
         ("policy: {steps: 0x10}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.steps'"),
         ("policy: {beta: 1_000.5}\npreferences: [{name: tone, levels: [a, b]}]", "policy.beta=1_000.5: a number is needed"),
-        ("policy: {vllm: 2}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.vllm'"),
+        ("policy: {relabel: 2}\npreferences: [{name: tone, levels: [a, b]}]", "setting 'policy.relabel'"),
         ("data: {path: ''}\npreferences: [{name: tone, levels: [a, b]}]", "data.path=: a path is needed"),
         ("seed: !!python/object:os.system {}\npreferences: [{name: tone, levels: [a, b]}]", "not YAML"),
         ('model: {base: "\\ud83d"}\npreferences: [{name: tone, levels: [a, b]}]', "model.base has half a character"),
@@ -172,7 +172,7 @@ data:
   path: ~
   columns: {prompt: 1_0, response: y, source: null, labels: {tone: {column: 1:30, levels: {1: 1, 2.0: 2, no: 1, ~: , 1_0: null}}}}
 reward: {learning_rate: &rate 1e-4, epochs: 2}
-policy: {beta: .5, vllm: no, relabel: off, normalise_advantages: yes, lora_layers: , learning_rate: *rate, steps: 010}
+policy: {beta: .5, gradient_checkpointing: no, relabel: off, normalise_advantages: yes, lora_layers: , learning_rate: *rate, steps: 010}
 model: {base: "a \\ud83d\\ude00"}
 evaluation: {judge: reward_model, suite: xstest}
 """
@@ -181,7 +181,13 @@ evaluation: {judge: reward_model, suite: xstest}
     first, second = settings.preferences.preferences
     assert (first.levels, first.floor, second.levels, second.description) == (("no", "yes"), 2, ("Off", "on"), "2001-01-01")
     policy, columns = settings.policy, settings.data.columns
-    assert (policy.beta, policy.vllm, policy.relabel, policy.normalise_advantages, policy.steps) == (0.5, False, False, True, 10)
+    assert (policy.beta, policy.gradient_checkpointing, policy.relabel, policy.normalise_advantages, policy.steps) == (
+        0.5,
+        False,
+        False,
+        True,
+        10,
+    )
     assert policy.lora_layers is None and policy.learning_rate == 1e-4 == settings.reward.learning_rate and settings.reward.epochs == 2.0
     assert (columns.prompt, columns.response, columns.source, settings.data.path) == ("1_0", "y", None, None)
     assert columns.labels["tone"] == LabelColumn(column="1:30", levels={"1": 1, "2.0": 2, "no": 1, "~": None, "1_0": None})

