@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from policy_step import QUESTIONS, processor
+
 from moslim_core import models
 from moslim_core.policy.engines import engine_class, engines
 from moslim_core.policy.learner import Learner

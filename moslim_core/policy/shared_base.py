@@ -14,10 +14,12 @@ import torch
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from moslim_core.loading import require_whole
 from moslim_core.model_files import check_folder
 from moslim_core.policy.artifact import ADAPTER as POLICY
+from moslim_core.policy.shared_prefix import can_share, layout_for, read_prompts
 from moslim_core.reward.model import ADAPTER, MultiHeadRewardModel, read_config, reward_tokenizer
 from moslim_core.reward.scorer import RewardScorer
 
@@ -25,17 +27,29 @@ NAME = "reward"
 
 
 class SharedBackbone(nn.Module):
-    """A policy's base, seen through the reward model's adapter; the policy's adapter, mode and gradients are as before afterwards."""
+    """A policy's base, seen through the reward model's adapter; the policy's adapter, mode and gradients are as before afterwards.
 
-    def __init__(self) -> None:
+    `last`: only what follows a text's last token is asked for. Then what texts begin with, the template and a question with its many
+    answers, is read once.
+    """
+
+    def __init__(self, last: bool = False) -> None:
         super().__init__()
+        self.last = last
         # In a list, so that the policy is not a part of the reward model.
         self.policy: list[Any] = []
 
-    def forward(self, **inputs: torch.Tensor) -> Any:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **inputs: torch.Tensor) -> Any:
         (policy,) = self.policy
         with torch.no_grad(), active(policy, NAME):
-            return policy.get_base_model().base_model(**inputs, use_cache=False)
+            if not self.last or not can_share(policy):
+                model = policy.get_base_model().base_model
+                return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs)
+            texts = [ids[kept.bool()].tolist() for ids, kept in zip(input_ids, attention_mask, strict=True)]
+            read = read_prompts(policy, layout_for(policy, texts, 0), states=True)
+            assert read.states is not None
+            # At whatever place the last token is looked for.
+            return BaseModelOutput(last_hidden_state=read.states[read.owner].expand(-1, input_ids.shape[1], -1))
 
 
 @contextmanager
@@ -75,7 +89,7 @@ def load_heads(reward_model: Path, device: str) -> tuple[RewardScorer, SharedBac
     check_folder(reward_model)
     with torch.device("meta"):
         model = MultiHeadRewardModel(config)
-    backbone = SharedBackbone()
+    backbone = SharedBackbone(last=config.pooling == "last")
     model.backbones = nn.ModuleList([backbone])
     weights = {k: v for k, v in load_file(reward_model / "model.safetensors").items() if not k.startswith("backbones.")}
     found = {name: value.shape for name, value in model.state_dict().items()}
