@@ -15,8 +15,9 @@ from moslim_core.loading import load_adapter
 from moslim_core.model_files import read_json
 from moslim_core.model_identity import ModelId, find
 from moslim_core.models import DeviceName, DType
+from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.preferences import Placement, PreferenceSchema
-from moslim_core.settings import MappingSettings
+from moslim_core.settings import MappingSettings, Settings
 
 # PEFT's name for the adapter that is the policy.
 ADAPTER = "default"
@@ -42,6 +43,22 @@ class PolicyCard(BaseModel):
     mapping: MappingSettings
     mapping_state: dict[str, Any]
     held_out: list[dict[str, int]]
+
+    @classmethod
+    def of(cls, settings: Settings, start: ModelId, steps: int, mapping_state: dict[str, Any]) -> PolicyCard:
+        """Of a policy that was trained by `settings` from `start`."""
+        policy, schema = settings.policy, settings.preferences
+        return cls(
+            base=start,
+            preferences=schema,
+            placement=policy.placement,
+            optimiser=policy.optimiser,
+            steps=steps,
+            max_new_tokens=policy.max_new_tokens,
+            mapping=settings.mapping,
+            mapping_state=mapping_state,
+            held_out=[dict(pair) for pair in held_out_combinations(schema, policy, settings.seed)],
+        )
 
     def save(self, directory: Path) -> None:
         (directory / POLICY_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")

@@ -48,10 +48,10 @@ class Steps:
             answers = len(own) * self.policy.group_size
             known = self.rated.of(examples[own[0]].plain, round(self.policy.rated_answers * answers), rng) if self.rated else []
             rated += [Rollout(ids, None, family) for ids in known]
-            # What is not a multiple of the requests is shared out by chance.
+            # What is not a multiple of the requests is shared out by chance. Where the data has too few answers, more are drawn.
             order = rng.sample(own, len(own)) if known else own
-            share = answers - round(self.policy.rated_answers * answers)
-            asked += sorted(order[n % len(order)] for n in range(share))
+            missing = answers - len(known) if self.policy.rated_answers < 1 else 0
+            asked += sorted(order[n % len(order)] for n in range(missing))
         drawn = self.engine.draw([prompts[n] for n in asked]) if asked else None
         rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(asked, drawn.answers if drawn else [], strict=True)]
         return rollouts + rated, drawn.log_probs if drawn else None

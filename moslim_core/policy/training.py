@@ -19,7 +19,7 @@ from moslim_core.distributed import gather, is_first, join, refuse_sharded, shar
 from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.policy import engines
 from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
-from moslim_core.policy.conditioning import Example, held_out_combinations, training_examples
+from moslim_core.policy.conditioning import Example, training_examples
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.learner import Learner
 from moslim_core.policy.optimisers import optimiser_class, require_fit
@@ -140,18 +140,7 @@ def train(
                 mark(folder, {"step": done, "mapping": mapping.state(), "optimiser": optimiser.state(), **log.state()})
                 keep_last(checkpoints, 2)
 
-    card = PolicyCard(
-        base=start,
-        preferences=schema,
-        placement=policy.placement,
-        optimiser=policy.optimiser,
-        steps=done,
-        max_new_tokens=policy.max_new_tokens,
-        mapping=settings.mapping,
-        mapping_state=mapping.state(),
-        held_out=[dict(pair) for pair in held_out_combinations(schema, policy, seed)],
-    )
-    adapter = learner.adapter()
+    card, adapter = PolicyCard.of(settings, start, done, mapping.state()), learner.adapter()
     if is_first():
         save_policy(output, learner.plain, adapter, tokenizer, card, log.history, (base, cache) if policy.save_merged else None)
     wait()
