@@ -202,7 +202,12 @@ def main(options: argparse.Namespace, cache: Path) -> None:
     print(f"{number} answers of {options.tokens} tokens a step, {options.base}, {options.rounds} rounds", flush=True)
     others = [*(["trl"] if not options.only_against else []), *(["against"] if options.against else [])]
     for count in options.preferences:
-        turns = [{system: measure(system, count, options, cache) for system in ["ours", *others]} for _ in range(options.rounds)]
+        turns: list[dict[str, dict[str, Any]]] = []
+        for number in range(options.rounds):
+            turns.append({})
+            for system in ["ours", *others]:
+                turns[-1][system] = measure(system, count, options, cache)
+                print(f"  round {number + 1}: {system}: {turns[-1][system]['step']:.2f} s a step", flush=True)
         print(f"\n{count} preferences ({turns[0]['ours']['device']})")
         for other in others:
             for key, unit, scale in (("step", "s", 1), ("rollout", "s", 1), ("reward", "s", 1), ("update", "s", 1), ("resident", "GB", 1e9),

@@ -94,7 +94,7 @@ def profile(tiny_chat: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPa
         "model": {"base": str(tiny_chat), "dtype": "float32", "device": "cpu"},
         "reward": {"backbone": str(tiny_encoder), "epochs": 2, "batch_size": 16, "learning_rate": 0.001, "max_length": 64},
         "policy": {
-            "steps": STEPS, "prompts_per_step": 1, "targets_per_prompt": 2, "group_size": 2, "max_new_tokens": 8, "max_prompt_tokens": 200,
+            "steps": STEPS, "prompts_per_step": 2, "targets_per_prompt": 1, "group_size": 2, "max_new_tokens": 8, "max_prompt_tokens": 200,
             "learning_rate": 0.001, "lora_rank": 4, "checkpoint_every": 2,
         },
         "evaluation": {"limit": 4, "bootstrap": 100},
