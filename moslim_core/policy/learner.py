@@ -99,10 +99,10 @@ class Learner:
         """Whether the adapter alone is on each process's own model, so that passes are free to be as they like."""
         return not self.sharded and not self.policy.gradient_checkpointing
 
-    def read(self, batch: RolloutBatch, graph: bool = True) -> Passed:
+    def read(self, batch: RolloutBatch) -> Passed:
         """The policy's pass over the rows, with its graph where one part holds all. Raises RuntimeError at a row without a probability."""
         cut = self._parts(batch)
-        keeps = graph and len(cut) == 1
+        keeps = len(cut) == 1
         with torch.set_grad_enabled(keeps):
             found = [self._pass(batch, rows) for rows in cut]
         return _joined(found, cut, keeps)
@@ -201,8 +201,7 @@ class Learner:
                 parameter.grad = None
 
     def _step(self, share: float) -> float:
-        adapter = [p for n, p in self.learning.items() if not n.startswith("critic.")]
-        critic = [p for n, p in self.learning.items() if n.startswith("critic.")]
+        adapter, critic = [*(group["params"] for group in self.optimiser.param_groups), []][:2]
         _sum_gradients(critic, mean=self.sharded)
         if not self.sharded:
             _sum_gradients(adapter)

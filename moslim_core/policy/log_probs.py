@@ -52,7 +52,7 @@ def completion_log_probs(
     lengths = mask.sum(dim=1).tolist()
     layout = layout_for(model, prompts, ids.shape[1]) if share and can_share(model) else None
     passes = []
-    if layout is None:
+    if layout is None or len(prompts) * max(map(len, prompts)) - layout.work < pass_tokens(model):
         prompt = lay_out(prompts, share=False)
         for rows in _groups(model, [n + len(p) for n, p in zip(lengths, prompts, strict=True)]) if share else [list(range(len(ids)))]:
             passes.append(_read_whole(model, prompt.ids, prompt.mask, ids, mask, rows, temperature, states))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -29,10 +28,8 @@ MOST_IMPORTANCE = 3.0
 class Steps:
     """Makes the rows of a step from the examples of whole families. `rated`: where a share of the answers comes from."""
 
-    def __init__(
-        self, policy: PolicySettings, tokenizer: Any, engine: Engine, rewards: Rewards, read: Reader, rated: RatedAnswers | None
-    ) -> None:
-        self.policy, self.tokenizer, self.engine, self.rewards, self.text, self.rated = policy, tokenizer, engine, rewards, read, rated
+    def __init__(self, policy: PolicySettings, engine: Engine, rewards: Rewards, read: Reader, rated: RatedAnswers | None) -> None:
+        self.policy, self.engine, self.rewards, self.text, self.rated = policy, engine, rewards, read, rated
 
     def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: int) -> tuple[list[Rollout], list[list[float]] | None]:
         """(answers in the order of their families, the engine's log-probabilities of those that were drawn).
@@ -94,7 +91,7 @@ class Steps:
             pairs, [prompts[n] for n in pairs.requests.tolist()], ids, mask, rewards.to(ids.device), utilities.to(ids.device),
             nothing, None, None, torch.ones(len(ids), device=ids.device), rows, tokens,
         )  # fmt: skip
-        passed = learner.read(batch, graph=True)
+        passed = learner.read(batch)
         reference = learner.reference(batch, everywhere) if self.policy.beta else None
         old = passed.log_probs.detach()
         values = passed.values.detach() if passed.values is not None else None

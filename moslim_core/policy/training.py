@@ -103,7 +103,7 @@ def train(
     engine, said = engines.pick(learner, policy, drawing)
     if said is not None:
         logging.getLogger(__name__).warning(said)
-    steps = Steps(policy, tokenizer, engine, Rewards(scorer, mapping, policy.truncation_penalty), Reader(tokenizer, ends), rated)
+    steps = Steps(policy, engine, Rewards(scorer, mapping, policy.truncation_penalty), Reader(tokenizer, ends), rated)
 
     done, log = 0, TrainingLog(progress, policy.steps)
     if last is not None:
@@ -127,8 +127,8 @@ def train(
         with log.phase("update"):
             batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, rewards, utilities, optimiser.compares)
             batch, own = optimiser.prepared(batch)
+            rate = min(1.0, (done + 1) / (min(WARM_UP, policy.steps // 5) + 1))
             for epoch in range(policy.epochs):
-                rate = min(1.0, (done + 1) / (min(WARM_UP, policy.steps // 5) + 1))
                 updated = learner.update(batch, optimiser.loss, rate, passed if epoch == 0 else None)
         done += 1
         log.step(done, figures | more | own | updated, sum(r.request is not None for r in rollouts))

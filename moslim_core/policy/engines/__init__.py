@@ -54,7 +54,10 @@ def engines() -> list[str]:
 def pick(learner: Learner, policy: PolicySettings, config: Any) -> tuple[Engine, str | None]:
     """(the engine that the settings ask for, or the plain one; why it is not the one that was named)."""
     named: tuple[str, ...] = (policy.engine,)
-    if policy.engine == "auto":
+    if learner.sharded:
+        # Another engine that is named is refused before anything starts.
+        named = (PLAIN,)
+    elif policy.engine == "auto":
         named = ("vllm",) if policy.vllm_url else AUTO.get(learner.device.type, (PLAIN,))
     reasons: list[str] = []
     for name in (*named, PLAIN):

@@ -11,10 +11,11 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional as F
 
 from moslim_core.policy.engines import Drawn, Engine
 from moslim_core.policy.learner import Learner
-from moslim_core.policy.shared_prefix import can_share, cut_at_ends
+from moslim_core.policy.shared_prefix import can_share, cut_at_ends, lay_out
 from moslim_core.settings import PolicySettings
 
 STEP = 64
@@ -23,8 +24,6 @@ STEP = 64
 class Drawing(Engine):
     @classmethod
     def unable(cls, learner: Learner, policy: PolicySettings) -> str | None:
-        if learner.sharded:
-            return "weights are shared out among processes"
         if learner.device.type != "cuda":
             return f"it needs a CUDA GPU, and the policy is on {learner.device.type}"
         if not can_share(learner.plain):
@@ -33,11 +32,11 @@ class Drawing(Engine):
 
     def draw(self, prompts: Sequence[list[int]]) -> Drawn:
         model = self.learner.to_draw().eval()
-        width = -(-max(map(len, prompts)) // STEP) * STEP
-        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=self.learner.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.learner.device)
+        plain = lay_out(prompts, share=False)
+        more = -plain.ids.shape[1] % STEP
+        ids, mask = (F.pad(tensor, (more, 0)).to(self.learner.device) for tensor in (plain.ids, plain.mask))
         config = copy.deepcopy(self.config)
         config.cache_implementation = "static"
         with torch.no_grad():
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        return Drawn(cut_at_ends(output[:, width:].tolist(), self.config.eos_token_id))
+        return Drawn(cut_at_ends(output[:, ids.shape[1] :].tolist(), self.config.eos_token_id))

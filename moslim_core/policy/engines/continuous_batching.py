@@ -20,8 +20,6 @@ PASS = 2048
 class Drawing(Engine):
     @classmethod
     def unable(cls, learner: Learner, policy: PolicySettings) -> str | None:
-        if learner.sharded:
-            return "weights are shared out among processes"
         if not can_share(learner.plain):
             return f"it has no paged cache for {learner.plain.config.model_type} models"
         return None

@@ -41,10 +41,6 @@ class Drawing(Engine):
         self.loaded: str | None = None
         self._ask("GET", "/v1/models")
 
-    @classmethod
-    def unable(cls, learner: Learner, policy: PolicySettings) -> str | None:
-        return "weights are shared out among processes" if learner.sharded else None
-
     def draw(self, prompts: Sequence[list[int]]) -> Drawn:
         name = self._hand_over()
         asked = {

@@ -62,7 +62,7 @@ def test_same_seed_same_answers_whatever_the_number_of_processes(share: float, t
     schema = PreferenceSchema.model_validate(PREFERENCES)
     examples = training_examples(prompts(), schema, policy, 0)
     nothing: Any = None
-    steps = Steps(policy, tokenizer, Recorded(nothing, policy, None), nothing, nothing, rated(tmp_path, tokenizer))
+    steps = Steps(policy, Recorded(nothing, policy, None), nothing, nothing, rated(tmp_path, tokenizer))
 
     def drawn(first: int, last: int, seed: int = 5) -> list[tuple[int, tuple[int, ...]]]:
         own = examples[first * 3 : last * 3]
