@@ -19,9 +19,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/moslim run --profile demo
 
-# Two files at once: much of the time goes to waiting for servers that start.
+# Three files at once on two cores: much of the time goes to waiting for servers that start.
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # What takes minutes to notice: lost machines, servers that are away.
 faults: setup

@@ -309,12 +309,13 @@ def build_starter(
     output: Annotated[Path, typer.Option(help="file to write (.jsonl.gz)")] = Path("starter.jsonl.gz"),
     profile: ProfileOption = "demo",
     set_: SetOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="use only the first n prompts")] = None,
+    raw: Annotated[Path | None, typer.Option(help="select from these raw answers; default: draw, beside the output")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="draw answers to the first n prompts only")] = None,
 ) -> None:
-    """Sample and label the starter set anew, with the packaged model and the profile's rules."""
+    """Sample, select and label the starter set anew, with the packaged model and the profile's rules."""
     from flows.starter import build
 
-    build(_settings(profile, set_), output, limit)
+    build(_settings(profile, set_), output, raw, limit)
 
 
 def _folder(reference: str, work_dir: Path) -> Path:

@@ -62,6 +62,9 @@ class EvaluationSettings(Section):
     operating_points: int = Field(
         default=5, ge=0, description="points of the front, each a vector of weights, one more than preferences at least; 0: no front"
     )
+    together: int = Field(
+        default=1, ge=0, description="requests for two preferences at once, and as many for three, of each evaluation prompt; 0: none"
+    )
     attack_prompts: int = Field(
         default=8, ge=0, description="evaluation prompts that are also asked with a contradicting wish and a forged instruction; 0: none"
     )

@@ -223,6 +223,12 @@ class PolicySettings(Section):
         le=1,
         description="share of a step's answers that come from the rated data, not drawn; each counts under all requests of its prompt",
     )
+    contrast: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the answers to a request that an update learns from: the best and the worst, as many of each (online_dpo)",
+    )
     kl: Literal["reward", "loss"] | None = Field(
         default=None,
         description="where the KL to the starting policy counts: in an answer's reward (default of rloo, ppo), or in the loss (of grpo)",
@@ -247,6 +253,9 @@ class PolicySettings(Section):
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
     temperature: float = Field(default=1.0, ge=LOWEST_TEMPERATURE, description="sampling temperature of rollouts")
     learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of the adapter (AdamW)")
+    final_rate: float = Field(
+        default=1.0, ge=0, le=1, description="share of the learning rate that is left in the last step, in a straight line from the first"
+    )
     truncation_penalty: float = Field(default=0.0, ge=0, description="reward that an answer loses when it reaches max_new_tokens")
     beta: float = Field(
         default=0.02,

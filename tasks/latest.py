@@ -64,12 +64,14 @@ def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
 
 
 def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any]:
-    from moslim_core.evaluation.suite import read_attack, read_benchmarks, read_control, read_front
+    from moslim_core.evaluation.suite import read_attack, read_benchmarks, read_control, read_front, read_together
 
     attacks = {system: read_attack(evaluation, system) for system in SYSTEMS}
     fronts = {system: read_front(evaluation, system) for system in SYSTEMS}
     return {
         "controllability": {s: read_control(evaluation, s).model_dump(mode="json") for s in SYSTEMS},
+        # Null where no request named several preferences.
+        "together": {s: found.model_dump(mode="json") if (found := read_together(evaluation, s)) else None for s in SYSTEMS},
         # Null where nothing was attacked.
         "attack": {s: found.model_dump(mode="json") if found else None for s, found in attacks.items()},
         # Null where there was nothing to trade; no benchmarks where none was in the suite.

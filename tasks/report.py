@@ -17,7 +17,6 @@ from tasks.stage import Job, Outcome, Stage, read_record, stage_task
 PAGE = "report.html"
 FIGURES = "figures"
 FINDINGS = "findings.json"
-SAMPLES = 2
 STAGES = {
     "rows": "label",
     "reward_model": "train_reward",
@@ -51,7 +50,7 @@ def work(job: Job) -> dict[str, float]:
 def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
     from moslim_core.endpoint import Usage
-    from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front
+    from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front, read_together
     from moslim_core.model_identity import public_name
     from moslim_core.report import Both, ReportContent
     from moslim_core.reward.metrics import read_choices, read_metrics
@@ -70,6 +69,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         )
     before, after = (read_control(evaluation, system) for system in SYSTEMS)
     calm, attacked = (read_attack(evaluation, system) for system in SYSTEMS)
+    apart, combined = (read_together(evaluation, system) for system in SYSTEMS)
     start, trained = (read_front(evaluation, system) for system in SYSTEMS)
     if after.truncated > 0.2:
         notes.append(
@@ -89,6 +89,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         reward_choices=read_choices(inputs["reward_model"]),
         samples=_samples(settings, evaluation),
         fronts=Both(before=start, after=trained) if start and trained else None,
+        together=Both(before=apart, after=combined) if apart and combined else None,
         attack=Both(before=calm, after=attacked) if calm and attacked else None,
         benchmarks=_paired(read_benchmarks, evaluation),
         agreement=_paired(read_agreement, evaluation),
@@ -125,33 +126,34 @@ def _second_judge(settings: Settings) -> str:
 
 
 def _samples(settings: Settings, evaluation: Path) -> list[Any]:
-    """The first prompts' answers at every level of each steered preference, side by side."""
+    """One prompt's answers at every level of each steered preference, side by side: the prompt whose answers by the policy are off by the
+    median error."""
     from moslim_core.data.rows import plain_text, read_json_lines
-    from moslim_core.report import Sample, SampleRow
+    from moslim_core.evaluation.suite import read_answers
+    from moslim_core.report import Sample, SampleRow, median_prompt
 
     prompts = [plain_text(value["prompt"]) for _, value in read_json_lines(evaluation / "prompts.jsonl")]
-    answers = {
-        system: {
-            (row["prompt"], *sorted(row["targets"].items())): row for _, row in read_json_lines(evaluation / f"answers.{system}.jsonl")
-        }
-        for system in SYSTEMS
-    }
+    before, after = (
+        {(row.prompt, *row.targets.items()): row for row in read_answers(evaluation, system) if len(row.targets) == 1} for system in SYSTEMS
+    )
+    chosen = median_prompt(list(after.values()), settings.preferences)
     samples = []
     for preference in settings.preferences.preferences:
-        for index in range(min(SAMPLES, len(prompts)) if not preference.is_guard else 0):
-            rows = []
-            for level in preference.requestable:
-                before, after = (answers[system][(index, (preference.name, level))] for system in SYSTEMS)
-                rows.append(
-                    SampleRow(
-                        level=level,
-                        before=before["text"],
-                        after=after["text"],
-                        before_obtained=before["levels"].get(preference.name),
-                        after_obtained=after["levels"].get(preference.name),
-                    )
+        if preference.is_guard or chosen is None:
+            continue
+        rows = []
+        for level in preference.requestable:
+            old, new = (of[chosen, (preference.name, level)] for of in (before, after))
+            rows.append(
+                SampleRow(
+                    level=level,
+                    before=old.text,
+                    after=new.text,
+                    before_obtained=old.levels.get(preference.name),
+                    after_obtained=new.levels.get(preference.name),
                 )
-            samples.append(Sample(prompt=prompts[index], preference=preference.name, rows=rows))
+            )
+        samples.append(Sample(prompt=prompts[chosen], preference=preference.name, rows=rows))
     return samples
 
 

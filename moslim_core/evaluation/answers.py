@@ -41,7 +41,18 @@ def answer(
 
     Raises UserError where a prompt leaves no room for an answer.
     """
-    pairs = [(p, t) for p in range(len(prompts)) for t in asked]
+    return answer_pairs(system, what, prompts, [(p, t) for p in range(len(prompts)) for t in asked], judge, sampling)
+
+
+def answer_pairs(
+    system: System,
+    what: str,
+    prompts: Sequence[Sequence[Message]],
+    pairs: Sequence[tuple[int, Targets]],
+    judge: Judge,
+    sampling: Sampling,
+) -> list[Obtained]:
+    """As `answer`, one for each pair of a prompt, by its place, and what it is asked for."""
     answers = system.answers(what, [system.conditioned(prompts[p], t, p) for p, t in pairs], sampling)
     return judged(answers, pairs, prompts, judge)
 

@@ -1,7 +1,7 @@
 """What an evaluation is made of: control over the preferences with fronts, and public benchmarks. Each measures a system and keeps all.
 
 Files of a system `before` or `after`: `controllability.<system>.json`, `answers.<system>.jsonl`; `front.<system>.json`,
-`answers.front.<system>.jsonl`; `attack.<system>.json`, `answers.attack.<system>.jsonl`; `agreement.<system>.json`;
+`answers.front.<system>.jsonl`; `together.<system>.json`, `answers.together.<system>.jsonl`; `attack.<system>.json`, `answers.attack.<system>.jsonl`; `agreement.<system>.json`;
 `benchmarks.<system>.json`, `answers.<benchmark>.<system>.jsonl`.
 """
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
 from moslim_core.endpoint import Endpoint
-from moslim_core.evaluation import attack
+from moslim_core.evaluation import attack, together
 from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
@@ -62,7 +62,22 @@ class Control:
         for preference, control in result.preferences.items():
             for figure in ("spearman", "mae", "exact", "within_one", "span"):
                 found[f"{preference}/{figure}"] = getattr(control, figure).value
-        return found | self._attack(name, system, rows) | self._front(name, system) | self._agreement(name, rows, system.seed)
+        return found | self._together(name, system, rows) | self._attack(name, system, rows) | self._front(name, system) | self._agreement(name, rows, system.seed)
+
+    def _together(self, name: str, system: System, alone: Sequence[Obtained]) -> Metrics:
+        each = self.settings.together
+        if not each or len([p for p in self.schema.preferences if not p.is_guard]) < 2:
+            return {}
+        rows = together.answers(system, self.schema, self.held_out, self.prompts, each, self.judges[0], self.sampling)
+        write_json_lines(self.output / f"answers.together.{name}.jsonl", (r.model_dump() for r in rows))
+        found = together.together(rows, alone, self.schema, self.settings.bootstrap, system.seed)
+        _write(self.output / f"together.{name}.json", found)
+        return {
+            f"together/{size}/{preference}/spearman": value.value
+            for size, of in found.spearman.items()
+            for preference, value in of.items()
+            if size > 1
+        }
 
     def _attack(self, name: str, system: System, rows: Sequence[Obtained]) -> Metrics:
         prompts = self.prompts[: self.settings.attack_prompts]
@@ -145,6 +160,12 @@ def read_front(folder: Path, name: str) -> Front | None:
     """None where there was nothing to trade, or no front was wanted."""
     file = folder / f"front.{name}.json"
     return Front.model_validate_json(file.read_bytes()) if file.is_file() else None
+
+
+def read_together(folder: Path, name: str) -> together.Together | None:
+    """None where no request named several preferences."""
+    file = folder / f"together.{name}.json"
+    return together.Together.model_validate_json(file.read_bytes()) if file.is_file() else None
 
 
 def read_attack(folder: Path, name: str) -> attack.UnderAttack | None:

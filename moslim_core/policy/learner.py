@@ -30,6 +30,14 @@ from moslim_core.settings import PolicySettings
 
 STATE_FILE = "learner.safetensors"
 MOST_NORM = 1.0
+# Without a warm-up the first steps, whose size Adam can't judge yet, lead away from the base for good.
+WARM_UP = 3
+
+
+def share_of_rate(done: int, policy: PolicySettings) -> float:
+    """Of the learning rate, in the step after `done` ones: a warm-up, and a straight line to what is left at the end."""
+    warm_up = min(1.0, (done + 1) / (min(WARM_UP, policy.steps // 5) + 1))
+    return warm_up * (1 - (1 - policy.final_rate) * done / max(1, policy.steps - 1))
 
 
 class Passed(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core.data.rows import well_formed
+from moslim_core.errors import UserError
 from moslim_core.models import DeviceName, DType
 from moslim_core.policy.artifact import PolicyCard, load_policy
 from moslim_core.policy.generation import Answer, Sampling, generate
@@ -61,6 +62,8 @@ class SteerablePolicy:
         seed: int = 0,
     ) -> list[Answer]:
         """One answer (text, tokens, truncated) per conversation, each under its own targets, generated together."""
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise UserError(f"max_new_tokens={max_new_tokens}: an answer has one token at least. Give more, or leave it out.")
         schema = self.card.preferences
         said = [[{"role": "user", "content": c}] if isinstance(c, str) else as_said(c) for c in conversations]
         asked = [

@@ -20,8 +20,9 @@ from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.policy import engines
 from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
 from moslim_core.policy.conditioning import Example, training_examples
+from moslim_core.policy.contrast import most_different
 from moslim_core.policy.generation import Sampling, generate
-from moslim_core.policy.learner import Learner
+from moslim_core.policy.learner import Learner, share_of_rate
 from moslim_core.policy.optimisers import optimiser_class, require_fit
 from moslim_core.policy.rated import RatedAnswers
 from moslim_core.policy.rewards import Rewards
@@ -40,8 +41,6 @@ from moslim_core.templates import Reader
 
 REFERENCE_ROLLOUTS = 128
 WARM_START = "warm_start"
-# Without a warm-up the first steps, whose size Adam can't judge yet, lead away from the base for good.
-WARM_UP = 3
 
 # Prompts, preferences, policy settings, seed -> what the optimiser's prompts ask for.
 Examples = Callable[[Sequence[Sequence[Message]], PreferenceSchema, PolicySettings, int], list[Example]]
@@ -124,10 +123,13 @@ def train(
         with log.phase("reward"):
             pairs = pair(asked, rollouts, policy.relabel)
             rewards, utilities, figures = steps.judge(asked, rollouts, pairs)
+            if policy.contrast < 1:
+                pairs, kept = most_different(pairs, rewards, policy.contrast)
+                rewards, utilities = rewards[kept], utilities[kept]
         with log.phase("update"):
             batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, rewards, utilities, optimiser.compares)
             batch, own = optimiser.prepared(batch)
-            rate = min(1.0, (done + 1) / (min(WARM_UP, policy.steps // 5) + 1))
+            rate = share_of_rate(done, policy)
             for epoch in range(policy.epochs):
                 updated = learner.update(batch, optimiser.loss, rate, passed if epoch == 0 else None)
         done += 1

@@ -5,15 +5,27 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
+import regex
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, WithJsonSchema, field_validator, model_validator
 
 from moslim_core.errors import UserError
+from moslim_core.preferences.measures import MEASURES
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # Labels stand inside the rendered instruction, whose punctuation the parser relies on.
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9 '-]*\Z")
+
+
+# The measure of a regular expression of one's own.
+PATTERN = "pattern"
+
+
+def _known(measure: str) -> str:
+    if measure not in (*MEASURES, PATTERN):
+        raise ValueError(f"{measure!r} is no measure: there are {', '.join((*MEASURES, PATTERN))}")
+    return measure
 
 
 class RuleAnnotator(BaseModel):
@@ -21,13 +33,24 @@ class RuleAnnotator(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    measure: Literal["word_count", "readability", "warmth"] = Field(
-        description="word_count: words; readability: Coleman-Liau school grade; warmth: VADER compound in [-1, 1]"
+    measure: Annotated[str, AfterValidator(_known), WithJsonSchema({"enum": [*MEASURES, PATTERN], "type": "string"})] = Field(
+        description="; ".join(f"{name}: {of.__doc__}" for name, of in MEASURES.items()) + f"; {PATTERN}: matches of `pattern`"
     )
+    pattern: str | None = Field(default=None, description="of the measure pattern: a regular expression, whose matches are counted")
     thresholds: tuple[float, ...] = Field(
         description="K-1 rising bounds: a value up to the first is the lowest level (the highest if reverse)"
     )
     reverse: bool = Field(default=False, description="true where a high measurement is a low level")
+
+    @model_validator(mode="after")
+    def _has_a_pattern(self) -> RuleAnnotator:
+        if (self.measure == PATTERN) != (self.pattern is not None):
+            raise ValueError(f"measure: {PATTERN} and a `pattern` go together, and one was given without the other")
+        try:
+            regex.compile(self.pattern or "")
+        except regex.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {error}") from error
+        return self
 
     @field_validator("thresholds")
     @classmethod

@@ -4,6 +4,7 @@ from moslim_core.report.content import Both, ReportContent, Sample, SampleRow
 from moslim_core.report.drawing import save_png, to_svg
 from moslim_core.report.figures import all_figures, curves
 from moslim_core.report.page import render
+from moslim_core.report.samples import median_prompt
 from moslim_core.report.summary import Finding, Summary, summarise
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Summary",
     "all_figures",
     "curves",
+    "median_prompt",
     "render",
     "save_png",
     "summarise",

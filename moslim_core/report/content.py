@@ -12,6 +12,7 @@ from moslim_core.evaluation.attack import UnderAttack
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability
 from moslim_core.evaluation.fronts import Front
+from moslim_core.evaluation.together import Together
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import HeadMetrics, PairAccuracy
 
@@ -61,6 +62,7 @@ class ReportContent(BaseModel):
     reward_choices: dict[str, PairAccuracy] = Field(default={}, description="preference -> how often its head prefers the chosen answer")
     samples: list[Sample]
     fronts: Both[Front] | None = Field(default=None, description="between the steered preferences, at the same operating points")
+    together: Both[Together] | None = Field(default=None, description="control where a request names several preferences")
     attack: Both[UnderAttack] | None = Field(default=None, description="control where the user's words contradict what is asked for")
     benchmarks: dict[str, Both[Run]] = {}
     agreement: dict[str, Both[JudgeAgreement]] = Field(default={}, description="preference -> how far `second_judge` agrees")

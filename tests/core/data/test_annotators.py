@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from moslim_core.data.annotators import annotate, annotate_all, annotators_of, readability, warmth, word_count
+from moslim_core.data.annotators import annotate, annotate_all, annotators_of
+from moslim_core.preferences.measures import MEASURES, readability, warmth, word_count
+from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema, RuleAnnotator
 
 
@@ -15,6 +18,48 @@ def test_measures() -> None:
     assert readability(simple) < 4 < 12 < readability(hard)
     assert warmth("I hate this horrible, awful day.") < -0.6 < 0.6 < warmth("What a wonderful, lovely day! I love it!")
     assert warmth("The table has four legs.") == 0
+
+
+@pytest.mark.parametrize(
+    ("measure", "text", "value"),
+    [
+        ("sentence_count", "It rains here. Does it snow there? No, it does not!", 3),
+        ("word_length", "A cat sat.", 7 / 3),
+        ("questions", "Why?! Who??? Because.", 2),
+        ("exclamations", "Yes!!! No! Oh.", 2),
+        ("emojis", "Fun 🙂🙂 ❤️ 1 © #", 3),
+        ("first_person", "I like my cat, and mine likes it", 37.5),
+        ("hedging", "Perhaps it might rain", 50),
+        ("contractions", "I don't know, it's Anna's cat", 100 / 3),
+        ("list_items", "Things:\n- one\n 2. two\n* three\n3 four - five", 3),
+        ("list_items", "", 0),
+        ("hedging", "", 0),
+        ("word_length", " ", 0),
+    ],
+)
+def test_other_measures(measure: str, text: str, value: float) -> None:
+    assert MEASURES[measure](text) == pytest.approx(value, abs=0.01)
+
+
+def test_a_pattern_of_ones_own_is_counted() -> None:
+    rule = RuleAnnotator(measure="pattern", pattern=r"(?i)\bbanana", thresholds=(0, 1))
+    assert [annotate(text, rule) for text in ("An apple.", "Banana.", "banana BANANA")] == [1, 2, 3]
+    with pytest.raises(UserError, match="Write it without nested repetitions"):
+        annotate("a" * 60 + "!", RuleAnnotator(measure="pattern", pattern=r"(a|aa)+$", thresholds=(0,)))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"measure": "pattern"}, "go together"),
+        ({"measure": "warmth", "pattern": "a"}, "go together"),
+        ({"measure": "pattern", "pattern": "("}, "is no regular expression"),
+        ({"measure": "words"}, "'words' is no measure: there are word_count, "),
+    ],
+)
+def test_a_rule_that_can_measure_nothing_is_refused(values: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        RuleAnnotator.model_validate({**values, "thresholds": [1]})
 
 
 @pytest.mark.parametrize(("words", "level"), [(0, 1), (8, 1), (9, 2), (15, 2), (16, 3), (500, 3)])

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from flows import profile as profiles
 from moslim_core import models
 from moslim_core.data import sources, starter
 from moslim_core.data.annotators import annotate_all
+from moslim_core.data.starter import drawing
+from moslim_core.data.starter.demonstrations import Style
+from moslim_core.data.starter.selection import select
 from moslim_core.preferences import PreferenceSchema
+
+SCHEMA = PreferenceSchema.model_validate(
+    [{"name": "length", "levels": ["short", "long"], "annotator": {"measure": "word_count", "thresholds": [5]}}]
+)
 
 
 def test_packaged_labels_are_what_the_rules_say_today() -> None:
@@ -30,20 +38,65 @@ def test_packaged_labels_are_what_the_rules_say_today() -> None:
 def test_packaged_rows_answer_the_packaged_prompts() -> None:
     prompts = starter.prompts()
     assert len(set(prompts)) == len(prompts)
-    with gzip.open(starter.ROWS, "rt", encoding="utf-8") as file:
-        asked = {json.loads(line)["prompt"] for line in file}
-    assert asked == set(prompts)
+    assert {row["prompt"] for row in starter.read(starter.ROWS)} == set(prompts)
 
 
-def test_rows_can_be_built_and_are_the_same_bytes_twice(tiny_chat: Path, tmp_path: Path) -> None:
+def test_packaged_raw_answers_give_the_packaged_rows(tmp_path: Path) -> None:
+    dropped: Counter[str] = Counter()
+    count = starter.write(select(starter.read(starter.RAW), profiles.load("demo").preferences, dropped), tmp_path / "rows.jsonl.gz")
+    assert (tmp_path / "rows.jsonl.gz").read_bytes() == starter.ROWS.read_bytes()
+    assert count + dropped.total() == sum(1 for _ in starter.read(starter.RAW))
+    assert sum(file.stat().st_size for file in starter.HERE.iterdir() if file.is_file()) < 3_000_000
+
+
+def test_answers_can_be_drawn_and_are_the_same_twice(tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    styles = (Style("You are warm.", ("Fun!", "A friend!", "Love her!")), Style("You are cold.", ("Badly.", "A rock.", "Nothing."), 2))
+    monkeypatch.setattr(drawing, "STYLES", styles)
+    monkeypatch.setattr(drawing, "QUESTIONS", ("How?", "What?", "Why?"))
     model, tokenizer = models.load_chat_model(str(tiny_chat), tmp_path, "float32", "cpu")
-    rule = {"measure": "word_count", "thresholds": [5]}
-    schema = PreferenceSchema.model_validate([{"name": "length", "levels": ["short", "long"], "annotator": rule}])
-    paths = [tmp_path / "one.jsonl.gz", tmp_path / "two.jsonl.gz"]
-    counts = [starter.write(starter.build(model, tokenizer, schema, seed=1, limit=2), path) for path in paths]
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    with gzip.open(paths[0], "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    assert len(rows) == counts[0] > len(starter.STYLES)
-    assert {r["prompt"] for r in rows} == set(starter.prompts()[:2])  # the style's wish is not kept
-    assert all(r["length"] == 1 + (len(r["response"].split()) > 5) for r in rows)
+    asked = starter.prompts()[:2]
+    first, second = (list(drawing.draw(model, tokenizer, asked, 1, tmp_path / name)) for name in ("one", "two"))
+    assert first == second
+    assert len(first) == len(asked) * sum(style.draws for style in styles)
+    assert {row["prompt"] for row in first} == set(asked)
+
+
+def row(response: str, ended: bool = True, topic: float = 0.5, prompt: str = "Why?") -> dict[str, Any]:
+    return {"prompt": prompt, "response": response, "ended": ended, "topic": topic}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (row("No end"), "breaks off"),
+        (row("It never came to one", ended=False), "breaks off"),
+        (row("It is far off.", topic=0.1), "off the topic"),
+        (row("Say it. Say it again. Say it again. Say it again."), "loops"),
+        (row("Very very very good."), "loops"),
+        (row("- one\n- two."), "no plain sentence"),
+        (row("..."), "no plain sentence"),
+        (row("I am SmolLM."), "no plain sentence"),
+        (row("Oh, put the egg in hot water and wait six minutes."), "copies a demonstration"),
+        (row("What a shitty day."), "coarse"),
+    ],
+)
+def test_what_is_no_example_is_left_out_and_counted(given: dict[str, Any], reason: str) -> None:
+    dropped: Counter[str] = Counter()
+    assert list(select([given], SCHEMA, dropped)) == []
+    assert dropped == Counter({reason: 1})
+
+
+def test_a_cut_answer_keeps_its_whole_sentences() -> None:
+    dropped: Counter[str] = Counter()
+    raw = [row("One thing is sure. Another (so they say!) is that", ended=False), row("One thing is sure.")]
+    assert [r["response"] for r in select(raw, SCHEMA, dropped)] == ["One thing is sure."]
+    assert dropped == Counter({"said before": 1})
+
+
+def test_answers_to_a_prompt_are_those_that_differ_most_in_level() -> None:
+    """Ten are kept: of 30 short ones and 10 long ones, as many of each."""
+    raw = [row(f"Of {word} two words.") for word in "abcdefghijklmnopqrstuvwxyzäöüß"]
+    raw += [row(f"This is a long answer about {word}, which has more words.") for word in "abcdefghij"]
+    found = list(select(raw, SCHEMA, Counter()))
+    assert Counter(r["length"] for r in found) == {1: 5, 2: 5}
+    assert found == list(select(raw, SCHEMA, Counter()))

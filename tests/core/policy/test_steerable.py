@@ -63,6 +63,11 @@ def test_unknown_preferences_and_levels_are_refused(policy: SteerablePolicy) -> 
         policy.chat("Rain?", {"warmth": 4})
 
 
+def test_an_answer_of_no_tokens_is_refused(policy: SteerablePolicy) -> None:
+    with pytest.raises(UserError, match="an answer has one token at least"):
+        policy.chat("Rain?", max_new_tokens=0)
+
+
 def test_text_that_no_tokenizer_can_hold_is_answered(policy: SteerablePolicy) -> None:
     assert policy.chat("Rain \ud83d?", {"warmth": 3}, temperature=0) == policy.chat("Rain \ufffd?", {"warmth": 3}, temperature=0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -19,6 +20,7 @@ from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, 
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import Front, front, levels_of, reference_point, simplex_grid
+from moslim_core.evaluation.together import Together, together
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.report import Both, ReportContent, Sample, SampleRow
@@ -195,6 +197,19 @@ def attacked(gives_way: float) -> UnderAttack:
     return under_attack(rows, calm, SCHEMA, 8, 100, 0)
 
 
+def asked_together(follows: float) -> Together:
+    """Requests for one, two and three preferences; answers that follow with this probability, else are in the middle."""
+    rng = random.Random(0)
+
+    def row(prompt: int, size: int) -> Obtained:
+        targets = {p.name: rng.choice(p.requestable) for p in rng.sample(SCHEMA.preferences, size)}
+        levels = {name: float(level) if rng.random() < follows else 2.0 for name, level in targets.items()}
+        return Obtained(prompt=prompt, targets=targets, text="w", tokens=1, truncated=False, levels=levels)
+
+    alone, several = ([row(n % 12, size) for n in range(60) for size in sizes] for sizes in ((1,), (2, 3)))
+    return together(several, alone, SCHEMA, 100, 0)
+
+
 def made(**changes: Any) -> ReportContent:
     answer = "Tides rise and fall because the Moon pulls the sea. "
     values: dict[str, Any] = {
@@ -216,6 +231,7 @@ def made(**changes: Any) -> ReportContent:
                 ],
             )
         ],
+        "together": Both(before=asked_together(0.0), after=asked_together(0.9)),
         "attack": Both(before=attacked(1.0), after=attacked(0.4)),
         "benchmarks": BENCHMARKS,
         "second_judge": "the language model little-judge",

@@ -143,8 +143,8 @@ def test_choices_stand_beside_the_heads() -> None:
 
 def test_sections_stand_in_order(page: str) -> None:
     assert re.findall(r'<section id="([\w-]+)">', page) == [
-        "summary", "key-numbers", "control", "preferences", "cross-talk", "held-out", "attack", "front", "benchmarks", "judges", "samples",
-        "training", "overoptimisation", "reward-model", "data", "cost", "settings", "notes",
+        "summary", "samples", "control", "findings", "key-numbers", "preferences", "cross-talk", "together", "held-out", "attack", "front",
+        "benchmarks", "judges", "training", "overoptimisation", "reward-model", "data", "cost", "settings", "notes",
     ]  # fmt: skip
 
 

@@ -1,0 +1,48 @@
+"""The starter set's raw answers: the packaged model, after demonstrations of each style, answers every prompt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from moslim_core.data.starter.demonstrations import QUESTIONS, STYLES, Style
+from moslim_core.policy.generation import Sampling, generate
+from moslim_core.preferences import Message
+
+# No answer of the demo is longer; at a higher temperature this model leaves the topic too often.
+SAMPLING = Sampling(max_new_tokens=48, temperature=0.7, batch_size=240)
+
+
+def draw(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    seed: int,
+    kept: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[dict[str, Any]]:
+    """One row an answer: prompt, response as it was drawn, and `ended`, whether the model ended it. `kept`: what a rerun does not redo."""
+    rng = random.Random(seed)
+    done, total = 0, len(prompts) * sum(style.draws for style in STYLES)
+    for style in STYLES:
+        asked = [prompt for prompt in prompts for _ in range(style.draws)]
+        conversations = [_shown(style, prompt) for prompt in asked]
+        report = partial(_advance, on_progress, done, total)
+        answers = generate(model, tokenizer, conversations, SAMPLING, rng.getrandbits(32), report, kept)
+        done += len(asked)
+        for prompt, answer in zip(asked, answers, strict=True):
+            yield {"prompt": prompt, "response": answer.text, "ended": not answer.truncated}
+
+
+def _shown(style: Style, prompt: str) -> list[Message]:
+    turns = [{"role": "system", "content": style.system}]
+    for question, answer in zip(QUESTIONS, style.answers, strict=True):
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return [*turns, {"role": "user", "content": prompt}]
+
+
+def _advance(on_progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    on_progress(before + done, total)

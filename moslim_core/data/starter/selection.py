@@ -1,0 +1,107 @@
+"""Raw answers -> the starter set's rows: whole, on topic, without loops, and of each prompt those that differ most in level. (ours)
+
+Nothing here asks a model: the same raw answers give the same rows on every machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import regex
+
+from moslim_core.data.annotators import annotate_all
+from moslim_core.data.starter.demonstrations import QUESTIONS, STYLES
+from moslim_core.preferences import PreferenceSchema
+
+ANSWERS_PER_PROMPT = 10
+# Cosine of question and answer, as a sentence encoder sees them: below it answers are mostly about something else. In a few words little
+# of the question comes again.
+ON_TOPIC = 0.25
+ON_TOPIC_IN_FEW_WORDS = 0.12
+FEW_WORDS = 7
+# What a sentence ends with.
+SENTENCE = regex.compile(r".*?[.!?]+[\"')\]]*(?=\s+[\p{Lu}\"'(]|$)")
+MOST_REPEATED = 0.2
+# Not in a file that ships.
+COARSE = regex.compile(r"(?i)\b(?:bitch|bastard|fuck|shit|whore|slut|cunt|dick|penis|vagina|porn|rape|nazi|nigg|faggot|retard|suicide|dumbass|asshole)\w*")
+SPECIAL = regex.compile(r"<\|?\w+\|?>|\.\d+\.\d|https?://|SmolLM|Hugging ?Face", regex.IGNORECASE)
+
+
+def select(raw: Iterable[dict[str, Any]], schema: PreferenceSchema, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Rows `prompt, response, source` with a level per preference, prompt by prompt. What is left out is counted in `dropped`, by reason.
+
+    `raw`: rows `prompt, response, ended, topic`.
+    """
+    answers: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in raw:
+        text, reason = _whole(row["response"], row["ended"])
+        reason = reason or _unfit(text) or ("off the topic" if row["topic"] < _least(text) else "")
+        if not reason and text in answers[row["prompt"]]:
+            reason = "said before"
+        if reason:
+            dropped[reason] += 1
+        else:
+            answers[row["prompt"]][text] = row["topic"]
+    everywhere: Counter[tuple[str, int]] = Counter()
+    for prompt, known in answers.items():
+        levels = {text: annotate_all(text, schema) for text in known}
+        chosen = _spread(known, levels, everywhere)
+        dropped["like others of its prompt"] += len(known) - len(chosen)
+        for text in chosen:
+            yield {"prompt": prompt, "response": text, "source": "starter", **levels[text]}
+
+
+def _whole(text: str, ended: bool) -> tuple[str, str]:
+    """(the answer, or its whole sentences where it was cut; why it can't be had)."""
+    text = text.strip()
+    if not ended:
+        text = "".join(SENTENCE.findall(text)).strip()
+    if not text:
+        return "", "breaks off"
+    return text, "" if regex.search(r"[.!?][\"')\]]*$", text) else "breaks off"
+
+
+def _least(text: str) -> float:
+    return ON_TOPIC_IN_FEW_WORDS if len(text.split()) <= FEW_WORDS else ON_TOPIC
+
+
+def _unfit(text: str) -> str:
+    """Why an answer is no example for anybody, '' where it is one."""
+    words = regex.findall(r"\p{L}+", text.lower())
+    if not words or "\n" in text or SPECIAL.search(text):
+        return "no plain sentence"
+    if COARSE.search(text):
+        return "coarse"
+    triples = [tuple(words[n : n + 3]) for n in range(len(words) - 2)]
+    if (triples and 1 - len(set(triples)) / len(triples) > MOST_REPEATED) or any(a == b == c for a, b, c in zip(words, words[1:], words[2:])):
+        return "loops"
+    if any(_close(text, shown) for style in STYLES for shown in (*style.answers, *QUESTIONS, style.system)):
+        return "copies a demonstration"
+    return ""
+
+
+def _close(text: str, shown: str) -> bool:
+    """Whether most of what was shown stands in the text."""
+    said, wanted = (Counter(regex.findall(r"\p{L}+", t.lower())) for t in (text, shown))
+    return sum((said & wanted).values()) >= 0.7 * max(1, sum(wanted.values())) and sum(wanted.values()) > 2
+
+
+def _spread(topics: dict[str, float], levels: dict[str, dict[str, int]], everywhere: Counter[tuple[str, int]]) -> list[str]:
+    """Answers to one prompt, each next one with the levels that are rarest: among those chosen for it, then in the whole set."""
+    here: Counter[tuple[str, int]] = Counter()
+    left, chosen = list(topics), list[str]()
+    while left and len(chosen) < ANSWERS_PER_PROMPT:
+        total = sum(everywhere.values()) + 1
+
+        def worth(text: str) -> float:
+            cells = levels[text].items()
+            return sum(1 / (1 + here[cell]) - 3 * everywhere[cell] / total for cell in cells) + topics[text] / 2
+
+        best = max(left, key=worth)
+        left.remove(best)
+        chosen.append(best)
+        here.update(levels[best].items())
+        everywhere.update(levels[best].items())
+    return chosen

@@ -1,0 +1,135 @@
+"""What rules measure in an answer, exactly, on kept libraries: no model, no network, the same number every time. (ours)
+
+To add one, write a function from a text to a number under `@measure`; settings, help and form list it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import regex
+
+from moslim_core.errors import UserError
+
+Measure = Callable[[str], float]
+
+MEASURES: dict[str, Measure] = {}
+
+HEDGES = (
+    "perhaps|maybe|possibly|probably|presumably|apparently|might|may|could|seems?|appears?|suggests?|likely|"
+    "usually|generally|often|sometimes|roughly|about|around|somewhat|fairly|i think|i guess|i suppose|it depends"
+)
+FIRST_PERSON = "i|me|my|mine|myself|we|us|our|ours|ourselves"
+
+
+def measure(function: Measure) -> Measure:
+    """Register a measure by the name of its function."""
+    MEASURES[function.__name__] = function
+    return function
+
+
+@measure
+def word_count(text: str) -> float:
+    """words, by white space"""
+    return float(len(text.split()))
+
+
+@measure
+def sentence_count(text: str) -> float:
+    """sentences of more than two words (textstat)"""
+    return float(_textstat().sentence_count(text)) if text.split() else 0.0
+
+
+@measure
+def readability(text: str) -> float:
+    """Coleman-Liau school grade (textstat): letters and sentences per 100 words, so that long words and long sentences read as difficult"""
+    return float(_textstat().coleman_liau_index(text)) if text.split() else 0.0
+
+
+@measure
+def word_length(text: str) -> float:
+    """letters per word (textstat), however many words there are"""
+    return float(_textstat().avg_letter_per_word(text)) if text.split() else 0.0
+
+
+@measure
+def warmth(text: str) -> float:
+    """compound sentiment in [-1, 1] by the VADER lexicon (Hutto and Gilbert 2014)"""
+    return float(_vader().polarity_scores(text)["compound"])
+
+
+@measure
+def questions(text: str) -> float:
+    """question marks, several in a row counting as one"""
+    return _count(r"[?？]+", text)
+
+
+@measure
+def exclamations(text: str) -> float:
+    """exclamation marks, several in a row counting as one"""
+    return _count(r"[!！]+", text)
+
+
+@measure
+def emojis(text: str) -> float:
+    """pictures such as 🙂, not digits or signs that have an emoji form"""
+    return _count(r"\p{Emoji_Presentation}|\p{Extended_Pictographic}\uFE0F", text)
+
+
+@measure
+def first_person(text: str) -> float:
+    """words such as I, my and we, per 100 words"""
+    return _per_hundred(FIRST_PERSON, text)
+
+
+@measure
+def hedging(text: str) -> float:
+    """words such as perhaps, might and usually, per 100 words"""
+    return _per_hundred(HEDGES, text)
+
+
+@measure
+def contractions(text: str) -> float:
+    """forms such as don't and it's, per 100 words: few in formal writing"""
+    return _per_hundred(r"\p{L}+n['’]t|(?:\p{L}+)['’](?:re|ve|ll|d|m)|(?:it|that|there|he|she|what|who|let|here)['’]s", text)
+
+
+@measure
+def list_items(text: str) -> float:
+    """lines that begin with a bullet or a number"""
+    return _count(r"(?m)^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S", text)
+
+
+def matches(pattern: str, text: str) -> float:
+    """How often a regular expression (of the library `regex`) matches, without overlaps. Raises UserError where that takes a second."""
+    try:
+        return float(sum(1 for _ in regex.finditer(pattern, text, timeout=1.0)))
+    except TimeoutError as error:
+        raise UserError(
+            f"the pattern {pattern!r} takes over a second for an answer of {len(text):,} characters.\nWrite it without nested repetitions."
+        ) from error
+
+
+def _count(pattern: str, text: str) -> float:
+    return float(len(regex.findall(pattern, text)))
+
+
+def _per_hundred(words: str, text: str) -> float:
+    count = len(text.split())
+    return 100 * _count(rf"(?i)\b(?:{words})\b", text) / count if count else 0.0
+
+
+@cache
+def _textstat() -> Any:
+    import textstat
+
+    return textstat
+
+
+@cache
+def _vader() -> Any:
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
