@@ -227,7 +227,11 @@ class PolicySettings(Section):
         default=1.0,
         gt=0,
         le=1,
-        description="share of the answers to a request that an update learns from: the best and the worst, as many of each (online_dpo)",
+        description="share of a prompt's answers that an update learns from: those whose rewards under its requests differ most",
+    )
+    centred: bool = Field(
+        default=False,
+        description="an answer counts with what it earns under a request less its mean over its prompt's requests; with relabel",
     )
     kl: Literal["reward", "loss"] | None = Field(
         default=None,

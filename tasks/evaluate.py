@@ -56,7 +56,7 @@ def _digests(data_dir: Path | None) -> dict[str, str | None]:
     return {name: path_digest(data_dir / name) for name in FILES}
 
 
-STAGE = Stage("evaluate", version=8, kind="evaluation", section=_section)
+STAGE = Stage("evaluate", version=9, kind="evaluation", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:

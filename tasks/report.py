@@ -26,7 +26,7 @@ STAGES = {
 }
 
 
-STAGE = Stage("report", version=8, kind="report", section=Settings.content)
+STAGE = Stage("report", version=9, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """What an evaluation is made of: control over the preferences with fronts, and public benchmarks. Each measures a system and keeps all.
 
-Files of a system `before` or `after`: `controllability.<system>.json`, `answers.<system>.jsonl`; `front.<system>.json`,
-`answers.front.<system>.jsonl`; `together.<system>.json`, `answers.together.<system>.jsonl`; `attack.<system>.json`, `answers.attack.<system>.jsonl`; `agreement.<system>.json`;
-`benchmarks.<system>.json`, `answers.<benchmark>.<system>.jsonl`.
+Files of a system `before` or `after`: `controllability.<system>.json`, `answers.<system>.jsonl`; `together.<system>.json`,
+`answers.together.<system>.jsonl`; `front.<system>.json`, `answers.front.<system>.jsonl`; `attack.<system>.json`,
+`answers.attack.<system>.jsonl`; `agreement.<system>.json`; `benchmarks.<system>.json`, `answers.<benchmark>.<system>.jsonl`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ class Control:
         for preference, control in result.preferences.items():
             for figure in ("spearman", "mae", "exact", "within_one", "span"):
                 found[f"{preference}/{figure}"] = getattr(control, figure).value
-        return found | self._together(name, system, rows) | self._attack(name, system, rows) | self._front(name, system) | self._agreement(name, rows, system.seed)
+        return (
+            found
+            | self._together(name, system, rows)
+            | self._attack(name, system, rows)
+            | self._front(name, system)
+            | self._agreement(name, rows, system.seed)
+        )
 
     def _together(self, name: str, system: System, alone: Sequence[Obtained]) -> Metrics:
         each = self.settings.together

@@ -28,10 +28,14 @@ class Judged(NamedTuple):
 
 
 class Rewards:
-    """Scores answers under the requests of their rows. `truncation_penalty`: what an answer loses that was cut off."""
+    """Scores answers under the requests of their rows. `truncation_penalty`: what an answer loses that was cut off.
 
-    def __init__(self, scorer: RewardScorer, mapping: RewardMapping, truncation_penalty: float = 0.0) -> None:
-        self.scorer, self.mapping, self.penalty = scorer, mapping, truncation_penalty
+    `centred`: an answer's utility counts less its mean over the requests of its prompt. What is good under all of them alike teaches
+    nothing about requests, and while the policy hardly heeds these it would be most of the gradient. (ours)
+    """
+
+    def __init__(self, scorer: RewardScorer, mapping: RewardMapping, truncation_penalty: float = 0.0, centred: bool = False) -> None:
+        self.scorer, self.mapping, self.penalty, self.centred = scorer, mapping, truncation_penalty, centred
 
     def __call__(
         self, questions: Sequence[str], texts: Sequence[str], cut: Sequence[bool], targets: Sequence[Targets], pairs: Pairs
@@ -64,8 +68,20 @@ class Rewards:
                 [texts[n] for n in mine],
             )
             figures = _figures(self.scorer.schema, parts(found))
-        utilities = np.stack([every.standardised[name] for name in names], axis=1) - lost_by[:, None]
-        return Judged(torch.tensor(every.rewards - lost_by).float(), torch.tensor(utilities).float(), figures)
+        rewards, standardised = every.rewards, every.standardised
+        if self.centred:
+            standardised = self._centred(standardised, [targets[request] for request in requests], pairs)
+            rewards = self.mapping.aggregated(standardised, [targets[request] for request in requests])
+        utilities = np.stack([standardised[name] for name in names], axis=1) - lost_by[:, None]
+        return Judged(torch.tensor(rewards - lost_by).float(), torch.tensor(utilities).float(), figures)
+
+    def _centred(self, standardised: dict[str, np.ndarray], targets: Sequence[Targets], pairs: Pairs) -> dict[str, np.ndarray]:
+        """Utilities (r,) by preference, each less its mean over the requests of the answer's table, where these want different levels."""
+        found = {}
+        for name, values in standardised.items():
+            levels = torch.tensor([float(t.get(name, 0)) for t in targets])
+            found[name] = pairs.by_table(apart, torch.from_numpy(values), levels).numpy()
+        return found
 
     def beginnings(
         self, questions: Sequence[str], texts: Sequence[Sequence[str]], targets: Sequence[Targets], pairs: Pairs
@@ -82,6 +98,17 @@ class Rewards:
     def _mapped(self, probabilities: dict[str, np.ndarray], answers: Sequence[int], asked: Sequence[Targets], measure: bool) -> Mapped:
         rows = list(answers)
         return self.mapping({name: p[rows] for name, p in probabilities.items()}, list(asked), measure=measure)
+
+
+def apart(utilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Utilities (a, t) of a answers under t requests, less each answer's mean over them; as they are where all want one level of it.
+
+    `levels` (a, t): 0 where the preference is not requested, and the utility is NaN.
+    """
+    asked = levels > 0
+    middle = utilities.nan_to_num().sum(dim=1) / asked.sum(dim=1).clamp(min=1)
+    contested = levels.amax(dim=1) > levels.where(asked, torch.inf).amin(dim=1)
+    return utilities - torch.where(contested, middle, 0.0).unsqueeze(1)
 
 
 class _Drawn(NamedTuple):

@@ -199,17 +199,22 @@ class RewardMapping:
             raise ValueError("standardisation 'reference' needs fit_reference on rollouts of the starting policy first")
         names = self.schema.names
         standardised = {name: self._standardise(name, utilities[name], levels[name]) for name in names}
+        return Mapped(
+            self.aggregated(standardised, targets),
+            {n: np.where(levels[n] > 0, utilities[n], np.nan) for n in names},
+            {n: np.where(levels[n] > 0, standardised[n], np.nan) for n in names},
+        )
+
+    def aggregated(self, standardised: Mapping[str, Array], targets: Sequence[Targets]) -> Array:
+        """Rewards (n,) of standardised utilities {preference: (n,)}. Raises ValueError on one that is not finite."""
+        names, levels = self.schema.names, self._levels(targets)
         mask = np.stack([levels[n] > 0 for n in names], axis=1).astype(float)
         z = np.stack([standardised[n] for n in names], axis=1)
         weights = np.tile([self.settings.weights.get(n, 1.0) for n in names], (len(targets), 1))
         rewards = AGGREGATIONS[self.settings.aggregation](np.where(mask > 0, z, 0.0), mask, weights)
         if not np.isfinite(rewards).all():
             raise ValueError("the mapping made a reward that is not finite")
-        return Mapped(
-            rewards,
-            {n: np.where(levels[n] > 0, utilities[n], np.nan) for n in names},
-            {n: np.where(levels[n] > 0, standardised[n], np.nan) for n in names},
-        )
+        return rewards
 
     def fit_reference(self, probabilities: Mapping[str, Array], targets: Sequence[Targets]) -> None:
         """Measure the statistics once, on rollouts of the starting policy; they stay as they are from then on."""

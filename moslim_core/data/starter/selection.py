@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import regex
@@ -25,7 +26,9 @@ FEW_WORDS = 7
 SENTENCE = regex.compile(r".*?[.!?]+[\"')\]]*(?=\s+[\p{Lu}\"'(]|$)")
 MOST_REPEATED = 0.2
 # Not in a file that ships.
-COARSE = regex.compile(r"(?i)\b(?:bitch|bastard|fuck|shit|whore|slut|cunt|dick|penis|vagina|porn|rape|nazi|nigg|faggot|retard|suicide|dumbass|asshole)\w*")
+COARSE = regex.compile(
+    r"(?i)\b(?:bitch|bastard|fuck|shit|whore|slut|cunt|dick|penis|vagina|porn|rape|nazi|nigg|faggot|retard|suicide|dumbass|asshole)\w*"
+)
 SPECIAL = regex.compile(r"<\|?\w+\|?>|\.\d+\.\d|https?://|SmolLM|Hugging ?Face", regex.IGNORECASE)
 
 
@@ -75,7 +78,8 @@ def _unfit(text: str) -> str:
     if COARSE.search(text):
         return "coarse"
     triples = [tuple(words[n : n + 3]) for n in range(len(words) - 2)]
-    if (triples and 1 - len(set(triples)) / len(triples) > MOST_REPEATED) or any(a == b == c for a, b, c in zip(words, words[1:], words[2:])):
+    repeated = 1 - len(set(triples)) / len(triples) if triples else 0.0
+    if repeated > MOST_REPEATED or any(len(set(triple)) == 1 for triple in triples):
         return "loops"
     if any(_close(text, shown) for style in STYLES for shown in (*style.answers, *QUESTIONS, style.system)):
         return "copies a demonstration"
@@ -93,15 +97,20 @@ def _spread(topics: dict[str, float], levels: dict[str, dict[str, int]], everywh
     here: Counter[tuple[str, int]] = Counter()
     left, chosen = list(topics), list[str]()
     while left and len(chosen) < ANSWERS_PER_PROMPT:
-        total = sum(everywhere.values()) + 1
-
-        def worth(text: str) -> float:
-            cells = levels[text].items()
-            return sum(1 / (1 + here[cell]) - 3 * everywhere[cell] / total for cell in cells) + topics[text] / 2
-
-        best = max(left, key=worth)
+        best = max(left, key=partial(_worth, levels, topics, here, everywhere))
         left.remove(best)
         chosen.append(best)
         here.update(levels[best].items())
         everywhere.update(levels[best].items())
     return chosen
+
+
+def _worth(
+    levels: dict[str, dict[str, int]],
+    topics: dict[str, float],
+    here: Counter[tuple[str, int]],
+    everywhere: Counter[tuple[str, int]],
+    text: str,
+) -> float:
+    total = sum(everywhere.values()) + 1
+    return sum(1 / (1 + here[cell]) - 3 * everywhere[cell] / total for cell in levels[text].items()) + topics[text] / 2

@@ -88,9 +88,6 @@ def optimiser_class(name: str) -> type[Optimiser]:
 
 def require_fit(policy: PolicySettings) -> None:
     """Raises UserError where settings do not go with the optimiser."""
-    kind = optimiser_class(policy.optimiser)
-    reason = kind.unfit(policy)
-    if policy.contrast < 1 and not kind.compares:
-        reason = f"contrast={policy.contrast}, but what an answer is worth here depends on all of its group: set contrast=1, or online_dpo"
+    reason = optimiser_class(policy.optimiser).unfit(policy)
     if reason is not None:
         raise UserError(f"policy.optimiser={policy.optimiser}: {reason}")

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from moslim_core.data.annotators import annotate, annotate_all, annotators_of
-from moslim_core.preferences.measures import MEASURES, readability, warmth, word_count
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema, RuleAnnotator
+from moslim_core.preferences.measures import MEASURES, readability, warmth, word_count
 
 
 def test_measures() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from moslim_core.policy import rewards as module
 from moslim_core.policy.conditioning import Example, training_examples
-from moslim_core.policy.rewards import Judged, Rewards, zero_variance
+from moslim_core.policy.rewards import Judged, Rewards, apart, zero_variance
 from moslim_core.policy.rollouts import Rollout, pair
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.mapping import RewardMapping
@@ -184,3 +184,24 @@ def test_broken_head_stops_the_run_and_names_the_prompt() -> None:
     rewards, _ = made(scorer=Broken())
     with pytest.raises(RuntimeError, match=r"'Rain\?'.*the warmth head"):
         judged(rewards, [{"warmth": 1}], [("a", 0), ("b", 0)])
+
+
+def test_what_is_good_under_all_requests_alike_counts_for_nothing_where_it_is_centred() -> None:
+    """Warmth is wanted at 1 and at 3, length at 2 by both; a middling answer earns a half for warmth under either."""
+    asked = [{"warmth": 1, "length": 2}, {"warmth": 3, "length": 2}]
+    drawn: Drawn = [("1 2", None), ("2 2", None), ("3 1", 0)]
+    plain, _ = made()
+    rewards, _ = made(aggregation="sum", penalty=0.25)
+    rewards.centred = True
+    found = judged(rewards, asked, drawn, relabel=True, cut=[False, True, False])
+    assert found.rewards.tolist() == [1.5, 0.5, 0.75, 0.75, -0.5, 0.5]
+    # What is wanted at one level only is not centred, and neither are figures.
+    assert found.utilities[:, 1].tolist() == [1, 1, 0.75, 0.75, 0, 0]
+    assert found.figures["reward"] == pytest.approx(judged(made(aggregation="sum")[0], asked, drawn, relabel=True).figures["reward"])
+    assert judged(plain, asked, drawn, relabel=True).utilities[:, 0].tolist() == [1, 0, 0.5, 0.5, 0, 1]
+
+
+def test_a_preference_that_some_requests_leave_open_is_centred_over_the_others() -> None:
+    nan = float("nan")
+    found = apart(torch.tensor([[0.2, 0.6, nan], [1.0, nan, nan]]), torch.tensor([[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]]))
+    assert torch.allclose(found, torch.tensor([[-0.2, 0.2, nan], [1.0, nan, nan]]), equal_nan=True)
