@@ -44,11 +44,6 @@ class Launch:
         return [sys.executable, *worker]
 
 
-# For glibc: large tensors come from memory that the process keeps. Asking the system for each anew takes 5 to 10 % of a CPU's time for
-# training, as it clears every page.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-
-
 def guarded(command: list[str]) -> list[str]:
     """`command` as a process that dies with this one."""
     return [sys.executable, "-m", "tasks.guard", str(os.getpid()), *command]
@@ -92,7 +87,6 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     command = guarded(launch.command(job))
     child = subprocess.Popen(
         command,
-        env={**KEEP_MEMORY, **os.environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
