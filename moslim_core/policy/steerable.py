@@ -63,7 +63,7 @@ class SteerablePolicy:
     ) -> list[Answer]:
         """One answer (text, tokens, truncated) per conversation, each under its own targets, generated together."""
         if max_new_tokens is not None and max_new_tokens < 1:
-            raise UserError(f"max_new_tokens={max_new_tokens}: an answer has one token at least. Give more, or leave it out.")
+            raise UserError(f"max_new_tokens={max_new_tokens} is no length of an answer: give 1 or more, or leave it out.")
         schema = self.card.preferences
         said = [[{"role": "user", "content": c}] if isinstance(c, str) else as_said(c) for c in conversations]
         asked = [

@@ -48,7 +48,7 @@ def test_summary_tells_a_gain_from_a_gain_that_is_not_shown(content: ReportConte
     assert verbosity.verdict == "better" and "the intervals do not overlap" in verbosity.sentence
     assert f"Spearman {before} for the prompt alone, {after} for the policy" in verbosity.sentence
     assert simplicity.verdict == "follows" and "the intervals overlap" in simplicity.sentence
-    assert verbosity.sentence in text_of(page, "summary")
+    assert verbosity.sentence in text_of(page, "findings")
 
 
 def test_headline_counts_and_names_what_is_not_controlled(content: ReportContent) -> None:
