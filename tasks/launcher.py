@@ -85,13 +85,7 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     seen = 0
     Path(f"{job}.error").unlink(missing_ok=True)
     command = guarded(launch.command(job))
-    child = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     tail: deque[str] = deque(maxlen=LAST_LINES)
     reader = threading.Thread(target=_drain, args=(child, log, tail), daemon=True)
     reader.start()

@@ -72,7 +72,7 @@ class Control:
 
     def _together(self, name: str, system: System, alone: Sequence[Obtained]) -> Metrics:
         each = self.settings.together
-        if not each or len([p for p in self.schema.preferences if not p.is_guard]) < 2:
+        if not each or steered(self.schema) is None:
             return {}
         rows = together.answers(system, self.schema, self.held_out, self.prompts, each, self.judges[0], self.sampling)
         write_json_lines(self.output / f"answers.together.{name}.jsonl", (r.model_dump() for r in rows))
