@@ -25,6 +25,7 @@ from moslim_core.errors import UserError
 from moslim_core.policy.artifact import ADAPTER
 from moslim_core.policy.drawing_model import DrawingModel
 from moslim_core.policy.log_probs import Read, completion_log_probs, first_broken
+from moslim_core.policy.output_layer import plain_output_layer
 from moslim_core.policy.rollouts import RolloutBatch
 from moslim_core.settings import PolicySettings
 
@@ -59,6 +60,7 @@ class Learner:
     def __init__(self, base: Any, policy: PolicySettings, critic: nn.Module | None = None, critic_rate: float = 0.0) -> None:
         self.policy, self.sharded, self.device = policy, sharded(), base.device
         config = adapter_config(base, policy.lora_rank, policy.lora_layers, "CAUSAL_LM")
+        self.output = None if self.sharded else plain_output_layer(base)
         self.drawing = None if self.sharded else DrawingModel(base, sorted(config.target_modules))
         # In a bfloat16 base's own dtype the adapter's products need no casts; what learns is a float32 copy.
         coarse = base.dtype == torch.bfloat16 and not self.sharded
@@ -184,7 +186,9 @@ class Learner:
         prompts, width = [batch.prompts[row] for row in rows.tolist()], batch.ids.shape[1]
         ids, mask = batch.ids[rows], batch.mask[rows]
         with self.accelerator.autocast():
-            read: Read = completion_log_probs(model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole)
+            read: Read = completion_log_probs(
+                model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole, output=self.output
+            )
         row = first_broken(read.log_probs, mask)
         if row is not None:
             raise RuntimeError(f"the policy gives no finite probability to an answer to the prompt of tokens {prompts[row]}")

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moslim_core.policy.shared_prefix import can_share, lay_out, layout_for, pass_tokens, read_prompts
+from moslim_core.policy.output_layer import chosen_log_probs
+from moslim_core.policy.shared_prefix import ReadPrompts, can_share, lay_out, layout_for, pass_tokens, read_prompts
 
 # The entropy is a figure for people: of a pass's distributions so many are looked at.
 ENTROPY_SAMPLE = 64
@@ -43,9 +44,11 @@ def completion_log_probs(
     temperature: float = 1.0,
     states: bool = False,
     share: bool = True,
+    output: nn.Linear | None = None,
 ) -> Read:
     """What the model makes of completions `ids` (n, c), right-padded as `mask` says, after n prompts.
 
+    `output`: the model's output layer where that is all there is to its logits (`plain_output_layer`), which are then never there at once.
     With `share` off the model is called once and keeps no cache, as sharded weights need it, a model that recomputes activations, and one
     whose state can't be shared (`can_share`).
     """
@@ -55,11 +58,13 @@ def completion_log_probs(
     if layout is None or len(prompts) * max(map(len, prompts)) - layout.work < pass_tokens(model):
         prompt = lay_out(prompts, share=False)
         for rows in _groups(model, [n + len(p) for n, p in zip(lengths, prompts, strict=True)]) if share else [list(range(len(ids)))]:
-            passes.append(_read_whole(model, prompt.ids, prompt.mask, ids, mask, rows, temperature, states))
+            logits, after = _read_whole(model, prompt.ids, prompt.mask, ids, mask, rows, states, output)
+            passes.append(_scored(logits, after, ids, mask, rows, temperature, output)._replace(states=after if states else None))
     else:
-        read = read_prompts(model, layout, states)
+        read = read_prompts(model, layout, states or output is not None)
         for rows in _groups(model, lengths):
-            passes.append(_read_after(model, read, layout.mask, ids, mask, rows, temperature, states))
+            logits, after = _read_after(model, read, layout.mask, ids, mask, rows, states, output)
+            passes.append(_scored(logits, after, ids, mask, rows, temperature, output)._replace(states=after if states else None))
     order = torch.cat([part.rows for part in passes]).argsort()
     width = ids.shape[1]
     log_probs = torch.cat([F.pad(part.log_probs, (0, width - part.log_probs.shape[1])) for part in passes])[order]
@@ -94,9 +99,9 @@ def _cut(rows: list[int], lengths: Sequence[int], cost: int) -> list[list[int]]:
 
 
 def _read_whole(
-    model: Any, prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor, rows: list[int], temperature: float, states: bool
-) -> _Pass:
-    """One pass over prompts and completions."""
+    model: Any, prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor, rows: list[int], states: bool, output: nn.Linear | None
+) -> tuple[Tensor, Tensor | None]:
+    """One pass over prompts and completions: logits, or none of them with an `output` layer; hidden states with that, or if asked for."""
     index = torch.tensor(rows, device=ids.device)
     width = int(mask[index].sum(dim=1).max())
     before, asked = prompt_ids[rows].to(ids.device), prompt_mask[rows].to(ids.device)
@@ -111,20 +116,20 @@ def _read_whole(
         attention_mask=kept,
         position_ids=(kept.cumsum(dim=1) - 1).clamp(min=0),
         use_cache=False,
-        logits_to_keep=last,
-        output_hidden_states=states,
+        logits_to_keep=last if output is None else last[:0],
+        output_hidden_states=states or output is not None,
     )
-    return _scored(read.logits, read.hidden_states[-1][:, last] if states else None, index, ids, mask, temperature)
+    return read.logits, read.hidden_states[-1][:, last] if read.hidden_states is not None else None
 
 
 def _read_after(
-    model: Any, read: Any, prompt_mask: Tensor, ids: Tensor, mask: Tensor, rows: list[int], temperature: float, states: bool
-) -> _Pass:
-    """A pass over completions whose prompts were read."""
+    model: Any, read: ReadPrompts, prompt_mask: Tensor, ids: Tensor, mask: Tensor, rows: list[int], states: bool, output: nn.Linear | None
+) -> tuple[Tensor, Tensor | None]:
+    """A pass over completions whose prompts were read; the same."""
     index = torch.tensor(rows, device=ids.device)
     width = int(mask[index].sum(dim=1).max())
     logits = read.logits[read.owner[index]]
-    hidden = read.states[read.owner[index]] if states else None
+    hidden = read.states[read.owner[index]] if read.states is not None else None
     if width > 1:
         asked = prompt_mask[index]
         answer = model(
@@ -133,21 +138,32 @@ def _read_after(
             position_ids=asked.sum(dim=1, keepdim=True) + torch.arange(width - 1, device=ids.device),
             past_key_values=read.cache_of(index),
             use_cache=True,
-            output_hidden_states=states,
+            logits_to_keep=0 if output is None else index[:0],
+            output_hidden_states=hidden is not None,
         )
         logits = torch.cat([logits, answer.logits], dim=1)
         hidden = torch.cat([hidden, answer.hidden_states[-1]], dim=1) if hidden is not None else None
-    return _scored(logits, hidden, index, ids, mask, temperature)
+    return logits, hidden
 
 
-def _scored(logits: Tensor, hidden: Tensor | None, index: Tensor, ids: Tensor, mask: Tensor, temperature: float) -> _Pass:
-    width = logits.shape[1]
-    chosen, kept = ids[index, :width], mask[index, :width]
-    logits = logits.float() if temperature == 1 else logits.float() / temperature
-    log_probs = -F.cross_entropy(logits.flatten(0, 1), chosen.flatten(), reduction="none").view_as(chosen)
+def _scored(
+    logits: Tensor, hidden: Tensor | None, ids: Tensor, mask: Tensor, rows: list[int], temperature: float, output: nn.Linear | None
+) -> _Pass:
+    index = torch.tensor(rows, device=ids.device)
+    width = int(mask[index].sum(dim=1).max())
+    chosen, kept = ids[index, :width], mask[index, :width].bool()
     places = kept.nonzero()
-    seen = places[:: -(-len(places) // ENTROPY_SAMPLE) or 1]
-    with torch.no_grad():
-        spread = torch.log_softmax(logits[seen[:, 0], seen[:, 1]], dim=-1)
-        entropy = float(-(spread.exp() * spread).sum())
-    return _Pass(index, log_probs.masked_fill(kept == 0, 0.0), hidden, (len(seen), entropy, len(places)))
+    sample = places[:: -(-len(places) // ENTROPY_SAMPLE) or 1].unbind(dim=1)
+    if output is None:
+        logits = logits.float() / temperature
+        log_probs = -F.cross_entropy(logits.flatten(0, 1), chosen.flatten(), reduction="none").view_as(chosen).masked_fill(~kept, 0.0)
+        some = logits[sample].detach()
+    else:
+        assert hidden is not None
+        log_probs = torch.zeros(chosen.shape, device=ids.device).masked_scatter(
+            kept, chosen_log_probs(hidden[kept], output, chosen[kept], temperature)
+        )
+        with torch.no_grad():
+            some = output(hidden[sample]).float() / temperature
+    spread = some.log_softmax(dim=-1)
+    return _Pass(index, log_probs, None, (len(some), float(-(spread.exp() * spread).sum()), len(places)))
