@@ -59,6 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "mamba_n_groups": 1,
         "mamba_chunk_size": 8,
         "ssm_multipliers": [0.5, 0.6, 0.7, 0.8, 0.9],
+        "lm_head_multiplier": 0.5,
     },
     "gpt_neox": {},
     "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
