@@ -30,7 +30,6 @@ from moslim_core.policy.rollouts import pair
 from moslim_core.policy.shared_base import attach, base_of, load_heads
 from moslim_core.policy.steps import Steps
 from moslim_core.policy.training_log import TrainingLog
-from moslim_core.policy.warm_start import conditioned_sft
 from moslim_core.preferences import Message, PreferenceSchema, prompt_tokens
 from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
@@ -69,6 +68,9 @@ def train(
         refuse_sharded(policy, shared)
     take_own_device()
     if policy.warm_start == "conditioned_sft":
+        # It alone needs TRL and datasets, which take seconds to load.
+        from moslim_core.policy.warm_start import conditioned_sft
+
         output.mkdir(parents=True, exist_ok=True)
         conditioned_sft(settings, data / "train.jsonl", cache, checkpoints / WARM_START, output / BASE, progress)
         base = str(output / BASE)
