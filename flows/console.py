@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -170,6 +172,15 @@ def run_with_display(settings: Settings, until: StageName, profile: str) -> None
         Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: moslim run --profile {profile}", highlight=False)
 
 
+def _called() -> str:
+    """This command as a shell finds it from here: an environment that is not activated is not on its path."""
+    script = Path(sys.argv[0])
+    if script.name != "moslim":
+        return shlex.join([sys.executable, "-m", "flows.cli"])
+    found = shutil.which("moslim")
+    return "moslim" if found and Path(found).samefile(script) else shlex.quote(str(script))
+
+
 def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> None:
     from moslim_core.evaluation.suite import read_benchmarks, read_control
     from moslim_core.report import Both
@@ -227,14 +238,17 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
         )
     console.print(table)
     console.print(summary["headline"], highlight=False)
-    prefer = next((p for p in settings.preferences.preferences if not p.is_guard), settings.preferences.preferences[0])
+    best = max(after.preferences, key=lambda name: after.preferences[name].spearman.value or -1.0)
+    levels = settings.preferences[best].requestable
+    policy = shlex.join(["chat", "--policy", str(latest / "policy"), "--work-dir", str(settings.work_dir)])
+    chats = [f"{_called()} {policy} --prefer {best}={level}" for level in dict.fromkeys((levels[0], levels[-1]))]
     cached = [name for name, outcome in pipeline.outcomes.items() if outcome.cached]
     console.print(
         f"{wall:.0f} s, {peak / 1e9:.1f} GB at most{', reused: ' + ', '.join(cached) if cached else ''}\n"
         f"report   {latest / 'report.html'}\n"
         f"summary  {latest / 'summary.json'}\n"
-        f"runs     moslim ui --work-dir {settings.work_dir}\n"
-        f"next     moslim chat --policy {latest / 'policy'} --prefer {prefer.name}={prefer.floor} --work-dir {settings.work_dir}",
+        f"runs     {_called()} {shlex.join(['ui', '--work-dir', str(settings.work_dir)])}\n"
+        f"next     " + "\n         ".join(chats),
         highlight=False,
         soft_wrap=True,
     )

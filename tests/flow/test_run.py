@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -57,7 +59,13 @@ def test_run_leaves_report_summary_and_models(finished: Finished) -> None:
         assert summary["fronts"][system]["hypervolume"]["value"] >= 0 and summary["benchmarks"][system] == {}
         assert set(summary["attack"][system]["gave_way"]) == {"wish", "forged"}
     assert '<section id="front">' in page and '<section id="overoptimisation">' in page and '<section id="benchmarks">' not in page
-    assert "moslim chat --policy" in finished.result.stdout
+    # As a shell takes them: the best controlled preference at both ends.
+    chats = [shlex.split(line.removeprefix("next")) for line in finished.result.stdout.splitlines() if " chat --policy " in line]
+    assert [Path(words[0]).name for words in chats] == [Path(sys.executable).name] * 2
+    assert [words[words.index("--policy") + 1] for words in chats] == [str(finished.work_dir / "latest" / "policy")] * 2
+    control = {n: of["spearman"]["value"] or -1 for n, of in summary["controllability"]["after"]["preferences"].items()}
+    (asked,) = {words[-1].partition("=")[0] for words in chats}
+    assert control[asked] == max(control.values()) and len({words[-1] for words in chats}) == 2
 
 
 def test_nothing_is_written_outside_the_work_directory(finished: Finished) -> None:
