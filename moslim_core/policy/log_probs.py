@@ -59,12 +59,12 @@ def completion_log_probs(
         prompt = lay_out(prompts, share=False)
         for rows in _groups(model, [n + len(p) for n, p in zip(lengths, prompts, strict=True)]) if share else [list(range(len(ids)))]:
             logits, after = _read_whole(model, prompt.ids, prompt.mask, ids, mask, rows, states, output)
-            passes.append(_scored(logits, after, ids, mask, rows, temperature, output)._replace(states=after if states else None))
+            passes.append(_scored(logits, after, ids, mask, rows, temperature, output, states))
     else:
         read = read_prompts(model, layout, states or output is not None)
         for rows in _groups(model, lengths):
             logits, after = _read_after(model, read, layout.mask, ids, mask, rows, states, output)
-            passes.append(_scored(logits, after, ids, mask, rows, temperature, output)._replace(states=after if states else None))
+            passes.append(_scored(logits, after, ids, mask, rows, temperature, output, states))
     order = torch.cat([part.rows for part in passes]).argsort()
     width = ids.shape[1]
     log_probs = torch.cat([F.pad(part.log_probs, (0, width - part.log_probs.shape[1])) for part in passes])[order]
@@ -147,7 +147,14 @@ def _read_after(
 
 
 def _scored(
-    logits: Tensor, hidden: Tensor | None, ids: Tensor, mask: Tensor, rows: list[int], temperature: float, output: nn.Linear | None
+    logits: Tensor,
+    hidden: Tensor | None,
+    ids: Tensor,
+    mask: Tensor,
+    rows: list[int],
+    temperature: float,
+    output: nn.Linear | None,
+    states: bool,
 ) -> _Pass:
     index = torch.tensor(rows, device=ids.device)
     width = int(mask[index].sum(dim=1).max())
@@ -166,4 +173,4 @@ def _scored(
         with torch.no_grad():
             some = output(hidden[sample]).float() / temperature
     spread = some.log_softmax(dim=-1)
-    return _Pass(index, log_probs, None, (len(some), float(-(spread.exp() * spread).sum()), len(places)))
+    return _Pass(index, log_probs, hidden if states else None, (len(some), float(-(spread.exp() * spread).sum()), len(places)))
