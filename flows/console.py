@@ -169,7 +169,7 @@ def run_with_display(settings: Settings, until: StageName, profile: str) -> None
     elif until == "evaluate":
         _print_evaluation(Console(), settings, pipeline)
     else:
-        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: moslim run --profile {profile}", highlight=False)
+        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: {_called()} run --profile {shlex.quote(profile)}", highlight=False)
 
 
 def _called() -> str:
