@@ -169,7 +169,8 @@ def run_with_display(settings: Settings, until: StageName, profile: str) -> None
     elif until == "evaluate":
         _print_evaluation(Console(), settings, pipeline)
     else:
-        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: {_called()} run --profile {shlex.quote(profile)}", highlight=False)
+        following = f"{_called()} run --profile {shlex.quote(profile)}"
+        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: {following}", highlight=False)
 
 
 def _called() -> str:
