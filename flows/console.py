@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -67,9 +66,8 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        me = psutil.Process()
         while not self._stop.wait(MEMORY_SECONDS):
-            self.bytes = max(self.bytes, memory_of(me))
+            self.bytes = max(self.bytes, memory_of(os.getpid()))
 
 
 class Bars:

@@ -21,13 +21,27 @@ INSIDE_KERNELS = ("out_proj", "conv1d")
 
 
 def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> Any:
-    """A PEFT configuration with alpha = 2 rank and no dropout.
-
-    Raises UserError if the model has fewer than `layers` layers, or these have no linear map.
-    """
+    """A PEFT configuration with alpha = 2 rank and no dropout. Raises UserError as `adapted_maps` does."""
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
 
+    targets = adapted_maps(model, layers)
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules=list(targets),
+        # GPT-2's own linear map keeps its weights the other way round.
+        fan_in_fan_out=all(isinstance(module, Conv1D) for module in targets.values()),
+        task_type=task,
+    )
+
+
+def adapted_maps(model: nn.Module, layers: int | None) -> dict[str, nn.Module]:
+    """{name: linear map} of the last `layers` layers, or of all. PEFT, which takes seconds to load, is not needed to know them.
+
+    Raises UserError if the model has fewer than `layers` layers, or these have no linear map.
+    """
     stack_name, stack = layer_stack(model)
     if layers is not None and layers > len(stack):
         raise UserError(f"policy.lora_layers={layers}, but the model has {len(stack)} layers.\nGive at most {len(stack)}.")
@@ -42,15 +56,7 @@ def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Litera
     }
     if not targets:
         raise UserError(f"the layers of {type(model).__name__} have no linear map that an adapter could change.\nGive another model.")
-    return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        lora_dropout=0.0,
-        target_modules=list(targets),
-        # GPT-2's own linear map keeps its weights the other way round.
-        fan_in_fan_out=all(isinstance(module, Conv1D) for module in targets.values()),
-        task_type=task,
-    )
+    return targets
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core import models
-from moslim_core.adapters import adapter_config
+from moslim_core.adapters import adapted_maps
 from moslim_core.errors import UserError
 from moslim_core.loading import load_weights, require_vocabulary
 from moslim_core.models import DeviceName
@@ -70,7 +70,7 @@ def check_base(settings: Settings, cache: Path) -> None:
     source = models.resolve(name, cache)
     if _here(source):
         model, tokenizer = models.load_chat_model(name, cache, device=settings.model.device, weights=False)
-        adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM")
+        adapted_maps(model, policy.lora_layers)
         _require_forward(model, name)
     else:
         tokenizer = models.load_chat_tokenizer(name, cache)
@@ -96,7 +96,7 @@ def check_backbone(name: str, settings: Settings, cache: Path) -> None:
         backbone = load_weights(AutoModel, source, source, backbone=True, device_map="meta")
         require_vocabulary(tokenizer, backbone, source)
         if settings.reward.tuning == "lora":
-            adapter_config(backbone, settings.reward.lora_rank, None, "FEATURE_EXTRACTION")
+            adapted_maps(backbone, None)
 
 
 def check_policy(folder: Path, settings: Settings, cache: Path) -> None:

@@ -19,6 +19,9 @@ from typing import Any
 import psutil
 
 from moslim_core.errors import UserError
+from tasks import preloaded
+
+Worker = subprocess.Popen[bytes] | preloaded.Forked
 
 POLL = 0.2
 GRACE = 5.0
@@ -59,10 +62,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def memory_of(process: psutil.Process) -> int:
-    """Bytes resident in a process and all below it."""
+def memory_of(pid: int) -> int:
+    """Bytes resident in a process and all below it; 0 if it has ended."""
     total = 0
     try:
+        process = psutil.Process(pid)
         tree = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return 0
@@ -84,17 +88,15 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     # From the start: what an interrupted attempt wrote, but could not hand over any more, is not lost.
     seen = 0
     Path(f"{job}.error").unlink(missing_ok=True)
-    command = guarded(launch.command(job))
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+    child = (preloaded.fork(job) if launch == Launch() else None) or _started(guarded(launch.command(job)))
     tail: deque[str] = deque(maxlen=LAST_LINES)
     reader = threading.Thread(target=_drain, args=(child, log, tail), daemon=True)
     reader.start()
-    process = psutil.Process(child.pid)
     peak = 0
     try:
         while child.poll() is None:
             time.sleep(POLL)
-            peak = max(peak, memory_of(process))
+            peak = max(peak, memory_of(child.pid))
             seen = _follow(events, seen, on_event)
         _follow(events, seen, on_event)
     finally:
@@ -108,7 +110,11 @@ def run_worker(job: Path, events: Path, log: Path, on_event: Callable[[dict[str,
     return peak
 
 
-def _drain(child: subprocess.Popen[bytes], log: Path, tail: deque[str]) -> None:
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _drain(child: Worker, log: Path, tail: deque[str]) -> None:
     assert child.stdout is not None
     with log.open("ab", buffering=0) as file:
         for line in child.stdout:
@@ -132,7 +138,7 @@ def _follow(events: Path, seen: int, on_event: Callable[[dict[str, Any]], None])
     return seen
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: Worker) -> None:
     for sign in (signal.SIGTERM, signal.SIGKILL):
         if child.poll() is not None:
             return
