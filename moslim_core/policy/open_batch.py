@@ -84,6 +84,10 @@ class OpenBatch:
         """Take out answers that nobody waits for; a key that is not in the batch is passed over."""
         self._keep([place for place, row in enumerate(self.rows) if row.key not in keys])
 
+    def clear(self) -> None:
+        """Take out all, whatever state a pass that failed has left."""
+        self.rows, self.cache = [], None
+
     @torch.inference_mode()
     def draw(self) -> list[Drawn]:
         """One token more of every answer. Those that it ends leave the batch."""
@@ -126,7 +130,6 @@ class OpenBatch:
         self.rows = [self.rows[place] for place in places]
         if not self.rows:
             self.cache = None
-            del self.mask, self.logits
             return
         left = torch.tensor(places, device=self.mask.device)
         self.cache.batch_select_indices(left)
@@ -154,6 +157,9 @@ class Alone:
 
     def drop(self, keys: Collection[int]) -> None:
         self.asks = {key: ask for key, ask in self.asks.items() if key not in keys}
+
+    def clear(self) -> None:
+        self.asks = {}
 
     def draw(self) -> list[Drawn]:
         """All tokens of one answer."""

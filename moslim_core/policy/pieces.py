@@ -41,6 +41,11 @@ class Pieces:
         # White space is told with what follows it: an answer has none at its end.
         return self._more(self._settled(self.read(self.ids).lstrip()).rstrip(INCOMPLETE).rstrip())
 
+    def keep(self, token: int) -> str:
+        """One token more, of which nothing is told before the end: ''."""
+        self.ids.append(token)
+        return ""
+
     def end(self) -> str:
         """What is left to tell."""
         return self._more(self.text)
