@@ -31,6 +31,7 @@ from flows.serve.request import Asked, Offer, read
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 2**20
+MOST_READ = 2**24
 # For a request to arrive in.
 BODY_SECONDS = 30.0
 GONE = "499"
@@ -252,19 +253,20 @@ async def _body(request: Request) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "send JSON, with the header 'Content-Type: application/json'")
-    length = request.headers.get("content-length", "")
-    body = bytearray()
-    too_large = ApiError(413, f"the body has more than {MOST_BYTES} bytes", code="request_too_large", headers={"Connection": "close"})
-    if length.isdigit() and int(length) > MOST_BYTES:
-        raise too_large
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
-                body += part
-                if len(body) > MOST_BYTES:
-                    raise too_large
+                size += len(part)
+                # What is too large is still taken, up to a point: most clients read no answer before they have sent all.
+                if size <= MOST_BYTES:
+                    body += part
+                elif size > MOST_READ:
+                    break
     except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {BODY_SECONDS:g} s", headers={"Connection": "close"}) from None
+    if size > MOST_BYTES:
+        raise ApiError(413, f"the body has more than {MOST_BYTES} bytes", code="request_too_large", headers={"Connection": "close"})
     return bytes(body)
 
 

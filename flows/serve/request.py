@@ -15,6 +15,7 @@ from flows.serve.errors import ApiError
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message, Preference, PreferenceSchema, Targets
 from moslim_core.preferences.prompting import ROLES
+from moslim_core.sampling import LOWEST_TEMPERATURE
 
 # That of `moslim chat`.
 TEMPERATURE = 0.7
@@ -108,6 +109,10 @@ def read(body: bytes, offer: Offer) -> Asked:
         asked = _Body.model_validate(given)
     except ValidationError as error:
         raise _invalid(error) from None
+    if asked.temperature is not None and 0 < asked.temperature < LOWEST_TEMPERATURE:
+        raise ApiError(
+            400, f"temperature={asked.temperature} is none: give 0 for greedy answers, or {LOWEST_TEMPERATURE:g} and more", "temperature"
+        )
     levels = _in_name(asked.model, offer)
     for name, level in _in_body(asked.preferences or {}, offer.schema).items():
         if levels.setdefault(name, level) != level:
