@@ -188,11 +188,10 @@ def main(options: argparse.Namespace, folder: Path) -> None:
     work_dir = Path(options.work_dir) if options.policy else folder / "work"
     with server(policy, work_dir) as (process, url):
         found = asyncio.run(measured(url, options.users, options.seconds, options.tokens))
+        which = options.policy or "a tiny model"
+        print(f"{options.users} users for {options.seconds:g} s, answers of at most {options.tokens} tokens, {which}")
         print(
-            f"{options.users} users for {options.seconds:g} s, answers of at most {options.tokens} tokens, {options.policy or 'a tiny model'}"
-        )
-        print(
-            f"  {found['answers']} answers; lost {found['lost']}; those of other questions {found['of_others']}; different {found['different']}"
+            f"  {found['answers']} answers; lost {found['lost']}; of other questions {found['of_others']}; different {found['different']}"
         )
         print(f"  {found['alone']:.0f} tokens/s one after the other, {found['together']:.0f} together: {found['ratio']:.2f}x", flush=True)
         ends = asyncio.run(killed(process, url, options.users))

@@ -104,11 +104,12 @@ def _backend(
 ) -> Callable[[], Awaitable[Backend]]:
     """What answers, loaded; made in the event loop that it is used in."""
     if upstream is not None:
-        from flows.serve.upstream import Upstream
-        from moslim_core.models import load_chat_tokenizer
+        from flows.serve.upstream import Upstream, require_address
+        from moslim_core.loading import load_tokenizer
 
+        require_address(str(upstream[0]))
         # That of the policy, in its folder: what are marks to the model is the same wherever it runs.
-        behind, tokenizer = upstream, load_chat_tokenizer(str(directory), cache)
+        behind, tokenizer = upstream, load_tokenizer(str(directory), str(directory))
 
         async def thin() -> Backend:
             return Upstream(str(behind[0]), str(behind[1]), card, tokenizer)

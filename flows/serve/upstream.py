@@ -30,14 +30,18 @@ READ_SECONDS = 300.0
 PLAIN = {"top_p": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
 
 
+def require_address(url: str) -> None:
+    """Raises UserError for one that no client could ask."""
+    if not re.match(r"https?://[^/\s]+", url):
+        raise UserError(f"--upstream {url!r} is no address.\nGive one such as http://127.0.0.1:8001/v1.")
+
+
 class Upstream:
     """The model `model` at `url` (which mostly ends in /v1), asked as the policy of `card` is asked."""
 
     def __init__(self, url: str, model: str, card: PolicyCard, tokenizer: Any, read_seconds: float = READ_SECONDS) -> None:
         from openai import AsyncOpenAI, Timeout
 
-        if not re.match(r"https?://[^/]+", url):
-            raise UserError(f"--upstream {url!r} is no address.\nGive one such as http://127.0.0.1:8001/v1.")
         self.url, self.model, self.card, self.tokenizer = url, model, card, tokenizer
         self._client = AsyncOpenAI(
             # The client insists on a key; a server that needs none does not read it.

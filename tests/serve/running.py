@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -42,8 +43,8 @@ class Running:
         self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
 
     def stop(self) -> None:
-        self.server.end()
-        self.server.should_exit = True
+        """As Ctrl-C does."""
+        self.server.handle_exit(signal.SIGINT, None)
 
 
 @contextmanager

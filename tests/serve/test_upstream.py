@@ -12,7 +12,6 @@ import openai
 import pytest
 
 from flows.serve.upstream import Upstream
-from moslim_core.errors import UserError
 from moslim_core.policy.steerable import SteerablePolicy, conditioned
 from moslim_core.preferences import chat_text, parse, prompt_tokens
 from tests.core.chat_server import ChatServer, Reply, Request, error, in_turn, says
@@ -149,5 +148,3 @@ def test_a_server_that_is_not_there(policy: SteerablePolicy) -> None:
     with gateway(policy, "http://127.0.0.1:9/v1") as client, pytest.raises(openai.InternalServerError, match="did not answer") as refusal:
         client.chat.completions.create(model="moslim", messages=HELLO)
     assert refusal.value.status_code == 502
-    with pytest.raises(UserError, match="is no address"):
-        Upstream("127.0.0.1:9", "merged", policy.card, policy.tokenizer)
