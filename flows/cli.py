@@ -205,6 +205,35 @@ def chat(
 
 @app.command()
 @user_errors
+def serve(
+    policy: Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")],
+    host: Annotated[str, typer.Option(help="address to listen on; others than loopback let other machines ask")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free")] = 8000,
+    name: Annotated[str, typer.Option(help="the model's name, by which clients ask for it")] = "moslim",
+    concurrency: Annotated[int, typer.Option(min=1, help="answers that are drawn together")] = 32,
+    queue: Annotated[int, typer.Option(min=0, help="requests that may wait beside them; more are turned away (429)")] = 64,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="the longest answer that may be asked for, in tokens")] = 1024,
+    upstream: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="an OpenAI-compatible server that runs the policy; this one then writes the instructions"),
+    ] = None,
+    upstream_model: Annotated[str | None, typer.Option("--upstream-model", help="the policy's name there")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
+    ] = None,
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """Serve a trained policy to OpenAI's clients, with targets in the request, until Ctrl-C. A key: MOSLIM_SERVE_API_KEY."""
+    from flows.serve.command import Limits, run_server
+
+    home = environment.prepare(work_dir)
+    behind = None if upstream is None and upstream_model is None else (upstream, upstream_model)
+    limits = Limits(concurrency, queue, max_tokens)
+    run_server(_folder(policy, home), host, port, name, limits, behind, environment.model_cache(home), base)
+
+
+@app.command()
+@user_errors
 def score(
     reward_model: Annotated[str, typer.Option("--reward-model", help="a folder, runs:/... or models:/name@alias")],
     input: Annotated[str, typer.Option("--input", help="JSON lines with prompt and response; - for standard input")],

@@ -200,7 +200,8 @@ def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[lis
     cache, mask, logits = with_room(read.cache, read.owner, config.max_new_tokens), layout.mask, read.logits[read.owner, -1]
     going = torch.ones(len(rows), dtype=torch.bool, device=model.device)
     for place in range(config.max_new_tokens):
-        token = _sampled(logits, config.temperature) if config.do_sample else logits.argmax(dim=-1)
+        numbers = torch.rand(len(logits), 1, device=logits.device) if config.do_sample else None
+        token = logits.argmax(dim=-1) if numbers is None else sampled(logits, config.temperature, numbers)
         for row, new, goes in zip(rows.tolist(), token.tolist(), going.tolist(), strict=True):
             if goes:
                 answers[row].append(new)
@@ -223,17 +224,18 @@ def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[lis
     return answers
 
 
-def _sampled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def sampled(logits: torch.Tensor, temperature: float | torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """One token a row (n, V) by the inverse of its cumulative distribution: a random number a row, where others take one for each token.
 
-    The number says a block of the vocabulary first and a token of it then, so that sums run over few numbers.
+    `temperature`: of all rows, or (n, 1); `numbers`: (n, 1) in [0, 1). A number says a block of the vocabulary first and a token of it then,
+    so that sums run over few weights.
     """
     n, size = logits.shape
     weights = F.pad(logits.float(), (0, -size % BLOCK), value=-torch.inf)
     weights = weights.sub_(weights.amax(dim=-1, keepdim=True)).div_(temperature).exp_().unflatten(-1, (-1, BLOCK))
     blocks = weights.sum(dim=-1)
     up_to = blocks.cumsum(dim=-1)
-    drawn = torch.rand(n, 1, device=logits.device) * up_to[:, -1:]
+    drawn = numbers * up_to[:, -1:]
     block = _first_above(up_to, drawn)
     before = (up_to - blocks).gather(1, block)
     within = weights[torch.arange(n, device=logits.device), block[:, 0]].cumsum(dim=-1)

@@ -151,6 +151,21 @@ def prompt_tokens(tokenizer: Any, conversations: Sequence[Sequence[Message]]) ->
     return _each(tokenizer, [_written(tokenizer, conversation) for conversation in conversations])
 
 
+def unmarked(tokenizer: Any, conversation: Sequence[Message]) -> list[Message]:
+    """The conversation with a space in every special token that its contents spell, for a server that reads such tokens in content too.
+
+    Where a space does not help, characters that a mark could begin or end with are replaced. All else is as it was. Raises UserError
+    as `prompt_tokens`.
+    """
+    contents, write = _written(tokenizer, conversation)
+    _require_text(contents)
+    marks = _marks(tokenizer)
+    own = marks.within(_plain(tokenizer, write(marks.harmless)))
+    changes = (partial(marks.cut, cut=" "), partial(marks.cut_everywhere, cut=" "))
+    change = next((change for change in changes if marks.within(_plain(tokenizer, write(change))) == own), marks.harmless)
+    return [{**message, "content": change(message["content"])} for message in as_said(conversation)]
+
+
 def answered_tokens(tokenizer: Any, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
     """(token ids of a prompt and its answer with the end of its turn, how many of them are the prompt's). Raises as `prompt_tokens`.
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, MistralForCausalLM
 
 from moslim_core.policy.log_probs import _groups, completion_log_probs
-from moslim_core.policy.shared_prefix import _sampled, generate_completions, lay_out
+from moslim_core.policy.shared_prefix import generate_completions, lay_out, sampled
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -160,7 +160,7 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(vocabulary: int) -> None
     logits[::3] = -torch.inf
     counts = torch.zeros(vocabulary)
     for _ in range(20):
-        counts += torch.bincount(_sampled(logits.expand(2000, -1), 0.8), minlength=vocabulary)
+        counts += torch.bincount(sampled(logits.expand(2000, -1), 0.8, torch.rand(2000, 1)), minlength=vocabulary)
     expected = (logits / 0.8).softmax(dim=0)
     assert counts[expected == 0].sum() == 0
     # 40,000 draws: the total variation of so many is about half the square root of (tokens / draws).

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moslim_core.preferences import answered_tokens, chat_text, prompt_tokens, text_tokens
-from moslim_core.preferences.tokens import beginning_tokens
+from moslim_core.preferences.tokens import beginning_tokens, unmarked
 from tests.core.preferences.tokenizers_made import KINDS
 
 PLAIN = (
@@ -117,3 +117,19 @@ def test_what_a_tokenizer_puts_before_a_text() -> None:
         assert beginning_tokens(tokenizer) == [1]
     finally:
         backend.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_unmarked_content_gives_none_to_a_server_that_reads_marks_everywhere(data: st.DataObject) -> None:
+    tokenizer = KINDS[data.draw(st.sampled_from(sorted(KINDS)))]()
+    contents = [f"x{''.join(data.draw(st.lists(st.sampled_from(PIECES), max_size=6)))}x" for _ in range(3)]
+    (harmless,) = prompt_tokens(tokenizer, [conversation("x", "x", "x")])
+    sent = unmarked(tokenizer, conversation(*contents))
+    read = tokenizer(chat_text(tokenizer, sent), add_special_tokens=False)["input_ids"]
+    assert specials(tokenizer, read) == specials(tokenizer, harmless)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_text_without_marks_is_sent_as_it_is(tokenizer: Any, text: str) -> None:
+    assert unmarked(tokenizer, conversation(text)) == conversation(text)
