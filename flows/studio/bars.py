@@ -11,7 +11,7 @@ from moslim_core.preferences import Preference, PreferenceSchema
 from moslim_core.report.page import distance, obtained
 from moslim_core.report.wording import percent
 
-LEGEND = "Shade: the reward model's probability of the level. ▾ asked for, ● what the rules find."
+LEGEND = "Shade: the reward model's probability of the level. ▼ asked for, ● what the rules find."
 
 _ROW = Markup(
     '<div class="found" role="img" aria-label="{said}"><span class="name">{name}</span><span class="cells">{cells}</span>{badge}</div>'
@@ -37,5 +37,5 @@ def _cell(found: Found, preference: Preference, level: int) -> Markup:
     asked, ruled = found.asked == level, found.rule == level
     title = f"{level} · {preference.label(level)}" + (f": {percent(share)} by the reward model" if found.probabilities else "")
     title += (", asked for" if asked else "") + (", found by the rules" if ruled else "")
-    marks = ("▾" if asked else "") + ("●" if ruled else "")
+    marks = ("▼" if asked else "") + ("●" if ruled else "")
     return _CELL.format(classes="asked" if asked else "", share=share, title=title, marks=marks)
