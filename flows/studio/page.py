@@ -272,7 +272,7 @@ class Page:
                 # No command asks the starting model in the policy's words.
                 return {}
             return {
-                "curl": snippets.curl(*asked),
+                "curl": snippets.curl(opened.reference, *asked),
                 "Python": snippets.python(str(opened.folder), *asked, base),
                 "moslim chat": snippets.chat(opened.reference, *asked, str(self.workshop.work_dir), base),
             }

@@ -88,9 +88,18 @@ def _root(workshop: Any, home: Path, reference: str) -> Callable[[], Any]:
 
     async def root() -> None:
         ui.add_css(styles)
-        opened = await asyncio.to_thread(workshop.open, reference)
-        page = Page(workshop, home, opened, app.storage.browser["id"])
-        ui.context.client.on_delete(page.leave)
+        browser, client = app.storage.browser["id"], ui.context.client
+        # A policy that another one has displaced takes a while to load: longer than a browser waits for a page.
+        told = ui.label(f"Loading {reference} …").classes("loading").props("role=status")
+        await client.connected()
+        try:
+            opened = await asyncio.to_thread(workshop.open, reference)
+        except UserError as error:
+            told.set_text(str(error))
+            return
+        told.delete()
+        page = Page(workshop, home, opened, browser)
+        client.on_delete(page.leave)
         page.build()
 
     return root

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from flows.studio.session import Drawn, Targets
 from moslim_core.preferences import Message
 
-# Where `moslim serve` listens unless told otherwise.
-ADDRESS = "http://127.0.0.1:8000/v1/chat/completions"
+# Where `moslim serve` listens unless told otherwise, and what it calls the policy.
+ADDRESS, MODEL = "http://127.0.0.1:8000/v1/chat/completions", "moslim"
 
 
 def chat(reference: str, messages: Sequence[Message], targets: Targets, drawn: Drawn, work_dir: str, base: str | None = None) -> str:
@@ -36,14 +36,15 @@ def python(folder: str, messages: Sequence[Message], targets: Targets, drawn: Dr
     )
 
 
-def curl(messages: Sequence[Message], targets: Targets, drawn: Drawn) -> str:
+def curl(reference: str, messages: Sequence[Message], targets: Targets, drawn: Drawn) -> str:
     """A request to `moslim serve`, in the form of OpenAI's chat completions."""
     body = {
-        "model": "policy",
+        "model": MODEL,
         "messages": list(messages),
         "preferences": targets,
         "temperature": drawn.temperature,
         "seed": drawn.seed,
         **({"max_tokens": drawn.max_new_tokens} if drawn.max_new_tokens else {}),
     }
-    return f"curl {ADDRESS} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+    served = f"# Answered where this runs: {shlex.join(['moslim', 'serve', '--policy', reference])}"
+    return f"{served}\ncurl {ADDRESS} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
