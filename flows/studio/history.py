@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.studio.findings import Found
 from flows.studio.session import Drawn, System, Targets
+from moslim_core.errors import UserError
 from moslim_core.preferences import Message
 
 # So many exchanges are listed, the newest.
@@ -45,13 +46,17 @@ class History:
         self._lock = threading.Lock()
 
     def add(self, exchange: Exchange) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        """Append it. Raises UserError where the file can't be written."""
         # One write, so that two servers of one work directory mix no lines; a line that a kill cut is ended first.
         line = exchange.model_dump_json().encode() + b"\n"
-        with self._lock, self.file.open("ab+") as file:
-            if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
-                line = b"\n" + line
-            file.write(line)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, self.file.open("ab+") as file:
+                if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                    line = b"\n" + line
+                file.write(line)
+        except OSError as error:
+            raise UserError(f"{self.file} can't be written ({error.strerror or error}): what was asked is not kept.") from error
 
     def of(self, browser: str, most: int = LISTED) -> list[Exchange]:
         """A browser's exchanges, the newest first."""

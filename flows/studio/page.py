@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from flows.studio.workshop import Opened, Workshop
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message
 from moslim_core.report.wording import counted
+
+log = logging.getLogger(__name__)
 
 # Sends on Enter; with Shift it begins a new line, and inside an input method it chooses a word.
 _ON_ENTER = "(e) => { if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); emit(); } }"
@@ -216,14 +219,21 @@ class Page:
                 task.cancel()
             given = await asyncio.gather(*answering)
         when = datetime.now().astimezone().isoformat(timespec="seconds")
-        if answers := [g for g in given if g.text]:
-            self.history.add(
-                Exchange(when=when, browser=self.browser, policy=opened.reference, messages=messages, drawn=drawn, answers=answers)
-            )
-        if self.gone:
-            return
-        self.drawer.renew()
-        self._told(f"{counted(sum(bool(g.text) for g in given), 'answer')} of {len(given)}.")
+        answers = [g for g in given if g.text]
+        kept = Exchange(when=when, browser=self.browser, policy=opened.reference, messages=messages, drawn=drawn, answers=answers)
+        wrong = self._keep(kept) if answers else ""
+        if not self.gone:
+            self.drawer.renew()
+            self._told(f"{counted(len(answers), 'answer')} of {len(given)}.")
+            self.alert.set_text(wrong)
+
+    def _keep(self, exchange: Exchange) -> str:
+        """Write it to the history; what went wrong, '' where nothing did."""
+        try:
+            self.history.add(exchange)
+        except UserError as error:
+            return str(error)
+        return ""
 
     async def _answer(self, opened: Opened, asked: Asked, messages: list[Message], drawn: Drawn, card: AnswerCard) -> Given:
         """An answer while it is drawn, whatever ends it: it says so where that is not the answer's own end."""
@@ -246,6 +256,9 @@ class Page:
             given.ending = "stopped before its end"
         except UserError as error:
             given.ending = f"no answer: {error}"
+        except Exception as error:  # an answer of which nobody hears why it ends would look whole
+            log.exception("an answer failed")
+            given.ending = f"it ended here by an error: {error}"
         card.finish(given)
         return given
 

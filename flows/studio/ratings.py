@@ -40,14 +40,20 @@ class Ratings:
         An answer that was rated before is rated anew: its earlier row goes. Raises UserError where nothing is rated, or not within 1..K.
         """
         row = self._row(messages, answer, levels)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.file}.lock"):
-            kept = [old for old in self._rows() if (old.get("prompt"), old.get("response")) != (row["prompt"], row["response"])]
-            partial = self.file.with_suffix(".partial")
-            with partial.open("w", encoding="utf-8") as file:
-                for each in (*kept, row):
-                    file.write(json.dumps(each, ensure_ascii=False) + "\n")
-            os.replace(partial, self.file)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.file}.lock"):
+                return self._replace(row)
+        except OSError as error:
+            raise UserError(f"{self.file} can't be written ({error.strerror or error}).\nMake room, or give the folder back.") from error
+
+    def _replace(self, row: dict[str, Any]) -> int:
+        kept = [old for old in self._rows() if (old.get("prompt"), old.get("response")) != (row["prompt"], row["response"])]
+        partial = self.file.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            for each in (*kept, row):
+                file.write(json.dumps(each, ensure_ascii=False) + "\n")
+        os.replace(partial, self.file)
         return len(kept) + 1
 
     def __len__(self) -> int:

@@ -127,7 +127,8 @@ def _is_loopback(host: str) -> bool:
 
 def _secret(file: Path) -> str:
     """The key that signs cookies: kept, so that a browser stays the same one after a restart."""
-    if not file.is_file():
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as written:
+    if not file.is_file() or not file.read_text().strip():
+        file.unlink(missing_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as written:
             written.write(secrets.token_urlsafe(32))
     return file.read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
+from moslim_core.data.rows import well_formed
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message, Preference, PreferenceSchema
 
@@ -83,7 +84,7 @@ class Session:
         """The conversation with a new message at its end. Raises UserError where there is none."""
         if not text.strip():
             raise UserError("There is no message yet: write one first.")
-        return [*self.said, {"role": "user", "content": text.strip()}]
+        return [*self.said, {"role": "user", "content": well_formed(text.strip())}]
 
     def go_on_from(self, messages: list[Message], answer: str) -> None:
         """Make an answer part of the conversation; the next message replies to it."""
