@@ -37,5 +37,5 @@ def _cell(found: Found, preference: Preference, level: int) -> Markup:
     asked, ruled = found.asked == level, found.rule == level
     title = f"{level} · {preference.label(level)}" + (f": {percent(share)} by the reward model" if found.probabilities else "")
     title += (", asked for" if asked else "") + (", found by the rules" if ruled else "")
-    marks = ("▼" if asked else "") + ("●" if ruled else "")
-    return _CELL.format(classes="asked" if asked else "", share=share, title=title, marks=marks)
+    marks = Markup("").join(Markup("<b>{}</b>").format(mark) for mark, there in (("▼", asked), ("●", ruled)) if there)
+    return _CELL.format(classes="wanted" if asked else "", share=share, title=title, marks=marks)

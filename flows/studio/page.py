@@ -39,7 +39,6 @@ class Page:
         self.history = History(home / "history.jsonl")
         self.running: asyncio.Task[None] | None = None
         self.gone = False
-        self.temperature, self.longest, self.seed = Drawn()
         self._take(opened)
 
     def build(self) -> None:
@@ -141,13 +140,15 @@ class Page:
         self.sliders["A"].use(self.session.settings["A"])
 
     def _drawing(self) -> None:
+        usual = Drawn()
         with ui.expansion("How answers are drawn").props("dense"):
-            ui.number("Temperature (0 is greedy)", min=0, max=5, step=0.1).bind_value(self, "temperature").props("dense")
-            ui.number("Longest answer in tokens (empty: as trained)", min=1, precision=0).bind_value(self, "longest").props("dense")
-            ui.number("Seed", min=0, step=1, precision=0).bind_value(self, "seed").props("dense")
+            self.temperature = ui.number("Temperature (0 is greedy)", value=usual.temperature, min=0, max=5, step=0.1).props("dense")
+            self.longest = ui.number("Longest answer in tokens (empty: as trained)", min=1, precision=0).props("dense")
+            self.seed = ui.number("Seed", value=usual.seed, min=0, precision=0).props("dense")
 
     def _drawn(self) -> Drawn:
-        return Drawn(float(self.temperature or 0), int(self.longest) if self.longest else None, int(self.seed or 0))
+        temperature, longest, seed = self.temperature.value, self.longest.value, self.seed.value
+        return Drawn(float(temperature or 0), int(longest) if longest else None, int(seed or 0))
 
     # The conversation
 

@@ -22,12 +22,13 @@ class PresetPicture:
         ui.label("Points of the front: choose one to set the sliders. Right and up is better.").classes("how")
         if len(names) > 2:
             with ui.element("div").classes("axes"):
-                ui.select(names, value=self.across, label="across", on_change=self._turn).bind_value_to(self, "across").props("dense")
-                ui.select(names, value=self.up, label="up", on_change=self._turn).bind_value_to(self, "up").props("dense")
+                ui.select(names, value=self.across, label="across", on_change=lambda e: self._turn(e.value, self.up)).props("dense")
+                ui.select(names, value=self.up, label="up", on_change=lambda e: self._turn(self.across, e.value)).props("dense")
         self.plane = ui.element("div").classes("plane").props("role=group aria-label='Points of the front'")
         self._draw()
 
-    def _turn(self) -> None:
+    def _turn(self, across: str, up: str) -> None:
+        self.across, self.up = across, up
         self.plane.clear()
         self._draw()
 

@@ -70,6 +70,7 @@ def application(workshop: Any, home: Path, reference: str, host: str = "127.0.0.
         title="MOSLIM studio",
         language="en-US",
         dark=None,
+        binding_refresh_interval=None,
         favicon="🎚️",
         tailwind=False,
         reconnect_timeout=RECONNECT_SECONDS,

@@ -57,4 +57,4 @@ def test_bars_show_asked_and_obtained_and_say_it_to_who_hears_them() -> None:
     # Asked for nothing, nothing is hit or missed.
     assert '<span class="badge unknown">obtained 1.9 · near warm</span>' in html
     assert html.count("▼") == 1 and html.count("●") == 1 and html.count("<i ") == 5
-    assert 'class="asked" style="--p:0.250"' in html
+    assert 'class="wanted" style="--p:0.250"' in html
