@@ -176,6 +176,7 @@ def test_a_conversation_goes_on_and_is_found_again_by_who_had_it_alone(visit: Ca
     page.locator(".conversation blockquote").nth(1).wait_for()
     ask(page, "Second of mine?", 1)
     page.get_by_role("button", name="Copy as").click()
+    page.get_by_role("button", name="Copy curl").wait_for()
     copied = page.locator(".code").all_inner_texts()
     assert len(copied) == 3 and "First of mine?" in copied[1] and "--message=Second of mine?" in copied[2]
     page.get_by_role("button", name="Close").click()
