@@ -63,7 +63,7 @@ def application(workshop: Any, home: Path, reference: str, host: str = "127.0.0.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if _is_loopback(host):
         # Another site's name that leads here must not read the page.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, f"[{LOOPBACK[2]}]"])
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, f"[{LOOPBACK[2]}]", host])
     ui.run_with(
         app,
         root=_root(workshop, home, reference),
