@@ -6,6 +6,6 @@
 | `findings` | what the reward model and the rules find in an answer |
 | `history`, `ratings` | what is kept in the work directory |
 | `snippets`, `presets` | an answer's request as a command; points of the front |
-| `workshop`, `turns` | the loaded models, and the one thread in which all answers are drawn |
+| `workshop`, `voice` | the loaded models, which answer all pages at once |
 | `page`, `settings_panel`, `answer_card`, `preset_picture`, `drawer`, `server` | NiceGUI, and nothing but how things look |
 """

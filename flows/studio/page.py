@@ -19,9 +19,9 @@ from flows.studio.preset_picture import PresetPicture
 from flows.studio.ratings import Ratings
 from flows.studio.session import MODES, SETTINGS, Asked, Drawn, Session, steered
 from flows.studio.settings_panel import Sliders
-from flows.studio.turns import End
 from flows.studio.workshop import Opened, Workshop
 from moslim_core.errors import UserError
+from moslim_core.policy.generation import Answer
 from moslim_core.preferences import Message
 from moslim_core.report.wording import counted
 
@@ -240,19 +240,18 @@ class Page:
         """An answer while it is drawn, whatever ends it: it says so where that is not the answer's own end."""
         given = Given(system=asked.system, targets=asked.targets, text="")
         try:
-            await asyncio.to_thread(opened.load, asked.system)
-            async for item in self.workshop.answer(opened, asked, messages, drawn):
-                if isinstance(item, End):
-                    given.text = item.value.text
-                    if item.value.truncated:
-                        given.ending = f"cut at the limit of {counted(item.value.tokens, 'token')}"
+            async for item in opened.answer(asked, messages, drawn):
+                if isinstance(item, Answer):
+                    given.text = item.text
+                    if item.truncated:
+                        given.ending = f"cut at the limit of {counted(item.tokens, 'token')}"
                     elif not given.text:
                         given.ending = "an empty answer: the model ended it at once"
                 else:
                     given.text += item
                     card.show(given.text)
             if given.text:
-                given.found = await self.workshop.find(opened, asked, messages, given.text)
+                given.found = await asyncio.to_thread(opened.find, messages, given.text, asked)
         except asyncio.CancelledError:
             given.ending = "stopped before its end"
         except UserError as error:
