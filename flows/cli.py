@@ -285,6 +285,26 @@ def ui(work_dir: WorkDirOption = Path(".moslim")) -> None:
 
 @app.command()
 @user_errors
+def studio(
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias; default: the champion, else the newest")
+    ] = None,
+    host: Annotated[str, typer.Option(help="address to listen on; any but loopback lets others in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8090,
+    base: Annotated[
+        str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
+    ] = None,
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """A page in the browser: ask a policy at any levels, see what was obtained, and rate answers for the next training."""
+    from flows.studio.server import require_nicegui, serve
+
+    require_nicegui()
+    serve(environment.prepare(work_dir), policy, host, port, base)
+
+
+@app.command()
+@user_errors
 def up(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """Start MLflow, Prefect and a worker per pool on loopback, with a deployment per flow; the profile fills in the forms."""
     from flows.up import bring_up

@@ -20,11 +20,11 @@ OURS = ("mlflow", "prefect", "locks", "stages", "cache", "latest", "up.json", "u
 # What of it is a folder, a file, or a link: another in its place would end a run when it gets there.
 FOLDERS = (
     *OURS[:6], "mlflow/artifacts", "mlflow/copies", "prefect/storage", "prefect/users", "cache/answers", "cache/datasets", "cache/home",
-    "cache/matplotlib", "cache/torch", "comparisons", "models",
+    "cache/matplotlib", "cache/torch", "comparisons", "models", "studio",
 )  # fmt: skip
 FILES = (
     *OURS[6:], "mlflow/mlflow.db", "mlflow/init.lock", "prefect/prefect.db", "prefect/server.lock", "prefect/server.json",
-    "cache/answers.sqlite", "latest/report.html", "latest/summary.json",
+    "cache/answers.sqlite", "latest/report.html", "latest/summary.json", "studio/history.jsonl", "studio/cookies.key",
 )  # fmt: skip
 LINKS = ("latest/reward_model", "latest/policy", "latest/data_card.html")
 HELP = "Give a folder of yours with --work-dir PATH or --set work_dir=PATH."

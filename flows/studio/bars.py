@@ -1,0 +1,41 @@
+"""What was found in an answer as bars: a cell a level, shaded by its probability, with what was asked for and what the rules say on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from flows.studio.findings import Found, said
+from moslim_core.preferences import Preference, PreferenceSchema
+from moslim_core.report.page import distance, obtained
+from moslim_core.report.wording import percent
+
+LEGEND = "Shade: the reward model's probability of the level. ▼ asked for, ● what the rules find."
+
+_ROW = Markup(
+    '<div class="found" role="img" aria-label="{said}"><span class="name">{name}</span><span class="cells">{cells}</span>{badge}</div>'
+)
+_CELL = Markup('<i class="{classes}" style="--p:{share:.3f}" title="{title}">{marks}</i>')
+
+
+def bars(found: Sequence[Found], schema: PreferenceSchema) -> str:
+    """HTML of a bar a preference."""
+    return str(Markup("").join(_bar(one, schema[one.preference]) for one in found))
+
+
+def _bar(found: Found, preference: Preference) -> Markup:
+    cells = Markup("").join(_cell(found, preference, level) for level in range(1, preference.k + 1))
+    # An open preference has an obtained level, too, but none that it hits or misses.
+    how_far = "unknown" if found.asked is None else distance(found.obtained, found.asked)
+    badge = Markup('<span class="badge {}">{}</span>').format(how_far, obtained(found.obtained, preference))
+    return _ROW.format(said=said(found, preference), name=preference.name, cells=cells, badge=badge)
+
+
+def _cell(found: Found, preference: Preference, level: int) -> Markup:
+    share = found.probabilities[level - 1] if found.probabilities else 0.0
+    asked, ruled = found.asked == level, found.rule == level
+    title = f"{level} · {preference.label(level)}" + (f": {percent(share)} by the reward model" if found.probabilities else "")
+    title += (", asked for" if asked else "") + (", found by the rules" if ruled else "")
+    marks = Markup("").join(Markup("<b>{}</b>").format(mark) for mark, there in (("▼", asked), ("●", ruled)) if there)
+    return _CELL.format(classes="wanted" if asked else "", share=share, title=title, marks=marks)
