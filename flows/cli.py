@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows import cli_first
 from flows import profile as profiles
+from flows.cli_options import ProfileOption, SetOption, WorkDirOption, settings_of, user_errors
 from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 from moslim_core.settings import described
@@ -28,51 +28,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Data sets that come with the package.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at rated rows; the data set that comes with the package.", no_args_is_help=True)
 reward_app = typer.Typer(help="Train the multi-head reward model (with what it needs).", invoke_without_command=True)
 app.add_typer(data_app, name="data")
 app.add_typer(reward_app, name="reward")
-
-ProfileOption = Annotated[
-    str, typer.Option("--profile", "-p", help=f"packaged profile ({', '.join(profiles.packaged())}) or path of a YAML file")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="override one setting, e.g. policy.steps=40; may be given often"),
-]
-WorkDirOption = Annotated[Path, typer.Option("--work-dir", help="folder that holds all runs, models and reports")]
-
-
-def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a UserError into at most three lines on standard error and exit code 2."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except UserError as error:
-            told = error
-        except Exception as error:
-            from tasks.ledger import store_error
-
-            known = store_error(error)
-            if known is None:
-                raise
-            told = known
-        typer.echo(f"error: {told}", err=True)
-        raise typer.Exit(2)
-
-    return wrapped
-
-
-def _settings(profile: str, overrides: list[str] | None) -> Any:
-    return environment.prepared(profiles.load(profile, overrides or []))
+cli_first.add_to(app, data_app)
 
 
 def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     from flows.console import run_with_display
 
-    run_with_display(_settings(profile, overrides), until, profile)
+    run_with_display(settings_of(profile, overrides), until, profile, overrides or [])
 
 
 def _keys() -> str:
@@ -175,11 +141,11 @@ def compare(
     if over is not None:
         if search is not None:
             raise UserError(f"--search {search}: learning rates are searched for systems; --search goes with --baselines.")
-        console.compare_with_display(_settings(profile, set_), over, seeds, until)
+        console.compare_with_display(settings_of(profile, set_), over, seeds, until)
     elif until is not None:
         raise UserError(f"--until {until}: systems are always compared to the end; --until goes with --over.")
     else:
-        console.compare_systems_with_display(_settings(profile, set_), str(baselines), seeds, search)
+        console.compare_systems_with_display(settings_of(profile, set_), str(baselines), seeds, search)
 
 
 @app.command()
@@ -260,7 +226,7 @@ def up(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """Start MLflow, Prefect and a worker per pool on loopback, with a deployment per flow; the profile fills in the forms."""
     from flows.up import bring_up
 
-    bring_up(_settings(profile, set_), profile)
+    bring_up(settings_of(profile, set_), profile)
 
 
 @app.command()
@@ -315,7 +281,7 @@ def build_starter(
     """Sample, select and label the starter set anew, with the packaged model and the profile's rules."""
     from flows.starter import build
 
-    build(_settings(profile, set_), output, raw, limit)
+    build(settings_of(profile, set_), output, raw, limit)
 
 
 def _folder(reference: str, work_dir: Path) -> Path:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flows.called import command, with_settings
 from flows.profile import override
 from flows.server import prefect_server
 from moslim_core.settings import Settings
@@ -152,7 +151,7 @@ def display(settings: Settings) -> Iterator[PeakMemory]:
             reporting.listener = None
 
 
-def run_with_display(settings: Settings, until: StageName, profile: str) -> None:
+def run_with_display(settings: Settings, until: StageName, profile: str, overrides: Sequence[str] = ()) -> None:
     """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
     started = time.monotonic()
     with display(settings) as memory:
@@ -169,17 +168,8 @@ def run_with_display(settings: Settings, until: StageName, profile: str) -> None
     elif until == "evaluate":
         _print_evaluation(Console(), settings, pipeline)
     else:
-        following = f"{_called()} run --profile {shlex.quote(profile)}"
-        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: {following}", highlight=False)
-
-
-def _called() -> str:
-    """This command as a shell finds it from here: an environment that is not activated is not on its path."""
-    script = Path(sys.argv[0])
-    if script.name != "moslim":
-        return shlex.join([sys.executable, "-m", "flows.cli"])
-    found = shutil.which("moslim")
-    return "moslim" if found and Path(found).samefile(script) else shlex.quote(str(script))
+        following = with_settings("run", profile=profile, overrides=overrides)
+        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: {following}", highlight=False, soft_wrap=True)
 
 
 def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> None:
@@ -241,14 +231,14 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
     console.print(summary["headline"], highlight=False)
     best = max(after.preferences, key=lambda name: after.preferences[name].spearman.value or -1.0)
     levels = settings.preferences[best].requestable
-    policy = shlex.join(["chat", "--policy", str(latest / "policy"), "--work-dir", str(settings.work_dir)])
-    chats = [f"{_called()} {policy} --prefer {best}={level}" for level in dict.fromkeys((levels[0], levels[-1]))]
+    policy = ["chat", "--policy", str(latest / "policy"), "--work-dir", str(settings.work_dir)]
+    chats = [command(*policy, "--prefer", f"{best}={level}") for level in dict.fromkeys((levels[0], levels[-1]))]
     cached = [name for name, outcome in pipeline.outcomes.items() if outcome.cached]
     console.print(
         f"{wall:.0f} s, {peak / 1e9:.1f} GB at most{', reused: ' + ', '.join(cached) if cached else ''}\n"
         f"report   {latest / 'report.html'}\n"
         f"summary  {latest / 'summary.json'}\n"
-        f"runs     {_called()} {shlex.join(['ui', '--work-dir', str(settings.work_dir)])}\n"
+        f"runs     {command('ui', '--work-dir', str(settings.work_dir))}\n"
         f"next     " + "\n         ".join(chats),
         highlight=False,
         soft_wrap=True,

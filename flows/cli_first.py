@@ -1,0 +1,37 @@
+"""The command line's first steps: a profile from one's own rows, and what a run would make of it before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli_options import JsonOption, ProfileOption, SetOption, settings_of, user_errors
+
+
+def add_to(app: typer.Typer, data_app: typer.Typer) -> None:
+    """Make these commands of `app`; `data_app` holds those about data."""
+    app.command()(init)
+    data_app.command()(preview)
+
+
+@user_errors
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="rows of yours: CSV, TSV, JSON, JSON lines or Parquet")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="profile to write; one that is there is never overwritten")] = Path(
+        "mine.yaml"
+    ),
+) -> None:
+    """Write a commented profile for your own rows: columns, preferences and levels as they look, models as this machine has room for."""
+    from flows.first_profile import write
+
+    write(file, output)
+
+
+@user_errors
+def preview(profile: ProfileOption = "demo", set_: SetOption = None, json: JsonOption = False) -> None:
+    """Rows, levels, splits, and what is dropped and why, before anything is trained."""
+    from flows.preview import show
+
+    show(settings_of(profile, set_), profile, set_ or [], json)
