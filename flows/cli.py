@@ -11,7 +11,7 @@ import typer
 
 from flows import cli_first
 from flows import profile as profiles
-from flows.cli_options import ProfileOption, SetOption, WorkDirOption, settings_of, user_errors
+from flows.cli_options import JsonOption, ProfileOption, SetOption, WorkDirOption, settings_of, user_errors
 from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 from moslim_core.settings import described
@@ -254,19 +254,23 @@ def clean(
 
 
 @app.command()
+@app.command("check", hidden=True)
 @user_errors
 def doctor(
     work_dir: WorkDirOption = Path(".moslim"),
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="also check the models that this profile's run would read")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="also check all that this profile's run needs: models, rows, memory, disk")
+    ] = None,
     set_: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing."""
+    """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing. Also called check."""
     from flows.doctor import check
 
     network.reach_loopback()
     if profile is None and set_:
         raise UserError(f"--set {set_[0]}: settings belong to a profile; give --profile too, e.g. --profile demo.")
-    raise typer.Exit(0 if check(work_dir, profiles.load(profile, set_ or []) if profile else None) else 1)
+    raise typer.Exit(0 if check(work_dir, profiles.load(profile, set_ or []) if profile else None, json) else 1)
 
 
 @data_app.command("build-starter")

@@ -14,6 +14,7 @@ def add_to(app: typer.Typer, data_app: typer.Typer) -> None:
     """Make these commands of `app`; `data_app` holds those about data."""
     app.command()(init)
     data_app.command()(preview)
+    app.command()(plan)
 
 
 @user_errors
@@ -33,5 +34,13 @@ def init(
 def preview(profile: ProfileOption = "demo", set_: SetOption = None, json: JsonOption = False) -> None:
     """Rows, levels, splits, and what is dropped and why, before anything is trained."""
     from flows.preview import show
+
+    show(settings_of(profile, set_), profile, set_ or [], json)
+
+
+@user_errors
+def plan(profile: ProfileOption = "demo", set_: SetOption = None, json: JsonOption = False) -> None:
+    """What a run would do and cost here: stages, what is reused, minutes, memory, disk and tokens."""
+    from flows.plan import show
 
     show(settings_of(profile, set_), profile, set_ or [], json)

@@ -112,6 +112,12 @@ def test_second_run_reuses_every_stage(again: Finished, profile: Path) -> None:
     assert "reused: label, train_reward, train_policy, evaluate, report" in result.stdout
 
 
+def test_a_plan_knows_what_is_reused(again: Finished, profile: Path) -> None:
+    result = inside("plan", "--profile", str(profile), "--set", f"work_dir={again.work_dir}", "--json")
+    assert result.returncode == 0, result.stderr
+    assert {s["name"]: s["reused"] for s in json.loads(result.stdout)["stages"]} == dict.fromkeys(STAGES, True)
+
+
 def test_damaged_output_is_made_again(again: Finished, profile: Path) -> None:
     """A stage whose output changed on disk is not trusted; the same settings give the same output digest, so the rest is reused."""
     (old,) = stage_runs(again.work_dir)["label"]
