@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from flows.called import command, with_settings
+from flows.plan import minutes
 from flows.profile import override
 from flows.server import prefect_server
+from flows.waiting import Waiting
 from moslim_core.settings import Settings
 from tasks import environment, reporting
 from tasks.launcher import guarded, memory_of
@@ -71,43 +72,19 @@ class PeakMemory:
             self.bytes = max(self.bytes, memory_of(me))
 
 
-class Bars:
-    """One bar per stage: what it does, how far it is, how long it will take."""
+class Stages:
+    """Tells a person of the stages: `reporting` reports to it."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bars = Progress(
-            TextColumn("{task.fields[stage]:<13}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.current: tuple[str, str] | None = None
-        self.task: Any = None
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting = waiting
 
     def progress(self, stage: str, phase: str, done: int, total: int) -> None:
-        if self.current != (stage, phase):
-            self._close()
-            self.current = (stage, phase)
-            self.task = self.bars.add_task(phase, total=total, stage=stage)
-            if not self.console.is_terminal:
-                self.console.print(f"{stage}: {phase}", highlight=False)
-        self.bars.update(self.task, completed=done, total=total)
+        self.waiting.update(stage, phase, done, total)
 
     def announce(self, stage: str, state: str) -> None:
-        self._close()
-        if state in ("reused", "resuming", "failed") or not self.console.is_terminal:
-            self.console.print(f"{stage}: {state}", highlight=False)
-
-    def _close(self) -> None:
-        if self.current is not None:
-            self.bars.stop_task(self.task)
-            self.current = None
+        self.waiting.close()
+        if state in ("reused", "resuming", "failed") or not self.waiting.console.is_terminal:
+            self.waiting.say(f"{stage}: {state}")
 
 
 @contextlib.contextmanager
@@ -130,23 +107,40 @@ def _head_start(settings: Settings) -> Iterator[None]:
     opening.result()
 
 
+def _foretell(settings: Settings, waiting: Waiting) -> None:
+    """Say how long it will take, once that is known; who can't tell is silent, as the stages will tell what is wrong."""
+    from tasks.plan import plan
+
+    with contextlib.suppress(Exception):
+        planned = plan(settings)
+        waiting.say(f"about {minutes(planned.seconds)} and {planned.memory_gb:.1f} GB of memory (more: moslim plan)")
+
+
 @contextlib.contextmanager
-def display(settings: Settings) -> Iterator[PeakMemory]:
-    """A Prefect server and bars for a flow that runs inside. A stage that dies ends the command with code 1."""
+def display(settings: Settings, foretell: bool = False) -> Iterator[PeakMemory]:
+    """A Prefect server and bars for a flow that runs inside. A stage that dies ends the command with code 1, Ctrl-C with 130.
+
+    `foretell`: say how long a whole run will take.
+    """
     # The bars speak to the person here; Prefect's log goes to its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    bars = Bars(Console(stderr=True))
     with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(Waiting(Console(stderr=True)))
         memory = stack.enter_context(PeakMemory())
-        with _head_start(settings):
-            stack.enter_context(prefect_server(settings.work_dir))
-        reporting.listener = bars
         try:
-            with bars.bars:
-                yield memory
+            with _head_start(settings):
+                if foretell:
+                    threading.Thread(target=_foretell, args=(settings, waiting), daemon=True).start()
+                stack.enter_context(prefect_server(settings.work_dir))
+            reporting.listener = Stages(waiting)
+            yield memory
         except RuntimeError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            waiting.close()
+            typer.echo("stopped; the same command resumes", err=True)
+            raise typer.Exit(130) from None
         finally:
             reporting.listener = None
 
@@ -154,7 +148,9 @@ def display(settings: Settings) -> Iterator[PeakMemory]:
 def run_with_display(settings: Settings, until: StageName, profile: str, overrides: Sequence[str] = ()) -> None:
     """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
     started = time.monotonic()
-    with display(settings) as memory:
+    what = {"report": "label, train the reward model and the policy, evaluate, report", "label": "label"}.get(until, f"all up to {until}")
+    typer.echo(f"profile {profile}: {what}; in {settings.work_dir} (Ctrl-C stops, the same command resumes)", err=True)
+    with display(settings, foretell=until == "report") as memory:
         from flows.align import align
 
         pipeline = align(settings, until)

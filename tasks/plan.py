@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import psutil
 from pydantic import BaseModel
 
 from moslim_core import cost, models
+from moslim_core.data.splits import FEWEST
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import environment, evaluate, label, report, train_policy, train_reward, work_dirs
@@ -21,6 +23,8 @@ from tasks.stage import compute, fingerprint, ledger_of
 
 # A checkpoint holds the adapter and AdamW's two moments of it; two are kept, and the policy is a third adapter.
 ADAPTER_COPIES = 2 * 3 + 1
+# Larger sets are not read to their end for an estimate.
+MOST_ROWS = 100_000
 # The ledger, Prefect's database and the report.
 RECORDS_GB = 0.05
 HOW = (
@@ -185,21 +189,43 @@ def _reused(settings: Settings) -> Iterator[tuple[str, ArtifactRef]]:
 
 
 def _counts(settings: Settings, rows: ArtifactRef | None) -> cost.Counts:
-    """From the data card of rows that are labelled already, else from a look at them."""
+    """From the data card of rows that are labelled already, else from a quick look: splits by their shares, nothing grouped or dropped."""
     if rows is not None:
         folder = ledger_of(settings.work_dir).download(rows.uri)
         card = json.loads((folder / "data_card.json").read_text(encoding="utf-8"))
         words = [card[f"{of}_words"]["50"] for of in ("prompt", "answer")]
         return cost.Counts(card["rows"], card["prompts"]["training"], card["prompts"]["evaluation"], *words)
-    from moslim_core.data.preview import preview
+    from moslim_core.data import sources
+    from moslim_core.data.bad_rows import skip
+    from moslim_core.data.rows import plain_text, prompt_key
 
-    found = preview(settings, environment.model_cache(settings.work_dir))
-    if found.refused is not None or found.policy_prompts is None:
-        raise UserError(
-            found.refused or "these rows have no labels yet: those who fill them in are asked by `moslim label`.\nRun it first."
-        )
-    prompts = found.policy_prompts
-    return cost.Counts(found.rows, prompts["training"], prompts["evaluation"], found.words["prompt"], found.words["answer"])
+    data, prompts, read = settings.data, set[str](), 0
+    words = [0.0, 0.0]
+    opened = sources.open_sources(data, settings.preferences)
+    for rated in islice((rated for source in opened for rated in source.rows(skip)), min(data.limit or MOST_ROWS, MOST_ROWS)):
+        read += 1
+        prompts.add(prompt_key(rated.row.prompt))
+        for place, text in enumerate((plain_text(rated.row.prompt), rated.row.response)):
+            words[place] += len(text.split())
+    count = len(prompts)
+    if settings.policy.prompts is not None:
+        count = sum(1 for _ in islice(sources.prompts(settings.policy.prompts, skip), MOST_ROWS))
+    training = 1 - data.test_fraction - data.validation_fraction
+    judged = 0.5 if "reward_model" in settings.evaluation.judges else 0.0
+    shares = {
+        "train": training * (1 - judged),
+        "judge": training * judged,
+        "validation": data.validation_fraction,
+        "test": data.test_fraction,
+    }
+    held = max(1, min(settings.evaluation.limit, round(count * data.test_fraction)), min(FEWEST, count // 5))
+    return cost.Counts(
+        {split: round(read * share) for split, share in shares.items()},
+        round(count * training * (1 - judged)),
+        min(held, settings.evaluation.limit),
+        words[0] / max(1, read),
+        words[1] / max(1, read),
+    )
 
 
 def _disk(settings: Settings, work: set[str]) -> float:

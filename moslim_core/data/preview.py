@@ -37,7 +37,7 @@ class LevelRows(BaseModel):
 
 
 class Preview(BaseModel):
-    """`words`: mean ones of prompts and answers; `prompts`: of all rows by split, and those that the policy trains and is evaluated on.
+    """`prompts`: of all rows by split, and those that the policy trains and is evaluated on.
 
     `refused`: why a run would end here.
     """
@@ -45,7 +45,6 @@ class Preview(BaseModel):
     rows: dict[str, int]
     prompts: dict[str, int]
     policy_prompts: dict[str, int] | None
-    words: dict[str, float]
     levels: list[LevelRows]
     dropped: dict[str, int]
     bad_rows: list[dict[str, Any]]
@@ -82,7 +81,6 @@ def preview(settings: Settings, cache: Path) -> Preview:
         rows={split: rows for split in PURPOSE if (rows := sum(n for (at, _), n in found.tally.rows.items() if at == split))},
         prompts=found.splits.rated_sizes(),
         policy_prompts=card["prompts"] if card else None,
-        words={name: sum(n * rows for n, rows in of.items()) / max(1, of.total()) for name, of in found.tally.words.items()},
         levels=levels,
         dropped={reason: count for reason, count in found.dropped.items() if count},
         bad_rows=found.bad.record(),
