@@ -40,6 +40,11 @@ def room(model: Any, max_new_tokens: int) -> int:
     return context(model.config) - max_new_tokens
 
 
+def batch_seed(seed: int, answered: int) -> int:
+    """What the random numbers of a batch begin with, by the seed of the call and the number of answers before it."""
+    return random.Random(f"{seed}/{answered}").getrandbits(63)
+
+
 def generate(
     model: Any,
     tokenizer: Any,
@@ -74,10 +79,10 @@ def generate(
     done = _read(kept)
     answers: dict[int, Answer] = {}
     for chosen in batches(order, [len(p) + sampling.max_new_tokens for p in prompts], BATCH_TOKENS, sampling.batch_size):
-        batch_seed = random.Random(f"{seed}/{len(answers)}").getrandbits(63)
-        key = hashlib.sha256(json.dumps([sampling, batch_seed, [prompts[i] for i in chosen]]).encode()).hexdigest()
+        of_batch = batch_seed(seed, len(answers))
+        key = hashlib.sha256(json.dumps([sampling, of_batch, [prompts[i] for i in chosen]]).encode()).hexdigest()
         if key not in done:
-            torch.manual_seed(batch_seed)
+            torch.manual_seed(of_batch)
             with torch.inference_mode():
                 completions = generate_completions(model, [prompts[i] for i in chosen], config)
             done[key] = [_answer(read, ids) for ids in completions]

@@ -195,7 +195,8 @@ def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[lis
     cache, mask, logits = read.cache_of(rows), layout.mask, read.logits[read.owner, -1]
     going = torch.ones(len(rows), dtype=torch.bool, device=model.device)
     for place in range(config.max_new_tokens):
-        token = _sampled(logits, config.temperature) if config.do_sample else logits.argmax(dim=-1)
+        numbers = torch.rand(len(logits), 1, device=logits.device) if config.do_sample else None
+        token = logits.argmax(dim=-1) if numbers is None else sampled(logits, config.temperature, numbers)
         for row, new, goes in zip(rows.tolist(), token.tolist(), going.tolist(), strict=True):
             if goes:
                 answers[row].append(new)
@@ -218,10 +219,13 @@ def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[lis
     return answers
 
 
-def _sampled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """One token a row (n, V) by the inverse of its cumulative distribution: a random number a row, where others take one for each token."""
+def sampled(logits: torch.Tensor, temperature: float | torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """One token a row (n, V) by the inverse of its cumulative distribution: a random number a row, where others take one for each token.
+
+    `temperature`: of all rows, or (n, 1); `numbers`: (n, 1) in [0, 1).
+    """
     up_to = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1)
-    drawn = torch.rand(len(logits), 1, device=logits.device) * up_to[:, -1:]
+    drawn = numbers * up_to[:, -1:]
     return torch.searchsorted(up_to, drawn, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 

@@ -89,3 +89,26 @@ def test_a_slip_in_what_is_asked_for_ends_no_conversation(
     assert told.out.count("policy> ") == 2
     assert told.err.count("error: ") == 2 and "Traceback" not in told.err
     assert "warmth=9 can't be requested" in told.err and "unknown preference 'warmht'" in told.err
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_stream_is_the_answer_in_pieces(policy: SteerablePolicy, temperature: float) -> None:
+    for seed, message in enumerate(("Rain?", "Wie h\u00e4lt man Brot frisch? \U0001f35e", "Bread")):
+        asked = message, {"warmth": 3}, temperature, 16, seed
+        pieces = list(policy.stream(*asked))
+        assert "".join(pieces) == policy.chat(*asked)
+        assert len(pieces) > 1
+        assert all(pieces)
+
+
+def test_a_stream_refuses_what_a_chat_refuses(policy: SteerablePolicy) -> None:
+    for refused, words in (
+        (("Rain?", {"wit": 1}), "unknown preference"),
+        (("Rain?", {"warmth": 9}), "can't be requested"),
+        (("Rain?", None, -1.0), "temperature=-1.0 is none"),
+        (("Rain?", None, 0.7, 0), "max_new_tokens=0 is no length"),
+        (("rain " * 600,), "leaves room for"),
+        (([{"role": "assistant", "content": "Rain."}],), "must end with a user message"),
+    ):
+        with pytest.raises(UserError, match=words):
+            next(policy.stream(*refused))  # type: ignore[arg-type]
