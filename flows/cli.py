@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import cli_first
+from flows import cli_first, cli_settings
 from flows import profile as profiles
 from flows.cli_options import JsonOption, ProfileOption, SetOption, WorkDirOption, settings_of, user_errors
+from flows.cli_settings import common_settings
 from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
-from moslim_core.settings import described
 from tasks import environment, network, terminal
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ app = typer.Typer(
     name="moslim",
     help="One chat policy that follows many preferences at many intensities, stated in the prompt.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -33,6 +32,7 @@ reward_app = typer.Typer(help="Train the multi-head reward model (with what it n
 app.add_typer(data_app, name="data")
 app.add_typer(reward_app, name="reward")
 cli_first.add_to(app, data_app)
+cli_settings.add_to(app)
 
 
 def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
@@ -41,15 +41,7 @@ def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     run_with_display(settings_of(profile, overrides), until, profile, overrides or [])
 
 
-def _keys() -> str:
-    """What --set takes, for --help; backslash-b keeps the lines as they are."""
-    parts = ["Settings for --set and for profiles, with their defaults:"]
-    for about, keys in described().items():
-        parts.append("\n".join(["\b", about, *(f"  {key} = {default}  {what}" for key, default, what in keys)]))
-    return "\n\n".join(parts)
-
-
-@app.command(epilog=_keys())
+@app.command(epilog=common_settings())
 @user_errors
 def run(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """The whole path: label, train the reward model, train the policy, evaluate, report."""

@@ -83,6 +83,7 @@ class Stages:
 
     def announce(self, stage: str, state: str) -> None:
         self.waiting.close()
+        self.waiting.starting = f"{stage}: starting" if state in ("running", "resuming") else "going on"
         if state in ("reused", "resuming", "failed") or not self.waiting.console.is_terminal:
             self.waiting.say(f"{stage}: {state}")
 

@@ -36,6 +36,8 @@ class Waiting:
             speed_estimate_period=SPEED_SECONDS,
         )
         self.current: tuple[str, str] | None = None
+        # What works without having said yet how far it is.
+        self.starting = "starting"
         self.task: Any = None
         self._started = self._told = self._begun = time.monotonic()
         self._first = self._done = self._total = 0
@@ -83,7 +85,7 @@ class Waiting:
         """Where the work is, in one line."""
         passed = time.monotonic() - self._started
         if self.current is None:
-            return f"working, {passed:.0f} s since the start"
+            return f"{self.starting}, {passed:.0f} s since the start"
         stage, phase = self.current
         left = self.left()
         eta = f", about {left:.0f} s left of this" if left is not None else ""
