@@ -27,6 +27,8 @@ TOKENS_A_WORD = 1.6
 INSTRUCTION = 96
 # On a CPU each token costs; a GPU has room for the longest answers.
 LONGEST_ON_CPU, LONGEST = 64, 512
+# Rated answers to a prompt that a step of the packaged profile takes.
+RATED_EACH = 8
 # The sections of the packaged profile that are taken as they are where there is no GPU.
 SMALL = "demo"
 
@@ -200,6 +202,10 @@ def _training(found: Found, here: Machine) -> Iterator[str]:
         "max_new_tokens": longest,
         "max_prompt_tokens": min(1024, prompt + INSTRUCTION + 64),
     }
+    if several and found.answers < RATED_EACH:
+        # What the data has too little of would be drawn: fewer answers to each request, and of these the three that differ most.
+        policy["group_size"] = max(2, -(-(found.answers + 1) // 2))
+        policy["contrast"] = round(3 / (2 * policy["group_size"]), 2)
     if found.rows < 1000:
         # Few rows are passed over more often.
         reward["epochs"] = round(min(12.0, packaged["reward"]["epochs"] * 4000 / found.rows), 1)

@@ -130,7 +130,7 @@ def label_cost(counts: Counts) -> Cost:
 
 def reward_cost(reward: RewardSettings, size: Size, counts: Counts, split: str, speed: Speed) -> Cost:
     """The reward model, or the judge where `split` is its."""
-    parameters = size.parameters - size.embeddings
+    parameters = float(size.parameters - size.embeddings)
     layers = size.layers
     if reward.layers is not None:
         parameters, layers = parameters * min(1.0, reward.layers / size.layers), min(reward.layers, size.layers)

@@ -39,7 +39,8 @@ class Ratings(NamedTuple):
 class Found(NamedTuple):
     """What a file's columns are. `messages`: that of conversations; `pairs`: rows are choices between two answers.
 
-    `lengths`: words of prompts and answers, a row each; `prompts`: how many differ, `several`: those with two answers or more.
+    `lengths`: words of prompts and answers, a row each; `prompts`: how many differ, `several`: those with two answers or more, and
+    `answers`: how many these mostly have.
     `notes`: what is unclear; `unused`: {column: why it is no rating}.
     """
 
@@ -53,6 +54,7 @@ class Found(NamedTuple):
     lengths: np.ndarray
     prompts: int
     several: int
+    answers: int
     notes: tuple[str, ...]
     unused: dict[str, str]
 
@@ -82,8 +84,12 @@ def find(path: Path) -> Found:
     answers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         answers[str(row.get(prompt or messages or CHOSEN)).strip().lower()].add(str(row.get(response or "")))
-    several = len(answers) if pairs else sum(len(of) > 1 for of in answers.values())
-    return Found(form, len(rows), prompt, response, messages, pairs, ratings, lengths, len(answers), several, tuple(notes), unused)
+    counted = [2 if pairs else len(of) for of in answers.values()]
+    several = [count for count in counted if count > 1]
+    mostly = int(np.median(several)) if several else 1
+    return Found(
+        form, len(rows), prompt, response, messages, pairs, ratings, lengths, len(answers), len(several), mostly, tuple(notes), unused
+    )
 
 
 def _prompt_and_answer(values: dict[str, list[Any]], path: Path, notes: list[str]) -> tuple[str, str]:

@@ -77,6 +77,14 @@ def turns(row: dict[str, Any]) -> list[dict[str, str]]:
     return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
 
 
+def test_little_is_drawn_where_the_data_has_few_answers_to_a_prompt(tmp_path: Path) -> None:
+    first_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
+    policy = profile.load(str(tmp_path / "mine.yaml")).policy
+    # Three rated answers a prompt, and one drawn: four, of which the three that differ most are learnt from.
+    assert policy.targets_per_prompt * policy.group_size == 4
+    assert round(policy.contrast * 4) == 3 and round(policy.rated_answers * 4) == 3
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     file, output = table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml"
     output.write_text("mine")
