@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from moslim_core.evaluation.comparison import Comparison
 
 MEMORY_SECONDS = 0.5
+# Longest wait for an estimate that comes after the end.
+FORETELL_SECONDS = 20.0
 
 # What a terminal has room for of compared systems; the page has the rest.
 SYSTEM_FIGURES = {"front/hypervolume": "hypervolume", "front/inner_product": "inner product"}
@@ -131,7 +133,10 @@ def display(settings: Settings, foretell: bool = False) -> Iterator[PeakMemory]:
         try:
             with _head_start(settings):
                 if foretell:
-                    threading.Thread(target=_foretell, args=(settings, waiting), daemon=True).start()
+                    thread = threading.Thread(target=_foretell, args=(settings, waiting), daemon=True)
+                    thread.start()
+                    # Not left alone with torch while the interpreter ends.
+                    stack.callback(thread.join, FORETELL_SECONDS)
                 stack.enter_context(prefect_server(settings.work_dir))
             reporting.listener = Stages(waiting)
             yield memory
