@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows import cli_first, cli_settings
 from flows import profile as profiles
+from flows.cli_options import JsonOption, ProfileOption, SetOption, WorkDirOption, settings_of, user_errors
+from flows.cli_settings import common_settings
 from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
-from moslim_core.settings import described
 from tasks import environment, network, terminal
 
 if TYPE_CHECKING:
@@ -24,66 +24,24 @@ app = typer.Typer(
     name="moslim",
     help="One chat policy that follows many preferences at many intensities, stated in the prompt.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Data sets that come with the package.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at rated rows; the data set that comes with the package.", no_args_is_help=True)
 reward_app = typer.Typer(help="Train the multi-head reward model (with what it needs).", invoke_without_command=True)
 app.add_typer(data_app, name="data")
 app.add_typer(reward_app, name="reward")
-
-ProfileOption = Annotated[
-    str, typer.Option("--profile", "-p", help=f"packaged profile ({', '.join(profiles.packaged())}) or path of a YAML file")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="override one setting, e.g. policy.steps=40; may be given often"),
-]
-WorkDirOption = Annotated[Path, typer.Option("--work-dir", help="folder that holds all runs, models and reports")]
-
-
-def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a UserError into at most three lines on standard error and exit code 2."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except UserError as error:
-            told = error
-        except Exception as error:
-            from tasks.ledger import store_error
-
-            known = store_error(error)
-            if known is None:
-                raise
-            told = known
-        typer.echo(f"error: {told}", err=True)
-        raise typer.Exit(2)
-
-    return wrapped
-
-
-def _settings(profile: str, overrides: list[str] | None) -> Any:
-    return environment.prepared(profiles.load(profile, overrides or []))
+cli_first.add_to(app, data_app)
+cli_settings.add_to(app)
 
 
 def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     from flows.console import run_with_display
 
-    run_with_display(_settings(profile, overrides), until, profile)
+    run_with_display(settings_of(profile, overrides), until, profile, overrides or [])
 
 
-def _keys() -> str:
-    """What --set takes, for --help; backslash-b keeps the lines as they are."""
-    parts = ["Settings for --set and for profiles, with their defaults:"]
-    for about, keys in described().items():
-        parts.append("\n".join(["\b", about, *(f"  {key} = {default}  {what}" for key, default, what in keys)]))
-    return "\n\n".join(parts)
-
-
-@app.command(epilog=_keys())
+@app.command(epilog=common_settings())
 @user_errors
 def run(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """The whole path: label, train the reward model, train the policy, evaluate, report."""
@@ -175,11 +133,11 @@ def compare(
     if over is not None:
         if search is not None:
             raise UserError(f"--search {search}: learning rates are searched for systems; --search goes with --baselines.")
-        console.compare_with_display(_settings(profile, set_), over, seeds, until)
+        console.compare_with_display(settings_of(profile, set_), over, seeds, until)
     elif until is not None:
         raise UserError(f"--until {until}: systems are always compared to the end; --until goes with --over.")
     else:
-        console.compare_systems_with_display(_settings(profile, set_), str(baselines), seeds, search)
+        console.compare_systems_with_display(settings_of(profile, set_), str(baselines), seeds, search)
 
 
 @app.command()
@@ -309,7 +267,7 @@ def up(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """Start MLflow, Prefect and a worker per pool on loopback, with a deployment per flow; the profile fills in the forms."""
     from flows.up import bring_up
 
-    bring_up(_settings(profile, set_), profile)
+    bring_up(settings_of(profile, set_), profile)
 
 
 @app.command()
@@ -337,19 +295,23 @@ def clean(
 
 
 @app.command()
+@app.command("check", hidden=True)
 @user_errors
 def doctor(
     work_dir: WorkDirOption = Path(".moslim"),
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="also check the models that this profile's run would read")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="also check all that this profile's run needs: models, rows, memory, disk")
+    ] = None,
     set_: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing."""
+    """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing. Also called check."""
     from flows.doctor import check
 
     network.reach_loopback()
     if profile is None and set_:
         raise UserError(f"--set {set_[0]}: settings belong to a profile; give --profile too, e.g. --profile demo.")
-    raise typer.Exit(0 if check(work_dir, profiles.load(profile, set_ or []) if profile else None) else 1)
+    raise typer.Exit(0 if check(work_dir, profiles.load(profile, set_ or []) if profile else None, json) else 1)
 
 
 @data_app.command("build-starter")
@@ -364,7 +326,7 @@ def build_starter(
     """Sample, select and label the starter set anew, with the packaged model and the profile's rules."""
     from flows.starter import build
 
-    build(_settings(profile, set_), output, raw, limit)
+    build(settings_of(profile, set_), output, raw, limit)
 
 
 def _folder(reference: str, work_dir: Path) -> Path:

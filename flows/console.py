@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flows.called import command, with_settings
+from flows.plan import minutes
 from flows.profile import override
 from flows.server import prefect_server
+from flows.waiting import Waiting
 from moslim_core.settings import Settings
 from tasks import environment, reporting
 from tasks.launcher import guarded, memory_of
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from moslim_core.evaluation.comparison import Comparison
 
 MEMORY_SECONDS = 0.5
+# Longest wait for an estimate that comes after the end.
+FORETELL_SECONDS = 20.0
 
 # What a terminal has room for of compared systems; the page has the rest.
 SYSTEM_FIGURES = {"front/hypervolume": "hypervolume", "front/inner_product": "inner product"}
@@ -70,43 +72,20 @@ class PeakMemory:
             self.bytes = max(self.bytes, memory_of(os.getpid()))
 
 
-class Bars:
-    """One bar per stage: what it does, how far it is, how long it will take."""
+class Stages:
+    """Tells a person of the stages: `reporting` reports to it."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bars = Progress(
-            TextColumn("{task.fields[stage]:<13}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.current: tuple[str, str] | None = None
-        self.task: Any = None
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting = waiting
 
     def progress(self, stage: str, phase: str, done: int, total: int) -> None:
-        if self.current != (stage, phase):
-            self._close()
-            self.current = (stage, phase)
-            self.task = self.bars.add_task(phase, total=total, stage=stage)
-            if not self.console.is_terminal:
-                self.console.print(f"{stage}: {phase}", highlight=False)
-        self.bars.update(self.task, completed=done, total=total)
+        self.waiting.update(stage, phase, done, total)
 
     def announce(self, stage: str, state: str) -> None:
-        self._close()
-        if state in ("reused", "resuming", "failed") or not self.console.is_terminal:
-            self.console.print(f"{stage}: {state}", highlight=False)
-
-    def _close(self) -> None:
-        if self.current is not None:
-            self.bars.stop_task(self.task)
-            self.current = None
+        self.waiting.close()
+        self.waiting.starting = f"{stage}: starting" if state in ("running", "resuming") else "going on"
+        if state in ("reused", "resuming", "failed") or not self.waiting.console.is_terminal:
+            self.waiting.say(f"{stage}: {state}")
 
 
 @contextlib.contextmanager
@@ -129,31 +108,53 @@ def _head_start(settings: Settings) -> Iterator[None]:
     opening.result()
 
 
+def _foretell(settings: Settings, waiting: Waiting) -> None:
+    """Say how long it will take, once that is known; who can't tell is silent, as the stages will tell what is wrong."""
+    from tasks.plan import plan
+
+    with contextlib.suppress(Exception):
+        planned = plan(settings)
+        waiting.say(f"about {minutes(planned.seconds)} and {planned.memory_gb:.1f} GB of memory (more: moslim plan)")
+
+
 @contextlib.contextmanager
-def display(settings: Settings) -> Iterator[PeakMemory]:
-    """A Prefect server and bars for a flow that runs inside. A stage that dies ends the command with code 1."""
+def display(settings: Settings, foretell: bool = False) -> Iterator[PeakMemory]:
+    """A Prefect server and bars for a flow that runs inside. A stage that dies ends the command with code 1, Ctrl-C with 130.
+
+    `foretell`: say how long a whole run will take.
+    """
     # The bars speak to the person here; Prefect's log goes to its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    bars = Bars(Console(stderr=True))
     with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(Waiting(Console(stderr=True)))
         memory = stack.enter_context(PeakMemory())
-        with _head_start(settings):
-            stack.enter_context(prefect_server(settings.work_dir))
-        reporting.listener = bars
         try:
-            with bars.bars:
-                yield memory
+            with _head_start(settings):
+                if foretell:
+                    thread = threading.Thread(target=_foretell, args=(settings, waiting), daemon=True)
+                    thread.start()
+                    # Not left alone with torch while the interpreter ends.
+                    stack.callback(thread.join, FORETELL_SECONDS)
+                stack.enter_context(prefect_server(settings.work_dir))
+            reporting.listener = Stages(waiting)
+            yield memory
         except RuntimeError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            waiting.close()
+            typer.echo("stopped; the same command resumes", err=True)
+            raise typer.Exit(130) from None
         finally:
             reporting.listener = None
 
 
-def run_with_display(settings: Settings, until: StageName, profile: str) -> None:
+def run_with_display(settings: Settings, until: StageName, profile: str, overrides: Sequence[str] = ()) -> None:
     """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
     started = time.monotonic()
-    with display(settings) as memory:
+    what = {"report": "label, train the reward model and the policy, evaluate, report", "label": "label"}.get(until, f"all up to {until}")
+    typer.echo(f"profile {profile}: {what}; in {settings.work_dir} (Ctrl-C stops, the same command resumes)", err=True)
+    with display(settings, foretell=until == "report") as memory:
         from flows.align import align
 
         pipeline = align(settings, until)
@@ -167,17 +168,8 @@ def run_with_display(settings: Settings, until: StageName, profile: str) -> None
     elif until == "evaluate":
         _print_evaluation(Console(), settings, pipeline)
     else:
-        following = f"{_called()} run --profile {shlex.quote(profile)}"
-        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: {following}", highlight=False)
-
-
-def _called() -> str:
-    """This command as a shell finds it from here: an environment that is not activated is not on its path."""
-    script = Path(sys.argv[0])
-    if script.name != "moslim":
-        return shlex.join([sys.executable, "-m", "flows.cli"])
-    found = shutil.which("moslim")
-    return "moslim" if found and Path(found).samefile(script) else shlex.quote(str(script))
+        following = with_settings("run", profile=profile, overrides=overrides)
+        Console().print(f"{until}: {pipeline.outcomes[until].ref.uri}\nnext: {following}", highlight=False, soft_wrap=True)
 
 
 def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> None:
@@ -239,14 +231,14 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
     console.print(summary["headline"], highlight=False)
     best = max(after.preferences, key=lambda name: after.preferences[name].spearman.value or -1.0)
     levels = settings.preferences[best].requestable
-    policy = shlex.join(["chat", "--policy", str(latest / "policy"), "--work-dir", str(settings.work_dir)])
-    chats = [f"{_called()} {policy} --prefer {best}={level}" for level in dict.fromkeys((levels[0], levels[-1]))]
+    policy = ["chat", "--policy", str(latest / "policy"), "--work-dir", str(settings.work_dir)]
+    chats = [command(*policy, "--prefer", f"{best}={level}") for level in dict.fromkeys((levels[0], levels[-1]))]
     cached = [name for name, outcome in pipeline.outcomes.items() if outcome.cached]
     console.print(
         f"{wall:.0f} s, {peak / 1e9:.1f} GB at most{', reused: ' + ', '.join(cached) if cached else ''}\n"
         f"report   {latest / 'report.html'}\n"
         f"summary  {latest / 'summary.json'}\n"
-        f"runs     {_called()} {shlex.join(['ui', '--work-dir', str(settings.work_dir)])}\n"
+        f"runs     {command('ui', '--work-dir', str(settings.work_dir))}\n"
         f"next     " + "\n         ".join(chats),
         highlight=False,
         soft_wrap=True,

@@ -140,7 +140,7 @@ def _explain(error: ValidationError, profile: str) -> UserError:
     message = first["msg"].removeprefix("Value error, ")
     if not place:
         return UserError(f"profile {profile}: {message}.")
-    return UserError(f"setting {key!r} (profile {profile}): {message}; got {str(first['input'])[:80]!r}.\nSee moslim run --help.")
+    return UserError(f"setting {key!r} (profile {profile}): {message}; got {str(first['input'])[:80]!r}.\nSee moslim settings.")
 
 
 def _fields(place: list[str]) -> list[str]:

@@ -45,10 +45,11 @@ SELECT = "SELECT text FROM answers WHERE digest = ?"
 
 
 class Question(NamedTuple):
-    """What one request asks. `schema`: JSON schema of the answer, an object; `version`: of the prompt behind `messages`."""
+    """What one request asks. `schema`: JSON schema of the answer, an object; None where any text will do, which is given as
+    {"text": ...}. `version`: of the prompt behind `messages`."""
 
     messages: list[Message]
-    schema: dict[str, Any]
+    schema: dict[str, Any] | None
     version: str
 
 
@@ -218,7 +219,7 @@ class Endpoint:
 
         messages = [{**message, "content": well_formed(message["content"])} for message in question.messages]
         plain = {"model": self.settings.model, "messages": messages, **self._sampling}
-        if self._takes_schemas:
+        if self._takes_schemas and question.schema is not None:
             schema = {"name": "answer", "schema": question.schema, "strict": True}
             try:
                 return await client.chat.completions.create(**plain, response_format={"type": "json_schema", "json_schema": schema})
@@ -282,9 +283,11 @@ def _reply(completion: Any) -> _Reply:
     return _Reply(well_formed(content) if isinstance(content, str) else "", *tokens)
 
 
-def parse(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
+def parse(text: str, schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The JSON object in `text` if it fits `schema`, else None. Reasoning before it and a code fence around it are passed over."""
     text = text.rpartition("</think>")[2]
+    if schema is None:
+        return {"text": text.strip()} if text.strip() else None
     try:
         value = json.loads(text[text.find("{") : text.rfind("}") + 1])
     except (ValueError, RecursionError):

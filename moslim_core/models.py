@@ -95,6 +95,18 @@ def resolve(name: str, cache: Path) -> str:
     return _fetched[name]
 
 
+def is_fetched(name: str) -> bool:
+    """Whether the files of a hub id are on this machine, so that resolving it downloads nothing."""
+    from huggingface_hub import try_to_load_from_cache
+
+    model, _, revision = name.partition("@")
+    try:
+        return name in _fetched or isinstance(try_to_load_from_cache(model, "model.safetensors", revision=revision or None), str)
+    except ValueError:
+        # No name that a hub has.
+        return False
+
+
 def pinned(name: str) -> str:
     """`name` as another process has to give it to get the same files: a hub id that was fetched here with its revision."""
     return f"{name.partition('@')[0]}@{Path(_fetched[name]).name}" if name in _fetched else name

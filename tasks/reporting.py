@@ -37,7 +37,7 @@ def first_line(error: Exception) -> str:
 
 
 def announce(stage: str, state: str, message: str) -> None:
-    """`state` is running, resuming, reused, done or failed."""
+    """`state` is running, resuming, reused, done, failed or stopped (by a person)."""
     tell(message)
     if listener:
         listener.announce(stage, state)

@@ -198,7 +198,8 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
         recorder.try_flush()
         # A failure or a cancellation is on record at once; a kill of this very process is closed by the next command.
         ledger.close(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-        reporting.announce(stage.name, "failed", f"{stage.name}: failed")
+        state = "failed" if isinstance(error, Exception) else "stopped"
+        reporting.announce(stage.name, state, f"{stage.name}: {state}")
         raise
     seconds = recorder.seconds()
     metrics = json.loads((home / "metrics.json").read_text(encoding="utf-8"))
@@ -226,12 +227,14 @@ class _Recorder:
     def __init__(self, stage: str, ledger: Ledger, run_id: str, clock: Path, spent: float) -> None:
         self.stage, self.ledger, self.run_id, self.clock, self.spent = stage, ledger, run_id, clock, spent
         self.started = self.flushed = time.monotonic()
+        self.since = time.time()
         self.points: list[tuple[int, dict[str, float]]] = []
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "metrics":
             self.points.append((event["step"], event["values"]))
-        else:
+        elif event["time"] >= self.since:
+            # What an earlier attempt did is no measure of how fast this one is.
             reporting.progress(self.stage, event["phase"], event["done"], event["total"])
         if time.monotonic() - self.flushed > LEDGER_SECONDS:
             self.try_flush()

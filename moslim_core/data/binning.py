@@ -65,7 +65,7 @@ class Binning(NamedTuple):
             return None
         if self.levels is not None:
             return self._looked_up(rating, place)
-        value = _number(rating, self.k)
+        value = as_number(rating, self.k)
         if value is None or not 1 <= value <= self.k:
             raise self._no_level(rating, place)
         return value
@@ -78,7 +78,7 @@ class Binning(NamedTuple):
 
     def number(self, rating: Any, place: str) -> float:
         """A rating to be cut by thresholds. Raises BadRow, naming `place`, unless it is a finite number."""
-        value = _number(rating)
+        value = as_number(rating)
         if value is None:
             raise BadRow(
                 place,
@@ -118,8 +118,8 @@ class Binning(NamedTuple):
     def _looked_up(self, rating: Any, place: str) -> float | None:
         """By the table; a rating between two whole ones of it lies between their levels, unless one of these is masked."""
         assert self.levels is not None
-        keys = {number: key for key in self.levels if (number := _number(key)) is not None}
-        value = _number(rating, max(keys, default=None))
+        keys = {number: key for key in self.levels if (number := as_number(key)) is not None}
+        value = as_number(rating, max(keys, default=None))
         if str(rating) in self.levels:
             return self._of_table(str(rating), place)
         if value in keys:
@@ -198,7 +198,7 @@ def _read(rating: Any) -> Any:
     return text or None
 
 
-def _number(rating: Any, top: float | None = None) -> float | None:
+def as_number(rating: Any, top: float | None = None) -> float | None:
     """A number, or text that is one as people write it; 4/5 is 4 where the scale's `top` is 5. None for anything else."""
     if isinstance(rating, str):
         if (of := _OF.match(rating)) and top is not None and float(of[2]) == top:

@@ -11,9 +11,9 @@ import json
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -36,12 +36,23 @@ PROGRESS_ROWS = 1000
 NO_LABEL = "no label"
 
 
-def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -> dict[str, Any]:
+class Seen(NamedTuple):
+    """What the rows of a run are, before anything says that they do not do."""
+
+    tally: Tally
+    splits: Splits
+    dropped: Counter[str]
+    bad: BadRows
+
+
+def prepare(
+    settings: Settings, output: Path, cache: Path, progress: Progress, see: Callable[[Seen], None] = lambda seen: None
+) -> dict[str, Any]:
     """Make the folder `output` with {train,validation,test[,judge]}.jsonl, prompts.{train,evaluation}.jsonl and
     data_card.{json,md,html}. Returns the data card.
 
-    `judge` is half of the training prompts, kept for an independent judge where a reward model judges. Raises UserError on
-    bad input; `output` is there whole or not at all.
+    `judge` is half of the training prompts, kept for an independent judge where a reward model judges. `see` is shown what there is
+    before it is refused. Raises UserError on bad input; `output` is there whole or not at all.
     """
     opened = sources.open_sources(settings.data, settings.preferences)
     dropped: Counter[str] = Counter()
@@ -58,7 +69,8 @@ def prepare(settings: Settings, output: Path, cache: Path, progress: Progress) -
         annotation = Annotation.of(settings, settings.work_dir / "cache" / "answers.sqlite")
         kept = _kept_rows(spool, splits, opened, dropped, progress)
         tally = _write_rows(folder, _labelled(kept, annotation, dropped), settings.preferences)
-        _check_labels(tally, settings)
+        see(Seen(tally, splits, dropped, bad))
+        _check_labels(tally, settings, splits)
         chosen = write_prompts(folder, _Rated(spool, splits), settings, splits, cache, dropped)
         spool.path.unlink()
         record = annotation.record()
@@ -117,7 +129,9 @@ def _usable(opened: list[Source], dropped: Counter[str], fill: bool, bad: OnBad,
 def _split(settings: Settings, spool: Spool, opened: list[Source], bad: OnBad, progress: Progress) -> Splits:
     splits = Splits(settings.data, judge="reward_model" in settings.evaluation.judges)
     for done, (source, rated) in enumerate(spool, start=1):
-        splits.add_rated(rated.row.prompt, rated.stated, opened[source].states)
+        splits.add_rated(
+            rated.row.prompt, rated.stated, opened[source].states, {*rated.row.labels, *rated.ratings, *(rated.row.worse or ())}
+        )
         if done % PROGRESS_ROWS == 0:
             progress.update("grouping prompts", done, len(spool))
     if settings.policy.prompts is not None:
@@ -205,7 +219,7 @@ def _write_rows(folder: Path, rows: Iterable[tuple[str, Row]], schema: Preferenc
     return tally
 
 
-def _check_labels(tally: Tally, settings: Settings) -> None:
+def _check_labels(tally: Tally, settings: Settings, splits: Splits) -> None:
     where = settings.data.path or ", ".join(settings.data.source)
     needed = [TRAIN, VALIDATION, TEST] + ([JUDGE] if "reward_model" in settings.evaluation.judges else [])
     for split in needed:
@@ -214,7 +228,11 @@ def _check_labels(tally: Tally, settings: Settings) -> None:
             # Where a preference has two levels, which of two answers is better is all there is to know.
             if not tally.labelled(name, split) and not (preference.k == 2 and tally.choices[name, split]):
                 what = f"no labelled row in the {split} split" if tally.labelled(name) else "every label is null"
-                remedy = f"Give rows with {name} levels (more rows if data.limit is set), or leave {name} out of the preferences."
+                fell = ", ".join(f"{number} in {of}" for of, number in splits.sizes(name).items()) or "none"
+                remedy = (
+                    f"Prompts that it is rated for: {fell}. Give {name} levels for more prompts (more rows if data.limit is set), "
+                    f"or leave {name} out of the preferences."
+                )
                 if any(of == name for of, _ in tally.choices):
                     remedy = f"Choices say which answer is better, not how good. {remedy}"
                 raise UserError(f"{where}: {what} for preference {name!r}.\n{remedy}")

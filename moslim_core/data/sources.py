@@ -45,7 +45,7 @@ class Source(NamedTuple):
     def rows(self, bad: OnBad = stop, fill: bool = False) -> Iterator[Rated]:
         """All its rated answers; `bad` is told of rows that can't be used. Raises UserError, naming file, row and remedy.
 
-        With `fill` the two answers of a choice are rows of their own too, for annotators to say their levels.
+        With `fill` annotators say levels: the two answers of a choice are rows of their own too, and ratings need no column.
         """
         for split, path in self.files:
             count = 0
@@ -89,6 +89,9 @@ class Source(NamedTuple):
             return
         levels, ratings = {}, {}
         for name, binning in self.binnings.items():
+            if fill and binning.column == name and name not in value:
+                # Nobody named the column: annotators say this level of all rows.
+                continue
             need(value, binning.column, place)
             if binning.cuts:
                 if (rating := binning.rating(value[binning.column], place)) is not None:

@@ -227,7 +227,7 @@ def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[lis
 def sampled(logits: torch.Tensor, temperature: float | torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """One token a row (n, V) by the inverse of its cumulative distribution: a random number a row, where others take one for each token.
 
-    `temperature`: of all rows, or (n, 1); `numbers`: (n, 1) in [0, 1). A number says a block of the vocabulary first and a token of it then,
+    `temperature`: of all rows, or (n, 1); `numbers`: (n, 1) in [0, 1). A number says a block of the vocabulary first, then a token of it,
     so that sums run over few weights.
     """
     n, size = logits.shape

@@ -180,14 +180,30 @@ class PreferenceSchema(RootModel[tuple[Preference, ...]]):
         return Targets({name: levels[name] for name in self.names if name in levels})
 
     def parse_targets(self, text: str) -> Targets:
-        """Targets from 'verbosity=1,warmth=3' (the command line's form). Raises UserError."""
+        """Targets from 'verbosity=1,warmth=3' (the command line's form); a level may also be given by its words, with or without the
+        preference's name before it. Raises UserError."""
         levels: dict[str, int] = {}
         for part in filter(None, (p.strip() for p in text.split(","))):
-            name, _, value = part.partition("=")
-            # Not `isdigit`: superscripts are digits that no number is read from.
-            if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
-                raise UserError(f"can't read {part!r}: write NAME=LEVEL[,NAME=LEVEL...], e.g. {self.names[0]}=1")
-            if name.strip() in levels:
-                raise UserError(f"{name.strip()} is asked for twice: give it one level")
-            levels[name.strip()] = int(value)
+            name, level = self._level(part)
+            if name in levels:
+                raise UserError(f"{name} is asked for twice: give it one level")
+            levels[name] = level
         return self.targets(levels)
+
+    def _level(self, part: str) -> tuple[str, int]:
+        """(preference, level) of 'warmth=3', 'warmth=warm' or 'warm'."""
+        said, equals, value = (piece.strip() for piece in part.partition("="))
+        # Not `isdigit`: superscripts are digits that no number is read from.
+        if equals and re.fullmatch(r"[0-9]{1,9}", value):
+            return said, int(value)
+        among = [self[said]] if equals else self.preferences
+        words = " ".join((value if equals else said).lower().split())
+        found = [(p.name, level) for p in among for level in range(1, p.k + 1) if p.label(level).lower() == words]
+        if len(found) > 1:
+            raise UserError(f"{part!r} is a level of {' and of '.join(name for name, _ in found)}: write NAME={words}")
+        if not found:
+            raise UserError(
+                f"can't read {part!r}: write NAME=LEVEL[,NAME=LEVEL...], e.g. {self.names[0]}=1, or a level's words, "
+                f"e.g. {self.preferences[0].levels[-1]!r}"
+            )
+        return found[0]

@@ -112,6 +112,12 @@ def test_second_run_reuses_every_stage(again: Finished, profile: Path) -> None:
     assert "reused: label, train_reward, train_policy, evaluate, report" in result.stdout
 
 
+def test_a_plan_knows_what_is_reused(again: Finished, profile: Path) -> None:
+    result = inside("plan", "--profile", str(profile), "--set", f"work_dir={again.work_dir}", "--json")
+    assert result.exit_code == 0, result.output
+    assert {s["name"]: s["reused"] for s in json.loads(result.stdout)["stages"]} == dict.fromkeys(STAGES, True)
+
+
 def test_damaged_output_is_made_again(again: Finished, profile: Path) -> None:
     """A stage whose output changed on disk is not trusted; the same settings give the same output digest, so the rest is reused."""
     (old,) = stage_runs(again.work_dir)["label"]
@@ -209,7 +215,9 @@ def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, pr
     summary = (again.work_dir / "latest" / "summary.json").read_bytes()
     arguments = [part for value in [f"work_dir={again.work_dir}", *overrides] for part in ("--set", value)]
     result = moslim("run", "--profile", str(profile), *arguments)
-    told = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("label: ")]
+    # What says that work is going on is no part of the refusal.
+    waiting = ("label: ", "profile ", "about ", "starting, ")
+    told = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith(waiting)]
     assert result.returncode == 2, result.stderr
     assert says in result.stderr
     assert len(told) <= 3, result.stderr

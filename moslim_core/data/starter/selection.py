@@ -58,12 +58,13 @@ def select(raw: Iterable[dict[str, Any]], schema: PreferenceSchema, dropped: Cou
 
 def _whole(text: str, ended: bool) -> tuple[str, str]:
     """(the answer, or its whole sentences where it was cut; why it can't be had)."""
-    text = text.strip()
-    if not ended:
-        text = "".join(SENTENCE.findall(text)).strip()
-    if not text:
-        return "", "breaks off"
+    text = whole_sentences(text, ended)
     return text, "" if regex.search(r"[.!?][\"')\]]*$", text) else "breaks off"
+
+
+def whole_sentences(text: str, ended: bool) -> str:
+    """The answer; of one that was cut the sentences before the cut, '' if there is none."""
+    return text.strip() if ended else "".join(SENTENCE.findall(text.strip())).strip()
 
 
 def _least(text: str) -> float:
@@ -77,13 +78,19 @@ def _unfit(text: str) -> str:
         return "no plain sentence"
     if COARSE.search(text):
         return "coarse"
-    triples = [tuple(words[n : n + 3]) for n in range(len(words) - 2)]
-    repeated = 1 - len(set(triples)) / len(triples) if triples else 0.0
-    if repeated > MOST_REPEATED or any(len(set(triple)) == 1 for triple in triples):
+    if loops(text):
         return "loops"
     if any(_close(text, shown) for style in STYLES for shown in (*style.answers, *QUESTIONS, style.system)):
         return "copies a demonstration"
     return ""
+
+
+def loops(text: str) -> bool:
+    """Whether an answer says the same over and over."""
+    words = regex.findall(r"\p{L}+", text.lower())
+    triples = [tuple(words[n : n + 3]) for n in range(len(words) - 2)]
+    repeated = 1 - len(set(triples)) / len(triples) if triples else 0.0
+    return repeated > MOST_REPEATED or any(len(set(triple)) == 1 for triple in triples)
 
 
 def _close(text: str, shown: str) -> bool:

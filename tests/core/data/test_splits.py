@@ -6,7 +6,10 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from moslim_core.data.rows import prompt_key, unit_hash
 from moslim_core.data.splits import CROSSES, JUDGE, NEARLY_CROSSES, TEST, TRAIN, VALIDATION, Splits
 from moslim_core.preferences import Message
 from moslim_core.settings import DataSettings
@@ -85,3 +88,28 @@ def test_trained_prompts_and_summary_are_of_rated_prompts() -> None:
     splits.decide()
     assert splits.trained() == {0, 1, 3}
     assert splits.summary() == {"distinct": 4, "groups": 3, "nearly the same as another": 2, "largest group": 2}
+
+
+@settings(max_examples=40)
+@given(st.integers(4, 60), st.booleans(), st.integers(0, 10**6))
+def test_no_split_of_a_small_set_is_left_without_prompts_that_rate_a_preference(prompts: int, judge: bool, salt: int) -> None:
+    splits = Splits(DataSettings(), judge)
+    texts = [f"question {number} about {salt}" for number in range(prompts)]
+    for number, text in enumerate(texts):
+        # One preference is rated for every fifth prompt only, but of a small set for all.
+        splits.add_rated(said(text), None, NONE, ["often", *(["seldom"] if number % 5 == 0 or prompts < 20 else [])])
+    splits.decide()
+    wanted = {TRAIN, VALIDATION, TEST, *([JUDGE] if judge else [])}
+    assert set(splits.sizes("often")) == wanted
+    if prompts >= 25 or prompts < 20:
+        assert set(splits.sizes("seldom")) == wanted
+    assert sum(splits.sizes("often").values()) == prompts
+
+
+def test_a_large_set_is_split_by_hashes_alone() -> None:
+    splits = Splits(DataSettings(), judge=False)
+    texts = [f"question {number}" for number in range(400)]
+    for text in texts:
+        splits.add_rated(said(text), None, NONE, ["warmth"])
+    splits.decide()
+    assert all((splits.of(splits.prompts.number(said(t))) == TEST) == (unit_hash(prompt_key(said(t)), "split") < 0.1) for t in texts)

@@ -91,6 +91,39 @@ def test_a_slip_in_what_is_asked_for_ends_no_conversation(
     assert "warmth=9 can't be requested" in told.err and "unknown preference 'warmht'" in told.err
 
 
+def test_a_conversation_has_commands_and_words_for_levels(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = SteerablePolicy.from_pretrained(folder / "output", folder).card.preferences
+    word = schema["warmth"].label(1)
+    said = iter(["/help", f"/prefer {word}", "Rain?", "/reset", "/levels", "/prefer", "/wat", "/prefer warmth=1,warmth=3"])
+
+    def typed(_: str) -> str:
+        try:
+            return next(said)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", typed)
+    chat.talk(folder / "output", "warmth=3", None, 0.0, 4, 0, folder)
+    told = capsys.readouterr()
+    for words in ("/reset  ", f"Asked for: warmth=1 ({word})", "A new conversation", "Asked for: nothing", "/wat is no command", "twice"):
+        assert words in told.err
+    # A random model ends no sentence within four tokens.
+    assert told.out.startswith("policy> ") and told.out.endswith(chat.CUT + "\n")
+
+
+@pytest.mark.parametrize("length", [4, None])
+def test_one_message_is_answered_as_the_policy_answers_it(
+    length: int | None, folder: Path, policy: SteerablePolicy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat.talk(folder / "output", "warmth=3", "Rain?", 0.0, length, 0, folder)
+    answer = policy.chat_batch(["Rain?"], [{"warmth": 3}], 0.0, length)[0]
+    told = capsys.readouterr().out.removesuffix("\n")
+    assert told.startswith(answer.text.rstrip("\ufffd"))
+    assert told == answer.text or answer.truncated
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_a_stream_is_the_answer_in_pieces(policy: SteerablePolicy, temperature: float) -> None:
     for seed, message in enumerate(("Rain?", "Wie h\u00e4lt man Brot frisch? \U0001f35e", "Bread")):

@@ -69,6 +69,17 @@ def test_request_that_is_not_allowed_is_refused(levels: dict[str, Any], message:
 def test_command_line_form() -> None:
     assert SCHEMA.parse_targets(" warmth=3, verbosity = 1,") == SCHEMA.targets({"verbosity": 1, "warmth": 3})
     assert SCHEMA.parse_targets("") == Targets()
+    for preference in SCHEMA.preferences:
+        for level in preference.requestable:
+            words = preference.label(level)
+            asked = SCHEMA.targets({preference.name: level})
+            assert SCHEMA.parse_targets(f"{preference.name} = {words.upper()}") == SCHEMA.parse_targets(f" {words} ") == asked
+    with pytest.raises(UserError, match="asked for twice"):
+        SCHEMA.parse_targets(f"verbosity=1,{SCHEMA['verbosity'].label(2)}")
+    same = PreferenceSchema.model_validate([{"name": name, "levels": ["low", "high"]} for name in ("a", "b")])
+    with pytest.raises(UserError, match="a level of a and of b"):
+        same.parse_targets("high")
+    assert same.parse_targets("b=high") == same.targets({"b": 2})
     for text in ("warmth", "warmth=", "warmth=high", "warmth=-1", "warmth=9"):
         with pytest.raises(UserError):
             SCHEMA.parse_targets(text)

@@ -1,0 +1,210 @@
+"""What a run costs, before it starts: seconds, memory and tokens of each stage, from sizes, counts and a measured speed. (ours)
+
+A pass of a model over tokens takes 2 operations a parameter and token (Kaplan et al. 2020, section 2.1); going back through frozen
+weights as much again, through weights that learn twice as much. How fast these are done is measured here, by matrix products in the
+run's dtype. Constants that are not counted so were measured on the demo (two AVX2 cores, float32), and say what they stand for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from moslim_core.preferences import PreferenceSchema
+from moslim_core.settings import EvaluationSettings, PolicySettings, RewardSettings
+
+# Tokens of an English word; of the chat template's marks and system line, and of the instruction with one preference.
+TOKENS_A_WORD, TEMPLATE_TOKENS, INSTRUCTION_TOKENS = 1.35, 25, 35
+# Of the speed of a large product a model with this hidden size reaches half, a larger one more: its products are larger.
+HALF_SPEED_HIDDEN = 530
+# A layer's share of one drawn token that no product explains: Python and small operations, in seconds.
+LAYER_SECONDS = {"cpu": 1.5e-3, "cuda": 3e-4, "mps": 5e-4}
+# A worker's start: importing torch, transformers and peft, loading weights.
+START_SECONDS, START_GB = 8.0, 0.8
+# Reading, grouping and writing one rated row; drawing the report's figures for one preference.
+ROW_SECONDS, FIGURES_SECONDS, REPORT_SECONDS = 1e-3, 3.0, 6.0
+# The flow, Prefect's server and the ledger, beside the stage that works.
+SERVERS_GB = 1.0
+# Of 16-bit activations a layer keeps about 34 bytes a token and hidden unit (Korthikanti et al. 2022, section 4.1); with adapters on all
+# linear maps twice as many were measured.
+ACTIVATION_BYTES, KEPT_BY_CHECKPOINTING = 34 * 2, 0.2
+
+# Of a measurement of the machine's speed.
+BURSTS, BURST_SECONDS = 6, 0.1
+
+
+class Size(NamedTuple):
+    """Of a model: parameters, of these the input embeddings (which no product takes), layers, hidden size, width of keys and values."""
+
+    parameters: int
+    embeddings: int
+    layers: int
+    hidden: int
+    keys: int
+
+
+class Speed(NamedTuple):
+    """Of this machine in the run's dtype: products a second (2 operations each), bytes read a second, where it was measured."""
+
+    operations: float
+    bandwidth: float
+    device: str
+    bytes: int
+
+
+class Counts(NamedTuple):
+    """Of the data: rows by split, training and evaluation prompts, mean words of prompts and answers."""
+
+    rows: dict[str, int]
+    training_prompts: int
+    evaluation_prompts: int
+    prompt_words: float
+    answer_words: float
+
+
+class Cost(NamedTuple):
+    """Of a stage. `drawn`: tokens that a model writes; `read`: tokens that pass through one, each pass counted."""
+
+    seconds: float
+    memory_gb: float
+    drawn: int = 0
+    read: int = 0
+
+
+def measured_speed(device: str, dtype: Any) -> Speed:
+    """The speed of one core times their number, or of the GPU: a fraction of a second. What else uses the cores now does not count."""
+    import torch
+
+    width = 2048 if device == "cuda" else 768
+    left, right = (torch.ones(width, width, dtype=dtype, device=device) for _ in range(2))
+    large = torch.ones(8 * 1024 * 1024, dtype=torch.float32, device=device)
+    threads = torch.get_num_threads()
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    try:
+        torch.set_num_threads(1)
+        product = _shortest(lambda: left @ right, clock, device)
+        reading = _shortest(large.sum, clock, device)
+    finally:
+        torch.set_num_threads(threads)
+    cores = (os.cpu_count() or 1) if device == "cpu" else 1
+    return Speed(cores * 2 * width**3 / product, 4 * large.numel() / reading, device, torch.empty((), dtype=dtype).element_size())
+
+
+def _shortest(work: Callable[[], Any], clock: Callable[[], float], device: str) -> float:
+    """Seconds of the fastest try: bursts with pauses, as another program may have the machine in one of them."""
+    import torch
+
+    shortest = float("inf")
+    for _ in range(BURSTS):
+        until = time.monotonic() + BURST_SECONDS
+        while time.monotonic() < until:
+            start = clock()
+            work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            shortest = min(shortest, clock() - start or shortest)
+        time.sleep(BURST_SECONDS / 2)
+    return shortest
+
+
+def pass_seconds(size: Size, tokens: float, speed: Speed) -> float:
+    """One forward pass over so many tokens."""
+    share = size.hidden / (size.hidden + HALF_SPEED_HIDDEN)
+    return 2 * size.parameters * tokens / (speed.operations * share)
+
+
+def draw_seconds(size: Size, answers: float, prompt: float, longest: float, batch: int, speed: Speed) -> float:
+    """Drawing so many answers: the prompts are read, then each step of a batch writes a token to each, as long as the longest lasts."""
+    if not answers:
+        return 0.0
+    batches = answers / min(batch, answers)
+    step = LAYER_SECONDS[speed.device] * size.layers + size.parameters * speed.bytes / speed.bandwidth
+    return pass_seconds(size, answers * prompt, speed) + batches * longest * step + pass_seconds(size, answers * longest, speed)
+
+
+def label_cost(counts: Counts) -> Cost:
+    return Cost(START_SECONDS / 2 + ROW_SECONDS * sum(counts.rows.values()), START_GB / 2)
+
+
+def reward_cost(reward: RewardSettings, size: Size, counts: Counts, split: str, speed: Speed) -> Cost:
+    """The reward model, or the judge where `split` is its."""
+    parameters = float(size.parameters - size.embeddings)
+    layers = size.layers
+    if reward.layers is not None:
+        parameters, layers = parameters * min(1.0, reward.layers / size.layers), min(reward.layers, size.layers)
+    length = min(reward.max_length, (counts.prompt_words + counts.answer_words) * TOKENS_A_WORD + 3)
+    # Rows of choices hold two answers; that is not counted here.
+    learnt = counts.rows.get(split, 0) * reward.epochs
+    held = counts.rows.get("validation", 0) + counts.rows.get("test", 0)
+    passes = 1 + {"full": 2, "lora": 1, "frozen": 0}[reward.tuning]
+    read = length * (passes * learnt + held)
+    work = pass_seconds(size._replace(parameters=round(parameters)), read, speed)
+    changed = size.embeddings + parameters if reward.tuning == "full" else 0.01 * parameters
+    # AdamW reads and writes weight, gradient and two moments; each update does so for all that learns.
+    updating = learnt / reward.batch_size * changed * 4 * 7 / speed.bandwidth
+    models = 1 if reward.shared else 2
+    activations = reward.batch_size * length * layers * size.hidden * ACTIVATION_BYTES * 2
+    memory = START_GB + (4 * (size.embeddings + parameters) + 12 * changed + activations) / 1e9
+    return Cost(START_SECONDS + models * (work + updating), memory, read=round(models * read))
+
+
+def policy_cost(policy: PolicySettings, size: Size, judge: Size, counts: Counts, speed: Speed) -> Cost:
+    """Reinforcement learning: drawing, scoring, reading under policy and starting policy, updating."""
+    prompt = TEMPLATE_TOKENS + counts.prompt_words * TOKENS_A_WORD + INSTRUCTION_TOKENS
+    prompt = min(prompt, policy.max_prompt_tokens)
+    # Of answers that are drawn some end early; in a batch that makes no step shorter.
+    answer = min(policy.max_new_tokens, max(0.65 * policy.max_new_tokens, counts.answer_words * TOKENS_A_WORD))
+    requests = policy.prompts_per_step * policy.targets_per_prompt
+    answers = requests * policy.group_size
+    drawn = answers * (1 - policy.rated_answers)
+    kept = max(2 * policy.prompts_per_step, answers * policy.contrast)
+    rows = kept * (policy.targets_per_prompt if policy.relabel else 1)
+    # A prompt stands once before all its answers.
+    tokens = requests * prompt + rows * answer
+    # The first update takes the pass that says how probable the answers were; the way back through frozen weights is a pass.
+    passes = (1 if policy.beta else 0) + 2 * policy.epochs + (1 if policy.gradient_checkpointing else 0) * policy.epochs
+    critic = policy.optimiser == "ppo"
+    seconds = (
+        draw_seconds(size, drawn, prompt, policy.max_new_tokens, max(1, round(drawn)), speed)
+        + pass_seconds(judge, answers * (counts.prompt_words * TOKENS_A_WORD + answer), speed)
+        + passes * pass_seconds(size, tokens, speed) * (1.1 if critic else 1.0)
+    )
+    total = START_SECONDS * 1.5 + policy.steps * seconds / policy.processes
+    if policy.max_minutes is not None:
+        total = min(total, START_SECONDS * 1.5 + 60 * policy.max_minutes)
+    share = min(1.0, policy.micro_batch / rows)
+    activations = share * tokens * size.layers * size.hidden * ACTIVATION_BYTES * speed.bytes / 2
+    activations *= KEPT_BY_CHECKPOINTING if policy.gradient_checkpointing else 1.0
+    memory = START_GB + (size.parameters + judge.parameters) * speed.bytes / 1e9 + activations / 1e9
+    return Cost(total, memory * policy.processes, round(policy.steps * drawn * answer), round(policy.steps * passes * tokens))
+
+
+def evaluation_answers(evaluation: EvaluationSettings, schema: PreferenceSchema, prompts: int) -> int:
+    """Answers of one system: each level alone, several preferences together, contradicted, and at the front's points."""
+    levels = sum(len(p.requestable) for p in schema.preferences)
+    steered = sum(not p.is_guard for p in schema.preferences)
+    together = evaluation.together * max(0, min(3, steered) - 1)
+    front = evaluation.operating_points if steered > 1 else 0
+    attacked = min(evaluation.attack_prompts, prompts) * 2 * 2 * len(schema)
+    return prompts * (levels + together + front) + attacked
+
+
+def evaluation_cost(
+    settings: EvaluationSettings, policy: PolicySettings, schema: PreferenceSchema, size: Size, counts: Counts, speed: Speed
+) -> Cost:
+    """Control of the starting model and of the policy; public benchmarks are not counted."""
+    prompt = TEMPLATE_TOKENS + counts.prompt_words * TOKENS_A_WORD + INSTRUCTION_TOKENS
+    answers = 2 * evaluation_answers(settings, schema, counts.evaluation_prompts)
+    longest = policy.max_new_tokens
+    batch = min(settings.batch_size, answers)
+    kept = batch * (prompt + longest) * size.layers * 2 * size.keys * speed.bytes
+    read = batch * prompt * size.hidden * 16 * speed.bytes
+    memory = START_GB + (size.parameters * speed.bytes + kept + read) / 1e9
+    seconds = START_SECONDS + draw_seconds(size, answers, prompt, longest, settings.batch_size, speed)
+    return Cost(seconds, memory, round(answers * longest * 0.8), round(answers * prompt))
+
+
+def report_cost(schema: PreferenceSchema) -> Cost:
+    return Cost(REPORT_SECONDS + FIGURES_SECONDS * len(schema), START_GB / 2)

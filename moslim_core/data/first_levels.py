@@ -1,0 +1,228 @@
+"""A column of ratings -> the levels that are proposed for it: how many, and which rating is which. (ours)
+
+Whole numbers and words of a known order get a table, other numbers thresholds. Levels that hardly any row has are joined with the next
+one, as nothing can be learnt from a handful of rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from moslim_core.data.binning import as_number, quantile_thresholds
+from moslim_core.data.json_text import NotJSON, parse
+
+# A table of more ratings is cut by thresholds instead, so that a person can still read it.
+MOST_IN_TABLE = 7
+# Levels of ratings that thresholds cut: more need more rows.
+FEW_LEVELS, MANY_LEVELS, MANY_ROWS = 3, 5, 1000
+# A level has this share of the rated rows at least, and so many rows.
+LEAST_SHARE, LEAST_ROWS = 0.03, 10
+# Of the values of a column that is a rating so many can be read as one.
+MOSTLY = 0.8
+
+# Words for levels as people write them, lowest first; each entry is one level.
+ORDERS: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("no", "false", "n"), ("yes", "true", "y")),
+    (("bad", "negative", "thumbs down", "dislike"), ("neutral", "ok", "okay", "mixed"), ("good", "positive", "thumbs up", "like")),
+    (("very low", "lowest"), ("low",), ("medium", "middle", "moderate", "mid"), ("high",), ("very high", "highest")),
+    (("terrible", "very poor", "awful", "very bad"), ("poor", "bad"), ("fair", "ok", "okay", "average"), ("good",), ("very good",),
+     ("excellent",)),
+    (("never",), ("rarely", "seldom"), ("sometimes",), ("often", "usually"), ("always",)),
+    (("none", "not at all"), ("slightly", "a little", "little", "some"), ("somewhat", "moderately"), ("very", "much", "a lot"),
+     ("extremely",)),
+    (("strongly disagree",), ("disagree",), ("neutral", "neither"), ("agree",), ("strongly agree",)),
+    (("low",), ("mid", "middle"), ("high",)),
+    (("short",), ("medium",), ("long",)),
+    (("fail",), ("pass",)),
+)  # fmt: skip
+
+_OF = re.compile(r"\s*[^/]+/\s*([0-9.]+)\s*\Z")
+_LABEL = re.compile(r"[^A-Za-z0-9 '-]+")
+WORDS = {2: ("low", "high"), 3: ("low", "medium", "high"), 4: ("very low", "low", "high", "very high")}
+WORDS[5] = ("very low", "low", "medium", "high", "very high")
+
+
+class Proposed(NamedTuple):
+    """Levels for one column: a table {rating as written: level, or null} or thresholds; `labels`, lowest first; `rows`: of each level.
+
+    `notes`: what a person should look at.
+    """
+
+    labels: tuple[str, ...]
+    table: dict[str, int | None] | None
+    thresholds: tuple[float, ...] | None
+    rows: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def proposed(values: Counter[Any], name: str) -> Proposed | None:
+    """Levels for the ratings `values` {rating as it stands in the file: rows}, of the preference `name`; None where they are no ratings."""
+    single = Counter(dict(_spread(values)))
+    total = single.total()
+    if not total or len(single) < 2:
+        return None
+    return _of_words(single, name, total) or _of_numbers(single, name, total)
+
+
+def _spread(values: Mapping[Any, int]) -> Iterator[tuple[Any, float]]:
+    """(one rating, rows) with the raters of a list taken one by one; nothing for what is not rated."""
+    found: Counter[Any] = Counter()
+    for value, rows in values.items():
+        read = value.strip() if isinstance(value, str) else value
+        if isinstance(read, str) and read.startswith("["):
+            with contextlib.suppress(NotJSON):
+                read = parse(read)
+        several = read if isinstance(read, list | tuple) else [read]
+        for each in several:
+            if each not in (None, "") and not isinstance(each, list | dict):
+                found[each if not isinstance(each, str) else each.strip()] += rows / len(several)
+    yield from found.items()
+
+
+def _of_words(single: Counter[Any], name: str, total: float) -> Proposed | None:
+    written = {value: str(value).strip().lower() for value in single if isinstance(value, str | bool)}
+    for order in ORDERS:
+        places = {word: place for place, level in enumerate(order) for word in level}
+        known = {value: places[word] for value, word in written.items() if word in places}
+        if sum(single[value] for value in known) < MOSTLY * total or len(set(known.values())) < 2:
+            continue
+        used = sorted(set(known.values()))
+        levels = _joined([sum(single[v] for v, place in known.items() if place == at) for at in used], total)
+        table = {str(value): levels[used.index(place)] for value, place in sorted(known.items(), key=lambda item: item[1])}
+        # Each level by the word that most rows have.
+        best = {level: max((v for v in known if table[str(v)] == level), key=lambda v: single[v]) for level in set(table.values())}
+        labels = tuple(_label(str(best[level]), name) for level in sorted(best))
+        if len(set(labels)) < len(labels):
+            labels = _numbered(len(labels), name)
+        return _proposed(labels, table, None, single, {v: table[str(v)] for v in known}, levels, total)
+    return None
+
+
+def _of_numbers(single: Counter[Any], name: str, total: float) -> Proposed | None:
+    tops = {float(of[1]) for value in single if isinstance(value, str) and (of := _OF.match(value))}
+    top = tops.pop() if len(tops) == 1 else None
+    numbers = {value: number for value in single if (number := as_number(value, top)) is not None}
+    if sum(single[value] for value in numbers) < MOSTLY * total or len(set(numbers.values())) < 2:
+        return None
+    rows: Counter[float] = Counter()
+    for value, number in numbers.items():
+        rows[number] += single[value]
+    whole = sorted(n for n in rows if n.is_integer())
+    spans = not whole or whole[-1] - whole[0] + 1
+    few = sum(rows[n] for n in whole) >= MOSTLY * total and spans <= MOST_IN_TABLE
+    if not few and top is None:
+        return _cut(rows, name, single, numbers, total)
+    lowest, highest = math.floor(min(rows)), math.ceil(max(rows))
+    scale = [float(n) for n in range(lowest, highest + 1)]
+    if len(scale) > 101:
+        return None
+    counted = [sum(count for n, count in rows.items() if _nearest(n) == s) for s in scale]
+    levels = _joined(counted, total) if len(scale) <= MOST_IN_TABLE else _evened(scale, counted)
+    if levels[-1] < 2:
+        return None
+    table = {f"{s:g}": level for s, level in zip(scale, levels, strict=True)}
+    if top is not None and f"{top:g}" not in table:
+        table[f"{top:g}"] = levels[-1]
+    of = {value: levels[scale.index(_nearest(number))] for value, number in numbers.items()}
+    return _proposed(_numbered(levels[-1], name), table, None, single, of, levels, total)
+
+
+def _nearest(number: float) -> float:
+    return float(math.floor(number + 0.5))
+
+
+def _cut(rows: Counter[float], name: str, single: Counter[Any], numbers: Mapping[Any, float], total: float) -> Proposed | None:
+    ratings = np.repeat(np.array(sorted(rows)), [max(1, round(rows[n])) for n in sorted(rows)])
+    k = MANY_LEVELS if total >= MANY_ROWS else FEW_LEVELS
+    at = quantile_thresholds(ratings, min(k, len(rows)))
+    if at is None:
+        return None
+    values = np.unique(ratings)
+    # Between two ratings that occur, where it can be written in few digits.
+    thresholds = tuple(_between(t, float(values[np.searchsorted(values, t, side="right")])) for t in at)
+    of = {value: 1 + int(np.searchsorted(thresholds, number)) for value, number in numbers.items()}
+    k = len(thresholds) + 1
+    return _proposed(_numbered(k, name), None, thresholds, single, of, list(range(1, k + 1)), total)
+
+
+def _between(low: float, high: float) -> float:
+    for digits in range(17):
+        if low <= (middle := round((low + high) / 2, digits)) < high:
+            return middle
+    return low
+
+
+def _joined(counted: list[float], total: float) -> list[int]:
+    """The level of each place of a scale with so many rows: those of few rows are joined with a neighbour, until two levels are left."""
+    least = max(LEAST_ROWS, LEAST_SHARE * total)
+    groups = [[place] for place in range(len(counted))]
+    while len(groups) > 2:
+        sizes = [sum(counted[place] for place in group) for group in groups]
+        poorest = min(range(len(groups)), key=sizes.__getitem__)
+        if sizes[poorest] >= least:
+            break
+        beside = min((i for i in (poorest - 1, poorest + 1) if 0 <= i < len(groups)), key=sizes.__getitem__)
+        first = min(poorest, beside)
+        groups[first : first + 2] = [groups[first] + groups[first + 1]]
+    return [level for level, group in enumerate(groups, start=1) for _ in group]
+
+
+def _evened(scale: list[float], counted: list[float]) -> list[int]:
+    """Levels of a long scale of whole numbers, as even as can be."""
+    ratings = np.repeat(scale, [round(c) for c in counted])
+    k = MANY_LEVELS if len(ratings) >= MANY_ROWS else FEW_LEVELS
+    at = quantile_thresholds(ratings, min(k, len(np.unique(ratings))))
+    return [1 + int(np.searchsorted(at, s)) for s in scale] if at is not None else [1 for _ in scale]
+
+
+def _proposed(
+    labels: tuple[str, ...],
+    table: Mapping[str, int] | None,
+    thresholds: tuple[float, ...] | None,
+    single: Counter[Any],
+    of: Mapping[Any, int],
+    levels: list[int],
+    total: float,
+) -> Proposed:
+    rows = Counter[int]()
+    for value, level in of.items():
+        rows[level] += single[value]
+    notes = []
+    if len(levels) > levels[-1]:
+        notes.append(f"{len(levels)} different ratings are joined to {levels[-1]} levels: some were given to few rows only")
+    few = [label for level, label in enumerate(labels, start=1) if rows[level] < max(LEAST_ROWS, LEAST_SHARE * total)]
+    if few:
+        notes.append(f"few rows at {', '.join(few)}: rate more of these, or join levels")
+    highest = max(rows.values()) / sum(rows.values())
+    if highest > 0.7:
+        notes.append(f"{highest:.0%} of the rows are at one level: the others are learnt from the rest")
+    odd = {str(value): None for value in single if value not in of}
+    if odd:
+        unread = total - sum(single[value] for value in of)
+        what = "count as not rated" if table is not None else "leave their rows out"
+        notes.append(f"{round(unread)} ratings are none of the scale ({', '.join(list(odd)[:3])}): they {what}")
+    return Proposed(
+        labels,
+        None if table is None else {**table, **odd},
+        thresholds,
+        tuple(round(rows[level]) for level in range(1, len(labels) + 1)),
+        tuple(notes),
+    )
+
+
+def _numbered(k: int, name: str) -> tuple[str, ...]:
+    return tuple(f"{word} {name.replace('_', ' ')}" for word in WORDS[k]) if k in WORDS else tuple(f"{name} {n}" for n in range(1, k + 1))
+
+
+def _label(word: str, name: str) -> str:
+    """A word of the ratings as a level's label; yes and no say nothing by themselves."""
+    if word.lower() in ("yes", "true", "y", "no", "false", "n"):
+        return f"{'with' if word.lower() in ('yes', 'true', 'y') else 'without'} {name.replace('_', ' ')}"
+    return _LABEL.sub(" ", word).strip().lower() or name

@@ -1,0 +1,67 @@
+"""The estimate against what was measured, and how it follows the settings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flows import profile
+from moslim_core import cost
+from moslim_core.section import changed
+
+# The demo on two AVX2 cores in float32 (docs/evidence.md): what moslim_core/cost.py is told of the machine, the models and the rows.
+SPEED = cost.Speed(operations=1.69e11, bandwidth=1.95e10, device="cpu", bytes=4)
+BASE = cost.Size(parameters=134_515_008, embeddings=28_311_552, layers=30, hidden=576, keys=192)
+BACKBONE = cost.Size(parameters=22_713_216, embeddings=11_917_440, layers=6, hidden=384, keys=384)
+COUNTS = cost.Counts({"train": 4002, "validation": 380, "test": 400}, 402, 14, 11.0, 19.0)
+MEASURED = {"label": 10, "train_reward": 72, "train_policy": 364, "evaluate": 221, "report": 17}
+DEMO = profile.load("demo")
+
+
+def costs() -> dict[str, cost.Cost]:
+    return {
+        "label": cost.label_cost(COUNTS),
+        "train_reward": cost.reward_cost(DEMO.reward, BACKBONE, COUNTS, "train", SPEED),
+        "train_policy": cost.policy_cost(DEMO.policy, BASE, BACKBONE, COUNTS, SPEED),
+        "evaluate": cost.evaluation_cost(DEMO.evaluation, DEMO.policy, DEMO.preferences, BASE, COUNTS, SPEED),
+        "report": cost.report_cost(DEMO.preferences),
+    }
+
+
+def test_the_demo_is_foretold_within_a_third() -> None:
+    found = costs()
+    for stage, seconds in MEASURED.items():
+        assert found[stage].seconds == pytest.approx(seconds, rel=0.3), stage
+    assert sum(of.seconds for of in found.values()) == pytest.approx(sum(MEASURED.values()), rel=0.15)
+    assert max(of.memory_gb for of in found.values()) + cost.SERVERS_GB == pytest.approx(9.55, rel=0.3)
+
+
+def test_answers_of_the_demo_are_counted_as_they_were_drawn() -> None:
+    # 154 alone, 28 together, 12 contradicted, 56 at the front's points.
+    assert cost.evaluation_answers(DEMO.evaluation, DEMO.preferences, 14) == 154 + 28 + 12 + 56
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "more"), [("steps", 60, True), ("rated_answers", 0.0, True), ("contrast", 1.0, True), ("beta", 0.0, False)]
+)
+def test_what_makes_training_longer(key: str, value: float, more: bool) -> None:
+    other = cost.policy_cost(changed(DEMO.policy, **{key: value}), BASE, BACKBONE, COUNTS, SPEED)
+    before = costs()["train_policy"]
+    assert (other.seconds > before.seconds) == more
+    assert other.seconds != before.seconds
+
+
+def test_a_limit_in_minutes_bounds_the_time() -> None:
+    limited = cost.policy_cost(changed(DEMO.policy, steps=10_000, max_minutes=2.0), BASE, BACKBONE, COUNTS, SPEED)
+    assert limited.seconds < 150
+
+
+def test_smaller_passes_and_recomputed_activations_need_less_memory() -> None:
+    whole = costs()["train_policy"].memory_gb
+    assert cost.policy_cost(changed(DEMO.policy, micro_batch=9), BASE, BACKBONE, COUNTS, SPEED).memory_gb < whole / 2
+    assert cost.policy_cost(changed(DEMO.policy, gradient_checkpointing=True), BASE, BACKBONE, COUNTS, SPEED).memory_gb < whole / 2
+
+
+def test_the_speed_of_this_machine_is_one() -> None:
+    found = cost.measured_speed("cpu", torch.float32)
+    assert 1e9 < found.operations < 1e14 and 1e8 < found.bandwidth < 1e13 and found.bytes == 4

@@ -1,0 +1,113 @@
+"""A profile written for somebody's rows passes the label stage as it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import first_profile, profile
+from moslim_core.data.preview import preview
+from moslim_core.errors import UserError
+from moslim_core.section import changed
+from moslim_core.settings import Settings
+
+
+def rows(count: int = 20, **columns: Any) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"What is thing number {p}?", "response": f"It is thing {p}, {'really ' * a} so.", "warmth": 1 + (p + a) % 3}
+        | {name: of(p, a) for name, of in columns.items()}
+        for p in range(count)
+        for a in range(3)
+    ]
+
+
+def table(path: Path, values: list[dict[str, Any]], delimiter: str = ",") -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, values[0].keys(), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(values)
+    return path
+
+
+def lines(path: Path, values: Iterable[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+def made(file: Path, tiny_chat: Path) -> Settings:
+    """The settings of the profile that is written for the file, with a model of the tests'."""
+    output = file.with_name("mine.yaml")
+    first_profile.write(file, output)
+    settings = profile.load(str(output), ["work_dir=" + str(file.parent / "work")])
+    return changed(settings, model=changed(settings.model, base=str(tiny_chat)), policy=changed(settings.policy, max_prompt_tokens=512))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("own.csv", lambda v: v),
+        ("own.tsv", lambda v: v),
+        ("own.jsonl", lambda v: v),
+        ("own.csv", lambda v: [{"Frage an uns": r["prompt"], "Antwort": r["response"], "Wärme!": r["warmth"]} for r in v]),
+        ("own.jsonl", lambda v: [{"messages": turns(r), "warmth": r["warmth"]} for r in v]),
+        ("own.csv", lambda v: [{**r, "warmth": ("cold", "n/a", "hot")[r["warmth"] - 1], "ok": ("yes", "no")[r["warmth"] % 2]} for r in v]),
+        ("own.jsonl", lambda v: [{**r, "warmth": [r["warmth"], 2]} for r in v]),
+        ("own.csv", lambda v: [{**r, "warmth": f"{r['warmth']}/3"} for r in v]),
+        ("own.csv", lambda v: [{"prompt": r["prompt"], "response": r["response"]} for r in v]),
+        ("own.csv", lambda v: [*v, {**v[0], "prompt": ""}]),
+        ("own.jsonl", lambda v: [{"prompt": r["prompt"], "chosen": r["response"], "rejected": "No."} for r in v]),
+    ],
+)
+def test_the_profile_passes_the_label_stage(name: str, change: Any, tmp_path: Path, tiny_chat: Path) -> None:
+    values = change(rows())
+    path = tmp_path / name
+    file = lines(path, values) if name.endswith("jsonl") else table(path, values, "\t" if name.endswith("tsv") else ",")
+    found = preview(made(file, tiny_chat), tmp_path / "cache")
+    assert found.refused is None
+    assert set(found.rows) >= {"train", "validation", "test"}
+    assert found.policy_prompts is not None and min(found.policy_prompts.values()) > 0
+
+
+def turns(row: dict[str, Any]) -> list[dict[str, str]]:
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+
+
+def test_little_is_drawn_where_the_data_has_few_answers_to_a_prompt(tmp_path: Path) -> None:
+    first_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
+    policy = profile.load(str(tmp_path / "mine.yaml")).policy
+    # Three rated answers a prompt, and one drawn: four, of which the three that differ most are learnt from.
+    assert policy.targets_per_prompt * policy.group_size == 4
+    assert round(policy.contrast * 4) == 3 and round(policy.rated_answers * 4) == 3
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    file, output = table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml"
+    output.write_text("mine")
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        first_profile.write(file, output)
+    assert output.read_text() == "mine"
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["mine.yaml", "own.csv"]
+
+
+def test_what_is_guessed_and_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = [
+        {"A": r["prompt"], "B": r["response"], "warmth": r["warmth"], "id": n, "team": "red blue"[n % 8]} for n, r in enumerate(rows())
+    ]
+    first_profile.write(table(tmp_path / "own.csv", values), tmp_path / "mine.yaml")
+    told, written = capsys.readouterr().out, (tmp_path / "mine.yaml").read_text()
+    for said in ("prompt is taken from column 'A'", "not used: column id", "not used: column team"):
+        assert said in told
+    assert "# UNCLEAR: the prompt is taken from column 'A'" in written
+    assert profile.load(str(tmp_path / "mine.yaml")).data.columns.prompt == "A"
+
+
+def test_a_split_that_lacks_a_preference_is_told_with_its_prompts(tmp_path: Path, tiny_chat: Path) -> None:
+    values = rows(3)
+    found = preview(made(table(tmp_path / "own.csv", values), tiny_chat), tmp_path / "cache")
+    assert found.refused is not None and "Prompts that it is rated for:" in found.refused
+    assert len(found.refused.splitlines()) <= 3

@@ -1,0 +1,47 @@
+"""First steps with files that are no rated rows, or odd ones: a profile is written, or refused with nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flows import first_profile, profile
+from tests.odd.case import Case
+
+ROWS = "".join(f"What is {p}?,It is {a} of {p}.,{1 + (p + a) % 3}\n" for p in range(12) for a in range(3))
+
+
+def init(text: str | bytes, name: str = "own.csv", output: str = "mine.yaml") -> Callable[[Path], object]:
+    def act(folder: Path) -> object:
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        (folder / "output").mkdir()
+        try:
+            first_profile.write(folder / name, folder / "output" / output)
+        finally:
+            if not any((folder / "output").iterdir()):
+                (folder / "output").rmdir()
+        return profile.load(str(folder / "output" / output))
+
+    return act
+
+
+CASES = [
+    Case(
+        "init: a CSV with a byte order mark and semicolons",
+        init(b"\xef\xbb\xbf" + ("prompt,response,warmth\n" + ROWS).replace(",", ";").encode()),
+    ),
+    Case("init: column names with colons, quotes and braces", init("prompt,response,\"a: {b} 'c' # d\"\n" + ROWS)),
+    Case("init: a column that is a number", init("prompt,response,3\n" + ROWS)),
+    Case(
+        "init: two columns that make one name",
+        init("prompt,response,Warm!,warm?\n" + "".join(f"{line},{1 + n % 3}\n" for n, line in enumerate(ROWS.splitlines()))),
+    ),
+    Case("init: an empty file", init(""), "no rows"),
+    Case("init: a header alone", init("prompt,response,warmth\n"), "no rows"),
+    Case("init: one column", init("prompt\nWhat is it?\n"), "no column of answers"),
+    Case("init: bytes that are no text", init(b"\xff\xfe\x00\x01" * 9), "UTF-8"),
+    Case("init: an open quote", init('prompt,response,warmth\n"What,It is,1\n'), "never closed"),
+    Case("init: a name that is no profile's", init("prompt,response,warmth\n" + ROWS, output="mine.txt"), ".yaml"),
+    Case("init: no such file", lambda folder: first_profile.write(folder / "none.csv", folder / "mine.yaml"), "no such file"),
+    Case("init: numbers alone", init("a,b\n1,2\n3,4\n"), "no column of prompts"),
+]

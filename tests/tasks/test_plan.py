@@ -1,0 +1,43 @@
+"""A plan of one's own rows on models of any size, before there is anything to reuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows import first_profile, profile
+from moslim_core.errors import UserError
+from moslim_core.section import changed
+from tasks.plan import plan, size_of
+from tests.core.test_first_profile import rows, table
+
+
+def test_the_plan_of_ones_own_rows(tmp_path: Path, tiny_chat: Path, tiny_encoder: Path) -> None:
+    first_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
+    settings = profile.load(str(tmp_path / "mine.yaml"), [f"work_dir={tmp_path / 'work'}", "policy.max_prompt_tokens=400"])
+    settings = changed(
+        settings, model=changed(settings.model, base=str(tiny_chat)), reward=changed(settings.reward, backbone=str(tiny_encoder))
+    )
+    found = plan(settings)
+    assert [s.name for s in found.stages] == ["label", "train_reward", "train_policy", "train_judge", "evaluate", "report"]
+    assert not any(s.reused for s in found.stages)
+    assert found.seconds == pytest.approx(sum(s.seconds for s in found.stages), abs=1)
+    assert 0 < found.memory_gb < 4 and 0 < found.disk_gb < 1
+    # A look costs nothing: no run, no rows.
+    assert not (tmp_path / "work" / "mlflow").exists() and not (tmp_path / "work" / "stages").exists()
+
+
+def test_the_size_of_a_model_is_that_of_its_weights(tiny_chat: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny_chat)
+    found = size_of(str(tiny_chat), tmp_path)
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert (found.layers, found.hidden, found.keys) == (2, 32, 16)
+
+
+def test_a_model_that_is_nowhere_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"can't be fetched"):
+        size_of("nobody/nothing", tmp_path)
