@@ -13,7 +13,7 @@ def page() -> str:
     lines = ["# Settings", "", "Keys of a profile and of `--set`. Made by `docs/make_settings.py`."]
     for about, keys in described().items():
         lines += ["", f"## {about.removesuffix('.')}", "", "| key | default | what |", "|---|---|---|"]
-        lines += [f"| `{key}` | `{default}` | {what} |" for key, default, what in keys]
+        lines += [f"| `{key}` | `{default}` | {what.replace(chr(10), '<br>')} |" for key, default, what in keys]
     return "\n".join(lines) + "\n"
 
 

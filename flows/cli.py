@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from flows import profile as profiles
-from moslim_core.baselines import METHODS
+from moslim_core.baselines import methods
 from moslim_core.errors import UserError
 from moslim_core.settings import described
 from tasks import environment, network, terminal
@@ -75,15 +76,29 @@ def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     run_with_display(_settings(profile, overrides), until, profile)
 
 
+class _Listing(TyperCommand):
+    """A command whose --help ends with what can be named, plug-ins' things included: found out when it is asked for."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        self.epilog = _systems() if self.name == "compare" else _keys()
+        super().format_epilog(ctx, formatter)
+
+
 def _keys() -> str:
     """What --set takes, for --help; backslash-b keeps the lines as they are."""
     parts = ["Settings for --set and for profiles, with their defaults:"]
     for about, keys in described().items():
-        parts.append("\n".join(["\b", about, *(f"  {key} = {default}  {what}" for key, default, what in keys)]))
+        told = (f"  {key} = {default}  {what}".replace("\n", "\n      ") for key, default, what in keys)
+        parts.append("\n".join(["\b", about, *told]))
     return "\n\n".join(parts)
 
 
-@app.command(epilog=_keys())
+def _systems() -> str:
+    """What --baselines takes, for --help."""
+    return "\n".join(["\b", "Systems for --baselines:", *(f"  {name}  {about}" for name, about in methods().items())])
+
+
+@app.command(cls=_Listing)
 @user_errors
 def run(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """The whole path: label, train the reward model, train the policy, evaluate, report."""
@@ -138,7 +153,7 @@ def evaluate(
         str | None, typer.Option(help="evaluate this one (a folder, runs:/... or models:/name@alias) in place of the profile's")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="A,B", help="controllability, mt_bench, halueval2, hackaprompt, xstest; default: the profile's")
+        str | None, typer.Option(metavar="A,B", help="what to evaluate, see evaluation.suite in moslim run --help; default: the profile's")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="folder with the benchmarks' files")] = None,
 ) -> None:
@@ -147,14 +162,14 @@ def evaluate(
     _run(profile, [*(set_ or []), *(f"evaluation.{key}={value}" for key, value in given.items() if value is not None)], "evaluate")
 
 
-@app.command()
+@app.command(cls=_Listing)
 @user_errors
 def compare(
     over: Annotated[
         str | None, typer.Option(metavar="KEY=A,B,C", help="one setting and its values, e.g. reward.head=classification,ordinal")
     ] = None,
     baselines: Annotated[
-        str | None, typer.Option(metavar="A,B", help="this project's method beside other systems: all, or some of " + ", ".join(METHODS))
+        str | None, typer.Option(metavar="A,B", help="this project's method beside other systems: all, or some of those listed below")
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="N,N,N", help="seeds, each used with every value; intervals need three")] = "0,1,2",
     search: Annotated[
@@ -331,6 +346,9 @@ def main() -> None:
     terminal.speak_utf8()
     try:
         app()
+    except UserError as error:  # of --help, where a plug-in can't be imported
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -10,20 +10,13 @@ from moslim_core.settings import Settings
 from tasks import compare_systems, evaluate, hosted, label, report, train_policy, train_reward
 from tasks.elsewhere import FLOW, leave_outcome, require_parent
 from tasks.references import ArtifactRef
-from tasks.stage import ledger_of, stage_task
+from tasks.stage import Stage, ledger_of, stage_task
 
-STAGES = {
-    stage.name: stage
-    for stage in (
-        label.STAGE,
-        train_reward.REWARD_STAGE,
-        train_reward.JUDGE_STAGE,
-        train_policy.STAGE,
-        evaluate.STAGE,
-        report.STAGE,
-        *compare_systems.STAGES.values(),
-    )
-}
+
+def stages() -> dict[str, Stage]:
+    """Every stage, by its name."""
+    own = (label.STAGE, train_reward.REWARD_STAGE, train_reward.JUDGE_STAGE, train_policy.STAGE, evaluate.STAGE, report.STAGE)
+    return {stage.name: stage for stage in (*own, *compare_systems.stages().values())}
 
 
 @flow(name=FLOW, flow_run_name="{name}")
@@ -32,10 +25,11 @@ def stage(settings: Settings, name: str, inputs: dict[str, ArtifactRef], parent:
 
     Raises UserError if this worker's ledger has no such run.
     """
-    if name not in STAGES:
-        raise UserError(f"name={name}: there is no such stage.\nGive one of {', '.join(STAGES)}.")
+    known = stages()
+    if name not in known:
+        raise UserError(f"name={name}: there is no such stage.\nGive one of {', '.join(known)}.")
     settings = hosted.prepared(changed(settings, placement="inline"))
     ledger = ledger_of(settings.work_dir)
     require_parent(ledger, parent)
-    outcome = stage_task(STAGES[name], settings, inputs, parent)
+    outcome = stage_task(known[name], settings, inputs, parent)
     leave_outcome(ledger, parent, outcome)

@@ -8,7 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 from tasks.guard import die_with
 
@@ -19,8 +18,9 @@ MODULES = {
     "train_policy": "tasks.train_policy",
     "evaluate": "tasks.evaluate",
     "report": "tasks.report",
-    **{f"compared_{name}": "tasks.compare_systems" for name in METHODS},
 }
+# A stage for each compared system.
+COMPARED = ("compared_", "tasks.compare_systems")
 
 
 def main(path: Path) -> int:
@@ -29,9 +29,9 @@ def main(path: Path) -> int:
 
     # A launcher (torchrun, accelerate) may stand in between, and starts sessions of their own: what kills it must reach this one.
     die_with(os.getppid())
-    job = Job.model_validate_json(path.read_bytes())
     try:
-        metrics = importlib.import_module(MODULES[job.stage]).work(job)
+        job = Job.model_validate_json(path.read_bytes())
+        metrics = importlib.import_module(COMPARED[1] if job.stage.startswith(COMPARED[0]) else MODULES[job.stage]).work(job)
     except UserError as error:
         Path(f"{path}.error").write_text(str(error), encoding="utf-8")
         return 2
