@@ -36,7 +36,7 @@ def load() -> None:
             _begun.add(point)
             try:
                 point.load()
-            except Exception as error:  # whatever the code of others raises
+            except (Exception, SystemExit) as error:  # whatever the code of others raises
                 _begun.discard(point)
                 said = " ".join(str(error).split("\n", 1)[0].split())[:200]
                 raise UserError(
