@@ -14,8 +14,7 @@ from tasks.evaluate import UNCOUNTED, judge_of
 from tasks.launcher import Launch
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, stage_task
-
-PREFIX = "compared_"
+from tasks.stages import COMPARED
 
 
 def _section(name: str, settings: Settings) -> dict[str, Any]:
@@ -59,7 +58,7 @@ def stages() -> dict[str, Stage]:
 
 
 def stage_of(name: str) -> Stage:
-    return Stage(PREFIX + name, version=6, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
+    return Stage(COMPARED + name, version=6, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:
@@ -68,7 +67,7 @@ def work(job: Job) -> dict[str, float]:
     from moslim_core.distributed import is_first
     from moslim_core.progress import Progress
 
-    name = job.stage.removeprefix(PREFIX)
+    name = job.stage.removeprefix(COMPARED)
     if trains(name):
         machine.require_started(job.settings.policy)
     start = read_rows(job.inputs["start"])[0] if "start" in job.inputs else None

@@ -10,17 +10,7 @@ from pathlib import Path
 
 from moslim_core.errors import UserError
 from tasks.guard import die_with
-
-MODULES = {
-    "label": "tasks.label",
-    "train_reward": "tasks.train_reward",
-    "train_judge": "tasks.train_reward",
-    "train_policy": "tasks.train_policy",
-    "evaluate": "tasks.evaluate",
-    "report": "tasks.report",
-}
-# A stage for each compared system.
-COMPARED = ("compared_", "tasks.compare_systems")
+from tasks.stages import module_of
 
 
 def main(path: Path) -> int:
@@ -31,7 +21,7 @@ def main(path: Path) -> int:
     die_with(os.getppid())
     try:
         job = Job.model_validate_json(path.read_bytes())
-        metrics = importlib.import_module(COMPARED[1] if job.stage.startswith(COMPARED[0]) else MODULES[job.stage]).work(job)
+        metrics = importlib.import_module(module_of(job.stage)).work(job)
     except UserError as error:
         Path(f"{path}.error").write_text(str(error), encoding="utf-8")
         return 2

@@ -11,35 +11,27 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import json
 import re
 import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 
-from moslim_core.baselines import OWN, methods, ours
+from flows.align import StageName
+from moslim_core.baselines import OWN, ours
 from moslim_core.declarations import declared
 from moslim_core.registry import KINDS
-from tasks.compare_systems import stage_of
+from tasks.stages import COMPARED, STAGES, module_of, names, stage_named
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = "moslim_core"
 # A file a stage: branches that change different stages merge.
 RECORD = Path(__file__).with_name("stage_versions")
-STAGES = {
-    "label": ("tasks.label", "STAGE"),
-    "train_reward": ("tasks.train_reward", "REWARD_STAGE"),
-    "train_judge": ("tasks.train_reward", "JUDGE_STAGE"),
-    "train_policy": ("tasks.train_policy", "STAGE"),
-    "evaluate": ("tasks.evaluate", "STAGE"),
-    "report": ("tasks.report", "STAGE"),
-}
-MODULE_OF = {stage: module for stage, (module, _) in STAGES.items()} | {f"compared_{name}": "tasks.compare_systems" for name in methods()}
+MODULE_OF = {stage: module_of(stage) for stage in names()}
 REGISTRY = f"{LIBRARY}.registry"
 # What of a registry tells of names, and gives no code.
 NAMES_ALONE = ("names", "listed", "also", "plugged")
@@ -144,18 +136,16 @@ def closure(stage: str, root: Path = ROOT) -> dict[str, str]:
 
 def method_of(stage: str) -> str:
     """What a compared system is registered as."""
-    name = stage.removeprefix("compared_")
+    name = stage.removeprefix(COMPARED)
     return OWN if name in ours() else name
 
 
 def current(stage: str, root: Path = ROOT) -> dict[str, str | int]:
     """What the record of a stage has to say."""
-    if stage in STAGES:
-        module, name = STAGES[stage]
-        version = getattr(importlib.import_module(module), name).version
-    else:
-        version = stage_of(stage.removeprefix("compared_")).version
-    return {"version": version, "code": hashlib.sha256(json.dumps(closure(stage, root), sort_keys=True).encode()).hexdigest()}
+    return {
+        "version": stage_named(stage).version,
+        "code": hashlib.sha256(json.dumps(closure(stage, root), sort_keys=True).encode()).hexdigest(),
+    }
 
 
 def record_of(stage: str) -> Path:
@@ -168,6 +158,11 @@ def test_changed_code_has_a_new_version_or_a_word_that_results_are_the_same(stag
         f"the code behind stage {stage} changed: raise its version in {MODULE_OF[stage]} if results change, "
         "then run python tests/test_stage_versions.py"
     )
+
+
+def test_the_list_has_the_stages_under_their_names_in_the_order_of_a_run() -> None:
+    assert [stage_named(name).name for name in names()] == names()
+    assert [name for name in STAGES if name != "train_judge"] == list(get_args(StageName))
 
 
 def test_every_record_is_of_a_stage() -> None:
@@ -183,7 +178,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-EVALUATING = {"evaluate", *(stage for stage in MODULE_OF if stage.startswith("compared_"))}
+EVALUATING = {"evaluate", *(stage for stage in MODULE_OF if stage.startswith(COMPARED))}
 # They train by the policy's own optimisers. This project's policies have a stage of their own for that.
 TRAINED = {"train_policy", *(f"compared_{name}" for name in ("morlhf", "morlhf_normalised", "rewarded_soups", "rlphf"))}
 APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only"}
