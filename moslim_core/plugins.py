@@ -55,14 +55,16 @@ def maker(module: str) -> dict[str, str]:
 
     Raises UserError for a module of none: the process that does a stage's work would not know it.
     """
-    top = module.partition(".")[0]
-    point = next((p for p in installed() if p.module.partition(".")[0] == top), None)
+    parts = module.split(".")
+    own = [point for point in installed() if point.module.split(".")[0] == parts[0]]
+    # Several may share a namespace package: the nearest one has it.
+    point = max(own, key=lambda point: sum(a == b for a, b in zip(parts, point.module.split("."), strict=False)), default=None)
     if point is None or point.dist is None:
         raise UserError(
             f"{module} registers what a stage needs, but no installed plug-in has it, and a stage works in a process of its own.\n"
             f"Install it as a distribution with an entry point of the group {GROUP} (docs/extending.md)."
         )
-    return {"distribution": point.dist.name, "version": point.dist.version, "code": _digest(top)}
+    return {"distribution": point.dist.name, "version": point.dist.version, "code": _digest(parts[0])}
 
 
 @cache
