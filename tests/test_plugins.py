@@ -216,6 +216,26 @@ def test_what_uses_a_plug_in_is_made_again_when_that_changes_and_nothing_else_is
             assert {name for name in old if old[name] != new[name]} == expected
 
 
+def test_plug_ins_that_share_a_namespace_are_told_apart(tmp_path: Path) -> None:
+    from tasks.stage import makers
+
+    for name in ("first", "second"):
+        text = f"from moslim_core.registry import utility\n@utility('{name}')\ndef mine(p, target):\n    'mine'\n    return p[:, 0]\n"
+        written(
+            tmp_path,
+            {f"company/{name}/own.py": text, f"company/{name}/__init__.py": "from . import own"},
+            f"of-{name}",
+            "1",
+            f"company.{name}",
+        )
+    with plugged(tmp_path):
+        assert [of["distribution"] for of in makers({"mapping": {"utility": "second"}})] == ["of-second"]
+        assert [of["distribution"] for of in makers([{"utility": name} for name in ("second", "first", "ordinal")])] == [
+            "of-first",
+            "of-second",
+        ]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_table_of_what_to_add_where_says_where(kind: str) -> None:
     home = KINDS[kind].home.replace(".", "/")
