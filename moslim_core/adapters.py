@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import nn
-from transformers.pytorch_utils import Conv1D
+from typing import TYPE_CHECKING, Any, Literal
 
 from moslim_core.errors import UserError
 from moslim_core.models import layer_stack
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Maps of these families' layers that fused kernels read past an adapter: PEFT refuses them.
 MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
@@ -26,6 +26,7 @@ def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Litera
     Raises UserError if the model has fewer than `layers` layers, or these have no linear map.
     """
     from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
 
     stack_name, stack = layer_stack(model)
     if layers is not None and layers > len(stack):
@@ -54,6 +55,9 @@ def adapter_config(model: nn.Module, rank: int, layers: int | None, task: Litera
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether a module is a linear map and no more: some routers are subclasses that give a tuple."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
     return isinstance(module, (nn.Linear, Conv1D)) and type(module).forward in (nn.Linear.forward, Conv1D.forward)
 
 

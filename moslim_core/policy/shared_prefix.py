@@ -14,7 +14,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional as F
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
+
+from moslim_core.policy.drawing_cache import with_room
 
 Tokens = tuple[int, ...]
 
@@ -24,6 +27,8 @@ PASS_TOKENS = {"cpu": 16}
 GPU_PASS_TOKENS = 4096
 # Answers that have ended are taken out of the batch when so large a share of it, or less, goes on.
 STILL_GOING = 0.875
+# Tokens of the vocabulary that are weighed together first when one is drawn.
+BLOCK = 256
 
 
 class Layout(NamedTuple):
@@ -192,7 +197,7 @@ def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[lis
     ends = torch.tensor(config.eos_token_id, device=model.device).flatten()
     answers: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts), device=model.device)
-    cache, mask, logits = read.cache_of(rows), layout.mask, read.logits[read.owner, -1]
+    cache, mask, logits = with_room(read.cache, read.owner, config.max_new_tokens), layout.mask, read.logits[read.owner, -1]
     going = torch.ones(len(rows), dtype=torch.bool, device=model.device)
     for place in range(config.max_new_tokens):
         token = _sampled(logits, config.temperature) if config.do_sample else logits.argmax(dim=-1)
@@ -219,10 +224,26 @@ def _draw(model: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[lis
 
 
 def _sampled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """One token a row (n, V) by the inverse of its cumulative distribution: a random number a row, where others take one for each token."""
-    up_to = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1)
-    drawn = torch.rand(len(logits), 1, device=logits.device) * up_to[:, -1:]
-    return torch.searchsorted(up_to, drawn, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+    """One token a row (n, V) by the inverse of its cumulative distribution: a random number a row, where others take one for each token.
+
+    The number says a block of the vocabulary first and a token of it then, so that sums run over few numbers.
+    """
+    n, size = logits.shape
+    weights = F.pad(logits.float(), (0, -size % BLOCK), value=-torch.inf)
+    weights = weights.sub_(weights.amax(dim=-1, keepdim=True)).div_(temperature).exp_().unflatten(-1, (-1, BLOCK))
+    blocks = weights.sum(dim=-1)
+    up_to = blocks.cumsum(dim=-1)
+    drawn = torch.rand(n, 1, device=logits.device) * up_to[:, -1:]
+    block = _first_above(up_to, drawn)
+    before = (up_to - blocks).gather(1, block)
+    within = weights[torch.arange(n, device=logits.device), block[:, 0]].cumsum(dim=-1)
+    return (block * BLOCK + _first_above(within, drawn - before)).squeeze(1)
+
+
+def _first_above(up_to: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """The first place (n, 1) of each cumulative row (n, m) that is above `drawn` (n, 1), however that was rounded: its weight is not 0."""
+    below_all = torch.nextafter(up_to[:, -1:], torch.zeros_like(drawn))
+    return torch.searchsorted(up_to, torch.minimum(drawn, below_all), right=True)
 
 
 def cut_at_ends(completions: Sequence[list[int]], ends: int | Sequence[int]) -> list[list[int]]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, MistralForCausalLM
 
 from moslim_core.policy.log_probs import _groups, completion_log_probs
-from moslim_core.policy.shared_prefix import generate_completions, lay_out
+from moslim_core.policy.shared_prefix import _sampled, generate_completions, lay_out
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -151,3 +151,17 @@ def test_answers_of_very_different_lengths_are_cut_into_passes_and_come_back_in_
     again = model.get_output_embeddings()(states).log_softmax(-1).gather(2, answers.unsqueeze(-1)).squeeze(-1) * mask
     torch.testing.assert_close(again, found, atol=1e-4, rtol=1e-4)
     assert entropy == pytest.approx(mean, rel=0.05), "a sample of the tokens is looked at"
+
+
+@pytest.mark.parametrize("vocabulary", [3, 256, 700])
+def test_tokens_are_drawn_as_often_as_they_are_probable(vocabulary: int) -> None:
+    torch.manual_seed(1)
+    logits = 3 * torch.randn(vocabulary)
+    logits[::3] = -torch.inf
+    counts = torch.zeros(vocabulary)
+    for _ in range(20):
+        counts += torch.bincount(_sampled(logits.expand(2000, -1), 0.8), minlength=vocabulary)
+    expected = (logits / 0.8).softmax(dim=0)
+    assert counts[expected == 0].sum() == 0
+    # 40,000 draws: the total variation of so many is about half the square root of (tokens / draws).
+    assert (counts / counts.sum() - expected).abs().sum() / 2 < 0.5 * (vocabulary / 40_000) ** 0.5
