@@ -21,6 +21,7 @@ from tasks.machine import launch
 from tasks.pipeline import close_pipeline, open_pipeline
 from tasks.report import report
 from tasks.stage import Outcome, unchecked
+from tasks.stages import STAGES as LISTED
 from tasks.train_policy import train_policy
 from tasks.train_reward import train_judge, train_reward
 
@@ -65,9 +66,8 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
         judge = outcomes["train_judge"].ref if "train_judge" in outcomes else None
         outcomes["evaluate"] = evaluate(settings, rows, given or outcomes["train_policy"].ref, judge, run_id, check)
     if "report" in wanted:
-        names = {"rows": "label", "reward_model": "train_reward", "judge": "train_judge", "policy": "train_policy"}
-        inputs = {name: outcomes[stage].ref for name, stage in names.items() if stage in outcomes}
-        outcomes["report"] = report(settings, {**inputs, "evaluation": outcomes["evaluate"].ref}, run_id)
+        inputs = {of.gives: outcomes[name].ref for name, of in LISTED.items() if name in outcomes}
+        outcomes["report"] = report(settings, inputs, run_id)
 
 
 def run_pipeline(settings: Settings, until: StageName, parent: str | None = None, name: str | None = None) -> Pipeline:

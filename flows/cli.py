@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from flows import cli_first, cli_settings
 from flows import profile as profiles
 from flows.cli_options import JsonOption, ProfileOption, SetOption, WorkDirOption, settings_of, user_errors
 from flows.cli_settings import common_settings
-from moslim_core.baselines import METHODS
+from moslim_core.baselines import methods
 from moslim_core.errors import UserError
 from tasks import environment, network, terminal
 
@@ -41,7 +42,20 @@ def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     run_with_display(settings_of(profile, overrides), until, profile, overrides or [])
 
 
-@app.command(epilog=common_settings())
+class _Listing(TyperCommand):
+    """A command whose --help ends with what can be named, plug-ins' things included: found out when it is asked for."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        self.epilog = _systems() if self.name == "compare" else common_settings()
+        super().format_epilog(ctx, formatter)
+
+
+def _systems() -> str:
+    """What --baselines takes, for --help."""
+    return "\n".join(["\b", "Systems for --baselines:", *(f"  {name}  {about}" for name, about in methods().items())])
+
+
+@app.command(cls=_Listing)
 @user_errors
 def run(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
     """The whole path: label, train the reward model, train the policy, evaluate, report."""
@@ -96,7 +110,7 @@ def evaluate(
         str | None, typer.Option(help="evaluate this one (a folder, runs:/... or models:/name@alias) in place of the profile's")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="A,B", help="controllability, mt_bench, halueval2, hackaprompt, xstest; default: the profile's")
+        str | None, typer.Option(metavar="A,B", help="what to evaluate, see evaluation.suite in moslim run --help; default: the profile's")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="folder with the benchmarks' files")] = None,
 ) -> None:
@@ -105,14 +119,14 @@ def evaluate(
     _run(profile, [*(set_ or []), *(f"evaluation.{key}={value}" for key, value in given.items() if value is not None)], "evaluate")
 
 
-@app.command()
+@app.command(cls=_Listing)
 @user_errors
 def compare(
     over: Annotated[
         str | None, typer.Option(metavar="KEY=A,B,C", help="one setting and its values, e.g. reward.head=classification,ordinal")
     ] = None,
     baselines: Annotated[
-        str | None, typer.Option(metavar="A,B", help="this project's method beside other systems: all, or some of " + ", ".join(METHODS))
+        str | None, typer.Option(metavar="A,B", help="this project's method beside other systems: all, or some of those listed below")
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="N,N,N", help="seeds, each used with every value; intervals need three")] = "0,1,2",
     search: Annotated[
@@ -342,6 +356,9 @@ def main() -> None:
     terminal.speak_utf8()
     try:
         app()
+    except UserError as error:  # of --help, where a plug-in can't be imported
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -40,7 +40,7 @@ COMMON = (
 def common_settings() -> str:
     """For --help; backslash-b keeps the lines as they are."""
     known = {key: (default, what) for keys in described().values() for key, default, what in keys}
-    lines = [f"  {key} = {known[key][0]}  {known[key][1].partition('; ')[0]}" for key in COMMON]
+    lines = [f"  {key} = {known[key][0]}  {known[key][1].partition('; ')[0]}".replace("\n", "\n      ") for key in COMMON]
     return "\n".join(["\b", "Settings that people change, with their defaults (all: moslim settings):", *lines])
 
 
@@ -73,4 +73,4 @@ def settings(
     for about, keys in found.items():
         typer.echo(about)
         for key, default, what in keys:
-            typer.echo(f"  {key} = {default}\n      {what}")
+            typer.echo(f"  {key} = {default}\n{what}".replace("\n", "\n      "))

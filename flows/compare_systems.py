@@ -13,13 +13,13 @@ from flows.align import run_pipeline
 from flows.compare import Compared, closing_on_error, publish
 from flows.form import Form, filled_in
 from flows.profile import override
-from flows.variants import START, parse_baselines, parse_search
-from moslim_core.baselines import OURS, UNTRAINED
+from flows.variants import parse_baselines, parse_search
+from moslim_core.baselines import START, ours
 from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.section import changed
 from moslim_core.settings import Settings
-from tasks.compare_systems import STAGES, compared
+from tasks.compare_systems import compared, stage_of
 from tasks.ledger import Ledger
 from tasks.references import ArtifactRef, digest_of
 from tasks.stage import Outcome, ledger_of
@@ -66,12 +66,13 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     search = parse_search(",".join(map(str, search))) if search else []
     # What is cut off by the clock has fewer answers to learn from than the others; held-out combinations are not measured here.
     settings = override(filled_in(settings), ["policy.max_minutes=null", "policy.held_out_fraction=0"])
-    for name in OURS.keys() & set(baselines):
-        _optimised_by(settings, OURS[name])
+    own = ours()
+    for name in own.keys() & set(baselines):
+        _optimised_by(settings, own[name])
     if settings.placement == "inline":
         # What a training will lack here is said before others have taken their time.
         for name in baselines:
-            STAGES[name].launch(settings)
+            stage_of(name).launch(settings)
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
     asked = {"baselines": baselines, "seeds": seeds, "search": search}
@@ -116,11 +117,11 @@ def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger
 
 def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:
     """{method that trains: of the factors the one that suits it best, the first of equals}; where it has several rows, they count alike."""
-    from moslim_core.baselines.measure import SUITABILITY
+    from moslim_core.baselines.measure import SUITABILITY, method_of
 
     shared, _ = _shared(settings, run_id)
     kept = {}
-    for name in (name for name in baselines if name not in UNTRAINED):
+    for name in (name for name in baselines if method_of(name).trained):
         found = [_run(name, _learning(settings, factor), shared, run_id)[-1].metrics for factor in factors]
         suits = [fmean(value for metric, value in of.items() if metric.endswith(SUITABILITY)) for of in found]
         kept[name] = factors[suits.index(max(suits))]
@@ -128,9 +129,11 @@ def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[fl
 
 
 def _search_said(kept: Mapping[str, float], factors: Sequence[float], seed: int) -> str:
+    from moslim_core.baselines.measure import method_of
+
     if not factors:
         return "Learning rates were not searched: every system has the settings' own."
-    found = ", ".join(f"{name} {factor:g}" for name, factor in kept.items() if name not in UNTRAINED)
+    found = ", ".join(f"{name} {factor:g}" for name, factor in kept.items() if method_of(name).trained)
     return (
         f"Learning rates were searched with seed {seed} among {', '.join(f'{f:g}' for f in factors)} times the settings' own: kept is what "
         f"brings answers to training prompts farthest where the weights point, by the reward model. Kept: {found}."
@@ -158,9 +161,10 @@ def _shared(settings: Settings, run_id: str) -> tuple[dict[str, ArtifactRef], Ou
 
 def _run(name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_id: str) -> list[Outcome]:
     """The stages of a method; of this project's the policy's training is a stage of its own."""
-    if name not in OURS:
+    own_optimiser = ours().get(name)
+    if own_optimiser is None:
         return [compared(name, settings, dict(shared), run_id)]
-    own = _optimised_by(settings, OURS[name])
+    own = _optimised_by(settings, own_optimiser)
     policy = run_pipeline(own, "train_policy", run_id, f"seed {own.seed}, {name}").outcomes["train_policy"]
     return [policy, compared(name, own, {**shared, "policy": policy.ref}, run_id)]
 

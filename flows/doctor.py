@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import typer
 
+from moslim_core import plugins
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import environment, work_dirs
@@ -57,6 +58,9 @@ def _findings(work_dir: Path, settings: Settings | None) -> Iterator[Finding]:
             yield Finding(True, f"{name} {version(name)}")
         except PackageNotFoundError:
             yield Finding(False, name, "pip install moslim -c constraints.txt")
+    for point in plugins.installed():
+        yield Finding(True, f"plug-in {plugins.about(point)}")
+    yield from (finding for finding in [_tried("plug-ins load", plugins.load)] if not finding.ok)
     yield from _machine(work_dir if settings is None else settings.work_dir)
     if settings is not None:
         models_fit = True

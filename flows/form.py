@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
@@ -13,7 +13,10 @@ from moslim_core.settings import Settings
 from tasks import hosted
 
 # What flows/profiles holds: a form offers names, and no path.
-ProfileName = Literal["demo", "three-h", "ultrafeedback-7b", "helpsteer2"]
+if TYPE_CHECKING:
+    ProfileName = str
+else:
+    ProfileName = Literal[tuple(profiles.packaged())]
 
 
 class FromProfile(Section):
@@ -24,8 +27,7 @@ class FromProfile(Section):
     profile: ProfileName = Field(
         default="demo",
         title="Profile",
-        description="demo: minutes on a CPU; three-h: your own rows about helpfulness, honesty, harmlessness; "
-        "ultrafeedback-7b and helpsteer2 (1.5B): public ratings, on one GPU",
+        description=" ".join(f"{name}: {profiles.about(name)}" for name in profiles.packaged()),
     )
     work_dir: Path = Field(title="Work directory", description="folder on the worker's machine that everything is written below")
     set: tuple[str, ...] = Field(
@@ -55,8 +57,8 @@ Form = Annotated[Annotated[FromProfile, Tag("profile")] | Annotated[Settings, Ta
 
 def form_of(settings: Settings, profile: str) -> FromProfile | Settings:
     """The shortest form that stands for `settings`, which were loaded from `profile`."""
-    if profile in get_args(ProfileName):
-        form = FromProfile(profile=cast(ProfileName, profile), work_dir=settings.work_dir)
+    if profile in profiles.packaged():
+        form = FromProfile(profile=profile, work_dir=settings.work_dir)
         if form.settings() == settings:
             return form
     return settings

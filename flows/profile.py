@@ -30,6 +30,11 @@ def packaged() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in files("flows").joinpath("profiles").iterdir() if f.name.endswith(".yaml"))
 
 
+def about(profile: str) -> str:
+    """What a packaged profile is: its first line, a comment."""
+    return files("flows").joinpath("profiles", f"{profile}.yaml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
 def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """Settings of a profile with overrides. Raises UserError, naming the key and what it takes."""
     values, name = _read(profile)

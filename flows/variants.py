@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from typing import Literal, cast
 
-from moslim_core.baselines import METHODS
+from moslim_core.baselines import START, methods
 from moslim_core.errors import UserError
 
 LastStage = Literal["train_reward", "evaluate"]
-# Whose front gives the reference point.
-START = "prompt_only"
 # What is compared, by the last stage that was run: metric names that end in one of these.
 FIGURES = {
     "train_reward": ("/preference_accuracy", "/accuracy", "/macro_f1", "/kappa", "/mae", "/auc", "/ece"),
@@ -59,8 +57,9 @@ def last_stage(key: str, until: str | None) -> LastStage:
 
 def parse_baselines(text: str) -> list[str]:
     """Names of 'all' or 'a,b,c', in the registry's order, with the starting model, which gives the reference point. Raises UserError."""
-    names = list(METHODS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in METHODS]
+    known = methods()
+    names = list(known) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise UserError(f"--baselines {text}: write all, or some of {', '.join(METHODS)}.")
-    return [name for name in METHODS if name in names or name == START]
+        raise UserError(f"--baselines {text}: write all, or some of {', '.join(known)}.")
+    return [name for name in known if name in names or name == START]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from moslim_core.section import Section, names
+from moslim_core import registry
+from moslim_core.section import NameOf, Section, names
 
 
 class JudgeSettings(Section):
@@ -37,7 +38,7 @@ class JudgeSettings(Section):
 class EvaluationSettings(Section):
     """Controllability on an independent judge and public benchmarks, always beside the starting model under the same instructions."""
 
-    suite: tuple[Literal["controllability", "mt_bench", "halueval2", "hackaprompt", "xstest"], ...] = Field(
+    suite: tuple[Annotated[str, NameOf(registry.benchmark)], ...] = Field(
         default=("controllability",), min_length=1, description="what to evaluate: control and fronts, and public benchmarks"
     )
     policy: str | None = Field(

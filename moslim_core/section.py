@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import core_schema
+from pydantic_core import PydanticKnownError, core_schema
 
 from moslim_core.data.json_text import is_text
+from moslim_core.registry import Registry
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -21,15 +20,34 @@ def names(value: Any) -> Any:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-class ModuleOf:
-    """For Annotated: the name of a module of `package`, which is listed and not imported, or one of `more`."""
+class NameOf:
+    """For Annotated: a name in a registry, as that is when a value is checked or a form is made."""
 
-    def __init__(self, package: str, *more: str) -> None:
-        spec = find_spec(package)
-        self.names = [*more, *sorted(module.name for module in pkgutil.iter_modules(spec.submodule_search_locations if spec else []))]
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def _known(self, value: Any) -> Any:
+        if value not in (names := self.registry.names):
+            *most, last = map(repr, names)
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(most)} or {last}"})
+        return value
 
     def __get_pydantic_core_schema__(self, *_: Any) -> core_schema.CoreSchema:
-        return core_schema.literal_schema(self.names)
+        return core_schema.no_info_plain_validator_function(self._known)
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return {"enum": self.registry.names, "type": "string"}
+
+
+def registries(kind: Any) -> Iterator[Registry]:
+    """The registries whose names stand in values of a type."""
+    if isinstance(kind, NameOf):
+        yield kind.registry
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        for field in kind.model_fields.values():
+            yield from (found for part in (field.annotation, *field.metadata) for found in registries(part))
+    else:
+        yield from (found for part in get_args(kind) for found in registries(part))
 
 
 class Section(BaseModel):

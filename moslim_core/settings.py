@@ -8,18 +8,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from moslim_core import plugins, registry
 from moslim_core.errors import UserError
 from moslim_core.judge_settings import AnnotationSettings, EvaluationSettings
 from moslim_core.models import DeviceName, DType
 from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.sampling import LOWEST_TEMPERATURE
-from moslim_core.section import ModuleOf, Section, names, not_text
+from moslim_core.section import NameOf, Section, names, not_text, registries
 
 # numpy takes 32 bits, and the judge's seed is the reward model's next one.
 LARGEST_SEED = 2**32 - 2
 # Packaged files in tasks/accelerate.
 AccelerateProfile = Literal["one-gpu", "ddp", "fsdp"]
-SourceName = Literal["starter", "jsonl", "parquet", "csv", "ultrafeedback", "ultrasafety", "helpsteer2", "pku-saferlhf"]
 
 
 class LabelColumn(Section):
@@ -68,11 +68,8 @@ class ColumnSettings(Section):
 class DataSettings(Section):
     """Rated answers: what trains the reward model."""
 
-    source: tuple[SourceName, ...] = Field(
-        default=("starter",),
-        min_length=1,
-        description="one name or several: starter (the packaged set); jsonl, parquet, csv (data.path); "
-        "ultrafeedback, ultrasafety, helpsteer2, pku-saferlhf (from the hub, or data.path)",
+    source: tuple[Annotated[str, NameOf(registry.source)], ...] = Field(
+        default=("starter",), min_length=1, description="one name or several; a set of the hub is read from data.path where that is given"
     )
     path: Path | None = Field(
         default=None,
@@ -107,7 +104,7 @@ class RewardSettings(Section):
 
     backbone: str = Field(default="minilm-l6", description="hub id, local directory, or a packaged model (minilm-l6)")
     layers: int | None = Field(default=None, ge=1, description="keep only the first n layers of the backbone; default: all")
-    head: Literal["classification", "ordinal", "regression", "two_hot"] = Field(
+    head: Annotated[str, NameOf(registry.head)] = Field(
         default="classification", description="what each preference's head learns; every type gives class probabilities"
     )
     applicability: bool = Field(default=False, description="also learn which preferences an answer is about (preference accuracy)")
@@ -148,9 +145,7 @@ class RewardSettings(Section):
 class MappingSettings(Section):
     """Class probabilities and targets -> one scalar reward."""
 
-    utility: Literal["target_probability", "log_probability", "ordinal", "within_sample_z"] = Field(
-        default="ordinal", description="how well an answer fits one target"
-    )
+    utility: Annotated[str, NameOf(registry.utility)] = Field(default="ordinal", description="how well an answer fits one target")
     standardisation: Literal["none", "batch", "running", "reference"] = Field(
         default="batch", description="where mean and standard deviation of a utility come from"
     )
@@ -194,7 +189,7 @@ class PPOSettings(Section):
 class PolicySettings(Section):
     """Reinforcement learning of the one policy."""
 
-    optimiser: Annotated[str, ModuleOf("moslim_core.policy.optimisers")] = Field(default="rloo", description="policy optimiser")
+    optimiser: Annotated[str, NameOf(registry.optimiser)] = Field(default="rloo", description="policy optimiser")
     prompts: Path | None = Field(default=None, description="JSON lines file or folder of prompts; default: the data's prompts")
     placement: Placement = Field(default="user_suffix", description="where the preference instruction stands")
     warm_start: Literal["none", "conditioned_sft"] = Field(
@@ -246,9 +241,7 @@ class PolicySettings(Section):
         description="how the processes are started: one-gpu, ddp, fsdp, or an accelerate configuration file; "
         "default: plainly where there is one, by torchrun where there are several",
     )
-    engine: Annotated[str, ModuleOf("moslim_core.policy.engines", "auto")] = Field(
-        default="auto", description="what draws the answers; auto: vllm where vllm_url is set, else the fastest that can"
-    )
+    engine: Annotated[str, NameOf(registry.engine)] = Field(default="auto", description="what draws the answers")
     vllm_url: str | None = Field(
         default=None, description="address of a vLLM server that serves model.base with --enable-lora, such as http://localhost:8000"
     )
@@ -311,7 +304,7 @@ class Settings(Section):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="seed of data splits, sampling and training")
     data: DataSettings = Field(default_factory=DataSettings)
     annotation: AnnotationSettings = Field(default_factory=AnnotationSettings)
-    preferences: PreferenceSchema = Field(description="what can be asked for")
+    preferences: PreferenceSchema = Field(description="what can be asked for; measures that rules may count:")
     model: ModelSettings = Field(default_factory=ModelSettings)
     reward: RewardSettings = Field(default_factory=RewardSettings)
     mapping: MappingSettings = Field(default_factory=MappingSettings)
@@ -329,6 +322,8 @@ class Settings(Section):
         if (key := not_text(given)) is not None:
             where = f"{key} has" if key else "a name has"
             raise ValueError(f"{where} half a character (a lone surrogate) or a byte that is not UTF-8: write whole characters")
+        # One that can't be imported is told whatever is named.
+        plugins.load()
         return given
 
     @model_validator(mode="after")
@@ -354,7 +349,10 @@ class Settings(Section):
 
 
 def described(section: type[Section] = Settings, prefix: str = "") -> dict[str, list[tuple[str, str, str]]]:
-    """{section's one-line description: [(key, default, what it is and in which unit)]}, in the order of the classes."""
+    """{section's one-line description: [(key, default, what it is and in which unit)]}, in the order of the classes.
+
+    What takes names of a registry has a line for each of them below.
+    """
     own: list[tuple[str, str, str]] = []
     inner: dict[str, list[tuple[str, str, str]]] = {}
     for name, field in section.model_fields.items():
@@ -363,5 +361,7 @@ def described(section: type[Section] = Settings, prefix: str = "") -> dict[str, 
             inner |= described(kind, f"{prefix}{name}.")
         else:
             default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
-            own.append((prefix + name, default, field.description or ""))
+            known = [found.listed() for part in (kind, *field.metadata) for found in registries(part)]
+            lines = [f"{word}: {about}" for listed in known for word, about in listed.items()]
+            own.append((prefix + name, default, "\n".join([field.description or "", *lines])))
     return {(section.__doc__ or "").strip(): own, **inner}

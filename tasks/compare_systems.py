@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from moslim_core.baselines import MAPPED, METHODS, OURS, SUPERVISED, UNTRAINED
+from moslim_core import registry
+from moslim_core.baselines import methods, ours
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import machine, train_policy
@@ -13,22 +14,27 @@ from tasks.evaluate import UNCOUNTED, judge_of
 from tasks.launcher import Launch
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, stage_task
+from tasks.stages import COMPARED
 
-PREFIX = "compared_"
 
+def _section(name: str, settings: Settings) -> dict[str, Any]:
+    from moslim_core.baselines.measure import method_of
 
-def _section(settings: Settings, mapped: bool, supervised: bool) -> dict[str, Any]:
+    method = method_of(name)
     chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap"}
     evaluation = settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED})
-    learning = {"sft": settings.policy.sft.model_dump(mode="json")} if supervised else {}
+    learning = {"sft": settings.policy.sft.model_dump(mode="json")} if method.supervised else {}
     training = train_policy.section(settings)
-    mapping = training["mapping"] if mapped else {"weights": training["mapping"]["weights"]}
-    return {**training, **learning, "mapping": mapping, "evaluation": evaluation}
+    mapping = training["mapping"] if method.mapped else {"weights": training["mapping"]["weights"]}
+    own = {"baseline": name} if registry.baseline.plugged(name) else {}
+    return {**training, **learning, **own, "mapping": mapping, "evaluation": evaluation}
 
 
 def trains(name: str) -> bool:
     """Whether a method's stage trains; this project's own policies are trained by a stage before it."""
-    return name not in UNTRAINED and name not in OURS
+    from moslim_core.baselines.measure import method_of
+
+    return name not in ours() and method_of(name).trained
 
 
 def launch(name: str, settings: Settings) -> Launch:
@@ -38,7 +44,7 @@ def launch(name: str, settings: Settings) -> Launch:
     """
     if not trains(name):
         return Launch()
-    if name in SUPERVISED and machine.sharded(settings.policy):
+    if registry.baseline[name].supervised and machine.sharded(settings.policy):
         raise UserError(
             f"policy.accelerate={settings.policy.accelerate} shares weights out among processes, which {name}'s training does not know.\n"
             f"Set policy.accelerate=ddp, or leave {name} out of --baselines."
@@ -46,17 +52,13 @@ def launch(name: str, settings: Settings) -> Launch:
     return machine.launch(settings)
 
 
-STAGES = {
-    name: Stage(
-        PREFIX + name,
-        version=6,
-        kind="compared",
-        section=partial(_section, mapped=name in MAPPED, supervised=name in SUPERVISED),
-        launch=partial(launch, name),
-        pool="gpu",
-    )
-    for name in METHODS
-}
+def stages() -> dict[str, Stage]:
+    """Of every method, by its name."""
+    return {name: stage_of(name) for name in methods()}
+
+
+def stage_of(name: str) -> Stage:
+    return Stage(COMPARED + name, version=6, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:
@@ -65,7 +67,7 @@ def work(job: Job) -> dict[str, float]:
     from moslim_core.distributed import is_first
     from moslim_core.progress import Progress
 
-    name = job.stage.removeprefix(PREFIX)
+    name = job.stage.removeprefix(COMPARED)
     if trains(name):
         machine.require_started(job.settings.policy)
     start = read_rows(job.inputs["start"])[0] if "start" in job.inputs else None
@@ -87,4 +89,4 @@ def work(job: Job) -> dict[str, float]:
 def compared(name: str, settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
     """The rows of one method. `inputs`: rows and reward_model, judge where it is one, `start`, the output of prompt_only, for all but
     prompt_only, and policy for this project's method."""
-    return stage_task(STAGES[name], settings, inputs, parent)
+    return stage_task(stage_of(name), settings, inputs, parent)

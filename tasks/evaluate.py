@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moslim_core import registry
 from moslim_core.errors import UserError
 from moslim_core.section import changed
 from moslim_core.settings import Settings
@@ -40,7 +41,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     )
     return {
         "evaluation": evaluation,
-        "benchmark_digests": _digests(settings.evaluation.data_dir),
+        "benchmark_digests": _digests(settings),
         "near_duplicates": settings.data.near_duplicates,
         "model": dumped["model"] | {"base": environment.model_of(settings.model.base, settings).id.digest},
         "preferences": dumped["preferences"],
@@ -48,12 +49,13 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _digests(data_dir: Path | None) -> dict[str, str | None]:
-    if data_dir is None:
+def _digests(settings: Settings) -> dict[str, str | None]:
+    """Of the files that the suite's benchmarks may read."""
+    folder = settings.evaluation.data_dir
+    if folder is None:
         return {}
-    from moslim_core.evaluation.benchmarks.sources import FILES
-
-    return {name: path_digest(data_dir / name) for name in FILES}
+    asked = [registry.benchmark[name] for name in settings.evaluation.suite if name not in registry.benchmark.also]
+    return {file.name: path_digest(folder / file.name) for of in asked for file in (*of.files, *of.judged_files)}
 
 
 STAGE = Stage("evaluate", version=9, kind="evaluation", section=_section)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from moslim_core import registry
 from moslim_core.settings import Settings
 from tasks.environment import model_of
 from tasks.references import path_digest
@@ -12,7 +13,7 @@ from tasks.stage import Check, Job, Outcome, Stage, stage_task, unchecked
 
 def _section(settings: Settings) -> dict[str, Any]:
     from moslim_core.data import judging, starter
-    from moslim_core.data.catalogue import HUB_SETS
+    from moslim_core.data.catalogue import HubSet
 
     dumped = settings.dump()
     data, policy, evaluation = settings.data, dumped["policy"], dumped["evaluation"]
@@ -20,7 +21,7 @@ def _section(settings: Settings) -> dict[str, Any]:
         "data": dumped["data"],
         "data_digest": path_digest(data.path),
         "starter_digest": path_digest(starter.ROWS) if "starter" in data.source else None,
-        "revisions": {name: HUB_SETS[name].revision for name in data.source if name in HUB_SETS},
+        "revisions": {name: found.revision for name in data.source if issubclass(found := registry.source[name], HubSet)},
         # How fast and at what price a language model is asked changes no label.
         "annotation": settings.annotation.model_dump(
             mode="json", exclude={"judge": {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"}}

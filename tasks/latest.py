@@ -15,10 +15,10 @@ from tasks.evaluate import SYSTEMS
 from tasks.ledger import Ledger
 from tasks.report import FIGURES, FINDINGS, PAGE
 from tasks.stage import Outcome, ledger_of
+from tasks.stages import STAGES
 from tasks.tables import log_tables
 
 DATA_CARD = "data_card.html"
-LINKS = {"train_reward": "reward_model", "train_policy": "policy"}
 
 
 def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
@@ -26,9 +26,9 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
     ledger = ledger_of(settings.work_dir)
     latest = settings.work_dir / "latest"
     latest.mkdir(exist_ok=True)
-    for stage, name in LINKS.items():
-        if stage in outcomes:
-            _link(latest / name, ledger.download(outcomes[stage].ref.uri))
+    for stage, of in STAGES.items():
+        if of.linked and stage in outcomes:
+            _link(latest / of.gives, ledger.download(outcomes[stage].ref.uri))
     _link(latest / DATA_CARD, ledger.download(outcomes["label"].ref.uri) / DATA_CARD)
     if "report" not in outcomes:
         return

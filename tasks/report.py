@@ -13,18 +13,11 @@ from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS, USAGE_FILE
 from tasks.references import ArtifactRef
 from tasks.stage import Job, Outcome, Stage, read_record, stage_task
+from tasks.stages import STAGES
 
 PAGE = "report.html"
 FIGURES = "figures"
 FINDINGS = "findings.json"
-STAGES = {
-    "rows": "label",
-    "reward_model": "train_reward",
-    "judge": "train_judge",
-    "policy": "train_policy",
-    "evaluation": "evaluate",
-}
-
 
 STAGE = Stage("report", version=10, kind="report", section=Settings.content)
 
@@ -96,7 +89,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         second_judge=_second_judge(settings),
         judge_usage=Usage.model_validate_json(usage.read_text(encoding="utf-8")) if usage.exists() else None,
         data_card=json.loads((inputs["rows"] / "data_card.json").read_text(encoding="utf-8")),
-        seconds={STAGES[name]: record["seconds"] for name, record in records.items()},
+        seconds={name: records[of.gives]["seconds"] for name, of in STAGES.items() if of.gives in records},
         peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),
         settings=settings.content(),
         notes=notes,

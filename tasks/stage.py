@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import Any, Literal
 from filelock import FileLock
 from pydantic import BaseModel
 
+from moslim_core import plugins
 from moslim_core.errors import UserError
+from moslim_core.registry import KINDS
 from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks import environment, hosted, reporting
@@ -91,16 +93,35 @@ def folder_of(reference: str, work_dir: Path) -> Path:
 
 def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef]) -> str:
     """Of everything that the stage's result depends on, the versions, the dtype and the device type included."""
+    section = stage.section(settings)
+    # A reward model's heads say what comes of it wherever it is read.
+    others = makers(section if inputs.keys().isdisjoint({"reward_model", "judge"}) else [section, {"head": settings.reward.head}])
     return digest_of(
         {
             "stage": stage.name,
             "version": stage.version,
-            "settings": stage.section(settings),
+            "settings": section,
             "inputs": {name: ref.digest for name, ref in inputs.items()},
             "packages": environment.versions(),
             "compute": list(compute(settings)),
+            **({"plugins": others} if others else {}),
         }
     )
+
+
+def makers(section: Any) -> list[dict[str, str]]:
+    """The plug-ins whose things are named in settings, which are JSON data. Raises UserError for things of no installed one."""
+    of_setting = {found.setting: found for found in KINDS.values()}
+
+    def modules(value: Any, key: str) -> Iterator[str | None]:
+        if isinstance(value, dict | list):
+            for name, inner in value.items() if isinstance(value, dict) else ((key, inner) for inner in value):
+                yield from modules(inner, name)
+        elif isinstance(value, str) and key in of_setting:
+            yield of_setting[key].plugged(value)
+
+    found = {made["distribution"]: made for module in modules(section, "") if module for made in [plugins.maker(module)]}
+    return [found[name] for name in sorted(found)]
 
 
 @cache

@@ -8,19 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from moslim_core.baselines import METHODS
 from moslim_core.errors import UserError
 from tasks.guard import die_with
-
-MODULES = {
-    "label": "tasks.label",
-    "train_reward": "tasks.train_reward",
-    "train_judge": "tasks.train_reward",
-    "train_policy": "tasks.train_policy",
-    "evaluate": "tasks.evaluate",
-    "report": "tasks.report",
-    **{f"compared_{name}": "tasks.compare_systems" for name in METHODS},
-}
+from tasks.stages import module_of
 
 
 def main(path: Path) -> int:
@@ -29,9 +19,9 @@ def main(path: Path) -> int:
 
     # A launcher (torchrun, accelerate) may stand in between, and starts sessions of their own: what kills it must reach this one.
     die_with(os.getppid())
-    job = Job.model_validate_json(path.read_bytes())
     try:
-        metrics = importlib.import_module(MODULES[job.stage]).work(job)
+        job = Job.model_validate_json(path.read_bytes())
+        metrics = importlib.import_module(module_of(job.stage)).work(job)
     except UserError as error:
         Path(f"{path}.error").write_text(str(error), encoding="utf-8")
         return 2

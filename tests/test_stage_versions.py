@@ -3,52 +3,47 @@
 If they do, raise the stage's version. If they don't, or after that: python tests/test_stage_versions.py
 
 What makes it: the stage's own module, all that it imports from the library, from there on too, and the templates, prompts and other
-texts in their packages. An import statement tells of code; a package that imports its own modules by name has all of them in it. That
-no other is imported by a name in text is tested here too.
+texts in their packages. An import statement tells of code; what a module looks up in a registry is all that the library has there. That
+nothing else is imported by a name in text is tested here too.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import json
 import re
 import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 
-from moslim_core.baselines import METHODS, OURS
-from tasks.compare_systems import STAGES as COMPARED_STAGES
+from flows.align import StageName
+from moslim_core.baselines import OWN, ours
+from moslim_core.declarations import declared
+from moslim_core.registry import KINDS
+from tasks.stages import COMPARED, STAGES, module_of, names, stage_named
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = "moslim_core"
 # A file a stage: branches that change different stages merge.
 RECORD = Path(__file__).with_name("stage_versions")
-STAGES = {
-    "label": ("tasks.label", "STAGE"),
-    "train_reward": ("tasks.train_reward", "REWARD_STAGE"),
-    "train_judge": ("tasks.train_reward", "JUDGE_STAGE"),
-    "train_policy": ("tasks.train_policy", "STAGE"),
-    "evaluate": ("tasks.evaluate", "STAGE"),
-    "report": ("tasks.report", "STAGE"),
-}
-MODULE_OF = {stage: module for stage, (module, _) in STAGES.items()} | {f"compared_{name}": "tasks.compare_systems" for name in METHODS}
-# Where all compared systems meet: of the others a system's stage runs nothing.
-MEASURE = f"{LIBRARY}.baselines.measure"
-# How a package imports one of its own modules.
-BY_NAME = 'importlib.import_module(f"{__name__}.{name}")'
+MODULE_OF = {stage: module_of(stage) for stage in names()}
+REGISTRY = f"{LIBRARY}.registry"
+# What of a registry tells of names, and gives no code.
+NAMES_ALONE = ("names", "listed", "also", "plugged")
 
 
 class Content(NamedTuple):
-    """Of a module: the digest of its code without comments and docstrings, what it may import, folders that it builds paths of."""
+    """Of a module: the digest of its code without comments and docstrings, what it may import, kinds that it looks up in registries,
+    folders that it builds paths of."""
 
     digest: str
     imports: frozenset[str]
+    kinds: frozenset[str]
     folders: frozenset[str]
 
 
@@ -56,6 +51,7 @@ class Content(NamedTuple):
 def content_of(source: str) -> Content:
     tree = ast.parse(source)
     imports, folders = set(), set()
+    kinds = looked_up(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports |= {alias.name for alias in node.names}
@@ -69,8 +65,42 @@ def content_of(source: str) -> Content:
             node.body = node.body[1:]
     found = (name for name in imports if name.split(".")[0] == LIBRARY)
     return Content(
-        hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(found), frozenset(f for f in folders if isinstance(f, str))
+        hashlib.sha256(ast.dump(tree).encode()).hexdigest(),
+        frozenset(found),
+        frozenset(kinds),
+        frozenset(f for f in folders if isinstance(f, str)),
     )
+
+
+def looked_up(tree: ast.Module) -> set[str]:
+    """Kinds whose registry a module uses for more than @kind(...), which registers, NameOf(kind), what a setting takes, and names."""
+    imported = [a for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == REGISTRY for a in n.names]
+    assert all(alias.asname is None for alias in imported), "import a registry by its own name: this test looks for it"
+    own = {alias.name for alias in imported}
+    told = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        for part in (node.func, *(node.args if node.func.id == "NameOf" else ()))
+    } | {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in NAMES_ALONE}
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in own and id(node) not in told}
+    found |= {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "registry" and id(node) not in told
+    }
+    return found & KINDS.keys()
+
+
+def modules_of(kind: str, stage: str, root: Path) -> Iterator[str]:
+    """Where the library has the things of a kind; a compared system's stage runs no other."""
+    home = KINDS[kind].home
+    file = file_of(home, root)
+    assert file is not None
+    for module in sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]:
+        names = declared(module.read_text(encoding="utf-8"), kind)
+        if names and (kind != "baseline" or method_of(stage) in names):
+            yield home if module == file else f"{home}.{module.stem}"
 
 
 def file_of(module: str, root: Path) -> Path | None:
@@ -87,7 +117,6 @@ def texts(file: Path, folders: frozenset[str], library: Path) -> Iterator[Path]:
 
 def closure(stage: str, root: Path = ROOT) -> dict[str, str]:
     """{file: digest} of what makes a stage's result. Other stages' plumbing makes none."""
-    others = {method_of(f"compared_{name}") for name in METHODS} - {method_of(stage)}
     digests: dict[str, str] = {}
     waiting = [MODULE_OF[stage]]
     while waiting:
@@ -98,28 +127,25 @@ def closure(stage: str, root: Path = ROOT) -> dict[str, str]:
         source = file.read_text(encoding="utf-8")
         found = content_of(source)
         digests[name] = found.digest
-        if BY_NAME in source:
-            waiting += (f"{module}.{own.stem}" for own in sorted(file.parent.glob("*.py")))
-        waiting += (other for other in found.imports if module != MEASURE or other not in others)
+        waiting += (of for kind in sorted(found.kinds) for of in modules_of(kind, stage, root))
+        waiting += found.imports
         for text in texts(file, found.folders, root / LIBRARY):
             digests[text.relative_to(root).as_posix()] = hashlib.sha256(text.read_bytes()).hexdigest()
     return digests
 
 
 def method_of(stage: str) -> str:
-    """The module of a compared system."""
-    name = stage.removeprefix("compared_")
-    return f"{LIBRARY}.baselines.{'moslim' if name in OURS else name}"
+    """What a compared system is registered as."""
+    name = stage.removeprefix(COMPARED)
+    return OWN if name in ours() else name
 
 
 def current(stage: str, root: Path = ROOT) -> dict[str, str | int]:
     """What the record of a stage has to say."""
-    if stage in STAGES:
-        module, name = STAGES[stage]
-        version = getattr(importlib.import_module(module), name).version
-    else:
-        version = COMPARED_STAGES[stage.removeprefix("compared_")].version
-    return {"version": version, "code": hashlib.sha256(json.dumps(closure(stage, root), sort_keys=True).encode()).hexdigest()}
+    return {
+        "version": stage_named(stage).version,
+        "code": hashlib.sha256(json.dumps(closure(stage, root), sort_keys=True).encode()).hexdigest(),
+    }
 
 
 def record_of(stage: str) -> Path:
@@ -132,6 +158,11 @@ def test_changed_code_has_a_new_version_or_a_word_that_results_are_the_same(stag
         f"the code behind stage {stage} changed: raise its version in {MODULE_OF[stage]} if results change, "
         "then run python tests/test_stage_versions.py"
     )
+
+
+def test_the_list_has_the_stages_under_their_names_in_the_order_of_a_run() -> None:
+    assert [stage_named(name).name for name in names()] == names()
+    assert [name for name in STAGES if name != "train_judge"] == list(get_args(StageName))
 
 
 def test_every_record_is_of_a_stage() -> None:
@@ -147,7 +178,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-EVALUATING = {"evaluate", *(stage for stage in MODULE_OF if stage.startswith("compared_"))}
+EVALUATING = {"evaluate", *(stage for stage in MODULE_OF if stage.startswith(COMPARED))}
 # They train by the policy's own optimisers. This project's policies have a stage of their own for that.
 TRAINED = {"train_policy", *(f"compared_{name}" for name in ("morlhf", "morlhf_normalised", "rewarded_soups", "rlphf"))}
 APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only"}
@@ -162,10 +193,14 @@ APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only
         ("policy/engines/vllm.py", '"top_p": 1.0', '"top_p": 0.5', TRAINED, APART),
         ("baselines/cpo.py", "-abs(", "abs(", {"compared_cpo"}, EVALUATING - {"compared_cpo"}),
         ("baselines/morlhf.py", "Standardisation", "Standard", {"compared_morlhf", "compared_morlhf_normalised"}, {"compared_cpo"}),
-        ("baselines/moslim.py", "Cost(", "Cost(**{},", {f"compared_{name}" for name in OURS}, {"compared_cpo", "evaluate"}),
+        ("baselines/moslim.py", "Cost(", "Cost(**{},", {f"compared_{name}" for name in ours()}, {"compared_cpo", "evaluate"}),
         ("baselines/prompt_only.py", "Cost(", "Cost(**{},", {"compared_prompt_only", "compared_best_of_n"}, {"compared_cpo"}),
         ("baselines/measure.py", "SUITABILITY = ", "SUITABILITY = 1 and ", EVALUATING - {"evaluate"}, {"evaluate", "train_policy"}),
         ("evaluation/benchmarks/hackaprompt.py", "strip()", "lstrip()", {"evaluate"}, TRAINED),
+        ("data/catalogue.py", "int(text)", "float(text)", {"label"}, TRAINED),
+        ("preferences/measures.py", "len(text.split())", "len(text)", {"label", *EVALUATING}, set()),
+        ("reward/heads.py", "1e-12", "1e-13", {"train_reward", *EVALUATING, *TRAINED}, set()),
+        ("reward/mapping.py", "1e-6", "1e-7", TRAINED | {"compared_best_of_n"}, {"train_reward"}),
         ("data/starter/prompts.txt", "a", "b", {"label"}, TRAINED),
         ("judge_prompts/levels-1.user.txt", "e", "a", {"label", *EVALUATING}, {"train_reward"}),
         ("evaluation/judge_prompts/turn-1.system.txt", "e", "a", {"evaluate"}, {"train_reward"}),
@@ -199,9 +234,16 @@ def test_words_about_code_make_no_results(copy: Path) -> None:
 
 def test_no_module_of_the_library_is_imported_by_a_name_in_text() -> None:
     loads = re.compile(r"import_module\(|__import__|run_module|exec\(")
-    sources = {f: f.read_text() for f in sorted((ROOT / LIBRARY).rglob("*.py"))}
-    found = [f for f, text in sources.items() if loads.search(text.replace(BY_NAME, "") if f.name == "__init__.py" else text)]
-    assert not found, "write an import statement, in a function if it costs: the guard above sees it"
+    found = [f.name for f in sorted((ROOT / LIBRARY).rglob("*.py")) if loads.search(f.read_text())]
+    assert found == ["registry.py"], "write an import statement, in a function if it costs: the guard above sees it"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_looked_up_where_the_guard_sees_it(kind: str) -> None:
+    """And what registers none, or only says what a setting takes, looks up none."""
+    files = [f for f in sorted((ROOT / LIBRARY).rglob("*.py")) if f.name not in ("registry.py", "plugins.py")]
+    seen = [f for f in files if kind in content_of(f.read_text()).kinds]
+    assert seen and not {"settings.py", "judge_settings.py", "schema.py", "section.py"} & {f.name for f in seen}
 
 
 if __name__ == "__main__":

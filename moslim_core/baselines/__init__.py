@@ -1,16 +1,23 @@
 """Compared systems: every method answers at the same operating points, from the same starting model, reward model and rollout budget.
 
-This project's method has one name per optimiser. Here are names alone, which cost nothing; `measure.COMPARED` has what they stand for.
+One is a module here. This project's method has a name per optimiser. Here are names alone, which cost nothing.
 """
 
-# name: its optimiser.
-OURS = {f"moslim_{optimiser}": optimiser for optimiser in ("rloo", "grpo", "online_dpo", "ppo")}
+from moslim_core import registry
 
-METHODS = ("prompt_only", "best_of_n", "morlhf", "morlhf_normalised", "rewarded_soups", "rlphf", "ric", "cpo", *OURS)
+# Whose front gives the reference point.
+START = "prompt_only"
+# What this project's own are registered as.
+OWN = "moslim"
 
-# Theirs is the profile's mapping. The others learn from rewards of their own, which take no more of it than weights, or bring a policy.
-MAPPED = ("best_of_n",)
-# They learn from the rated answers too, by policy.sft.
-SUPERVISED = ("ric", "cpo")
-# They have no learning rate.
-UNTRAINED = ("prompt_only", "best_of_n")
+
+def ours() -> dict[str, str]:
+    """This project's own: name -> optimiser."""
+    return {f"moslim_{optimiser}": optimiser for optimiser in registry.optimiser.names}
+
+
+def methods() -> dict[str, str]:
+    """{name: what it is} of all, the starting model first and this project's last."""
+    others = registry.baseline.listed()
+    own = {name: f"this project's policy, by {optimiser}" for name, optimiser in ours().items()}
+    return {START: others[START], **{name: about for name, about in others.items() if name != OWN}, **own}

@@ -17,6 +17,7 @@ from moslim_core.baselines.method import Answering, Asked, Cost, LevelBased, rol
 from moslim_core.data.rows import plain_text
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, Targets
+from moslim_core.registry import baseline
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.settings import MappingSettings
@@ -54,8 +55,11 @@ class BestOf:
         return mapping(probabilities, wanted).rewards
 
 
+@baseline("best_of_n")
 class Compared(LevelBased):
     rows = ("best_of_n",)
+    trained = False
+    mapped = True
 
     @property
     def n(self) -> int:

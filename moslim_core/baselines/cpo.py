@@ -27,6 +27,7 @@ from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, training_examples
 from moslim_core.policy.warm_start import Learner, conditioned_sft, fine_tune
 from moslim_core.preferences import PreferenceSchema, Targets, answered_tokens
+from moslim_core.registry import baseline
 from moslim_core.reward.metrics import expected_level
 from moslim_core.section import changed
 
@@ -72,8 +73,10 @@ class TokenisedDPOTrainer(DPOTrainer):
         return dataset.filter(lambda row: args.max_length is None or len(row["prompt_ids"]) < args.max_length)
 
 
+@baseline("cpo")
 class Compared(LevelBased):
     rows = ("cpo",)
+    supervised = True
 
     @cached_property
     def examples(self) -> list[Example]:

@@ -12,19 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moslim_core.baselines import (
-    OURS,
-    UNTRAINED,
-    best_of_n,
-    cpo,
-    morlhf,
-    morlhf_normalised,
-    moslim,
-    prompt_only,
-    rewarded_soups,
-    ric,
-    rlphf,
-)
+from moslim_core import registry
+from moslim_core.baselines import OWN, ours
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
 from moslim_core.distributed import is_first, join, take_own_device
@@ -35,18 +24,6 @@ from moslim_core.models import pick_device
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
 from moslim_core.section import changed
-
-COMPARED: dict[str, type[Method]] = {
-    "prompt_only": prompt_only.Compared,
-    "best_of_n": best_of_n.Compared,
-    "morlhf": morlhf.Compared,
-    "morlhf_normalised": morlhf_normalised.Compared,
-    "rewarded_soups": rewarded_soups.Compared,
-    "rlphf": rlphf.Compared,
-    "ric": ric.Compared,
-    "cpo": cpo.Compared,
-    **dict.fromkeys(OURS, moslim.Compared),
-}
 
 # A metric of each row that trains, by which settings may be chosen: neither judge nor evaluation prompts have a part in it.
 SUITABILITY = "suitability"
@@ -61,6 +38,11 @@ class Row(NamedTuple):
     cost: Cost
 
 
+def method_of(name: str) -> type[Method]:
+    """Raises UserError where there is none."""
+    return registry.baseline[OWN if name in ours() else name]
+
+
 def measure(name: str, context: Context) -> dict[str, float]:
     """Train the method `name` and measure its rows into `context.output`; their key numbers, as row/figure.
 
@@ -68,7 +50,7 @@ def measure(name: str, context: Context) -> dict[str, float]:
     """
     take_own_device()
     join(pick_device(context.settings.model.device))
-    method: Method = COMPARED[name](context)
+    method: Method = method_of(name)(context)
     method.train()
     if not is_first():
         return {}
@@ -76,7 +58,7 @@ def measure(name: str, context: Context) -> dict[str, float]:
     settings = context.settings
     metrics: dict[str, float] = {}
     for row in method.rows:
-        answers, asked, typical = _points(method, row, context, name not in UNTRAINED)
+        answers, asked, typical = _points(method, row, context, method.trained)
         found = _front(answers, asked, context)
         rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)

@@ -143,9 +143,16 @@ class Context:
 
 
 class Method(ABC):
-    """A compared system. `rows`: names of the rows that it gives the comparison, one training serving all of them."""
+    """A compared system. `rows`: names of the rows that it gives the comparison, one training serving all of them.
+
+    `trained`: it has learning rates. `supervised`: it learns from the rated answers too, by policy.sft. `mapped`: its rewards are the
+    profile's mapping; the others learn from rewards of their own, which take no more of it than weights, or bring a policy.
+    """
 
     rows: tuple[str, ...]
+    trained = True
+    supervised = False
+    mapped = False
 
     def __init__(self, context: Context) -> None:
         self.context = context

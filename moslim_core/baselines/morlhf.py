@@ -8,8 +8,10 @@ from __future__ import annotations
 from moslim_core.baselines.experts import Expert, Standardisation
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
 from moslim_core.preferences import Targets
+from moslim_core.registry import baseline
 
 
+@baseline("morlhf")
 class Compared(Method):
     rows: tuple[str, ...] = ("morlhf",)
     standardisation: Standardisation = "none"

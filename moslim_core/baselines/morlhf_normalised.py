@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from moslim_core.baselines import morlhf
 from moslim_core.baselines.experts import Standardisation
+from moslim_core.registry import baseline
 
 
+@baseline("morlhf_normalised")
 class Compared(morlhf.Compared):
     rows = ("morlhf_normalised",)
     standardisation: Standardisation = "running"

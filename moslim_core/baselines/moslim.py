@@ -9,8 +9,10 @@ from moslim_core.baselines.method import Asked, Context, Cost, LevelBased, phase
 from moslim_core.evaluation.system import System
 from moslim_core.policy.artifact import TRAINING_LOG, PolicyCard
 from moslim_core.preferences import Targets
+from moslim_core.registry import baseline
 
 
+@baseline("moslim")
 class Compared(LevelBased):
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -8,10 +8,13 @@ from moslim_core import models
 from moslim_core.baselines.method import Asked, Cost, LevelBased
 from moslim_core.evaluation.system import System
 from moslim_core.preferences import Targets
+from moslim_core.registry import baseline
 
 
+@baseline("prompt_only")
 class Compared(LevelBased):
     rows = ("prompt_only",)
+    trained = False
 
     @cached_property
     def system(self) -> System:

@@ -13,10 +13,12 @@ from moslim_core.baselines.experts import Expert
 from moslim_core.baselines.merging import Rule, averaged, exact, interpolated, load_experts
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
 from moslim_core.preferences import Targets
+from moslim_core.registry import baseline
 
 RULES: dict[str, Rule] = {"rewarded_soups": interpolated, "rewarded_soups_exact": exact, "personalised_soups": averaged}
 
 
+@baseline("rewarded_soups")
 class Compared(Method):
     rows = tuple(RULES)
 

@@ -26,6 +26,7 @@ from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.policy.warm_start import fine_tune
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
+from moslim_core.registry import baseline
 from moslim_core.reward.metrics import expected_level
 from moslim_core.reward.scorer import RewardScorer
 
@@ -101,8 +102,10 @@ class Rewards:
         return np.stack([[p.score(level) for level in expected_level(found[p.name])] for p in self.schema.preferences], axis=1)
 
 
+@baseline("ric")
 class Compared(Method):
     rows = ("ric",)
+    supervised = True
 
     @cached_property
     def rated(self) -> tuple[list[list[Message]], list[str]]:

@@ -16,6 +16,7 @@ from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_secon
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, examples_under
 from moslim_core.preferences import Message, PreferenceSchema, Targets
+from moslim_core.registry import baseline
 from moslim_core.section import changed
 from moslim_core.settings import MappingSettings, PolicySettings
 
@@ -39,6 +40,7 @@ class WantedExamples:
         return examples_under(draw, prompts, schema, policy, rng)
 
 
+@baseline("rlphf")
 class Compared(Method):
     rows = ("rlphf",)
 

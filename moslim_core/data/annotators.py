@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from moslim_core.preferences import PreferenceSchema, RuleAnnotator
-from moslim_core.preferences.measures import MEASURES, matches
+from moslim_core.preferences.measures import matches
+from moslim_core.registry import measure
 
 
 def measured(text: str, annotator: RuleAnnotator) -> float:
     """What the rule measures, in its measure's unit."""
-    return matches(annotator.pattern, text) if annotator.pattern is not None else MEASURES[annotator.measure](text)
+    return matches(annotator.pattern, text) if annotator.pattern is not None else measure[annotator.measure](text)
 
 
 def annotate(text: str, annotator: RuleAnnotator) -> int:

@@ -6,10 +6,11 @@ Nothing is copied from them here; their licences and defects are told in every d
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from moslim_core.preferences import Message
+from moslim_core.registry import source
 
 
 class Rating(NamedTuple):
@@ -20,16 +21,48 @@ class Rating(NamedTuple):
     scale: tuple[int, ...]
 
 
-class HubSet(NamedTuple):
-    """A rated data set on the Hugging Face hub. `expand` makes rated rows {prompt, response, column: rating or null} of one record."""
+class OwnRows:
+    """A user's own rows, in columns and with binnings as the settings say."""
+
+    licence = "not stated"
+
+
+class HubSet:
+    """A rated data set on the Hugging Face hub."""
 
     hub: str
     revision: str
     licence: str
     files: dict[str, str | None]  # -> the split that the file states
     ratings: tuple[Rating, ...]
-    expand: Callable[[dict[str, Any]], Iterator[dict[str, Any]]]
     defects: str
+
+    @staticmethod
+    def expand(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Rated rows {prompt, response, column: rating or null} of one record."""
+        raise NotImplementedError
+
+
+@source("starter")
+class Starter(OwnRows):
+    """the set that comes with the package"""
+
+    licence = "Apache-2.0"
+
+
+@source("jsonl")
+class JSONLines(OwnRows):
+    """JSON lines at data.path"""
+
+
+@source("parquet")
+class Parquet(OwnRows):
+    """Parquet at data.path"""
+
+
+@source("csv")
+class CSV(OwnRows):
+    """CSV at data.path"""
 
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
@@ -76,50 +109,66 @@ def _pair(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-HUB_SETS = {
-    "ultrafeedback": HubSet(
-        hub="openbmb/UltraFeedback",
-        revision="40b436560ca83a8dba36114c22ab3c66e43f6d5e",
-        licence="MIT",
-        files={f"{part}.jsonl": None for part in ("sharegpt", "evol_instruct", "flan", "ultrachat", "truthful_qa", "false_qa")},
-        ratings=tuple(Rating(aspect, aspect, (1, 2, 3, 4, 5)) for aspect in ASPECTS),
-        expand=_completions,
-        defects="In 2,628 rows the overall score of 10 was a 1: it is not read, the ratings per aspect are. "
+@source("ultrafeedback")
+class UltraFeedback(HubSet):
+    """answers of many models to one prompt, rated by GPT-4 on four aspects, 1 to 5"""
+
+    hub = "openbmb/UltraFeedback"
+    revision = "40b436560ca83a8dba36114c22ab3c66e43f6d5e"
+    licence = "MIT"
+    files = {f"{part}.jsonl": None for part in ("sharegpt", "evol_instruct", "flan", "ultrachat", "truthful_qa", "false_qa")}
+    ratings = tuple(Rating(aspect, aspect, (1, 2, 3, 4, 5)) for aspect in ASPECTS)
+    defects = (
+        "In 2,628 rows the overall score of 10 was a 1: it is not read, the ratings per aspect are. "
         "N/A ratings (honesty on creative prompts) are masked. Ratings are skewed high. "
-        "All questions of TruthfulQA and FalseQA are among the prompts: such benchmarks are no test of what was trained on it.",
-    ),
-    "ultrasafety": HubSet(
-        hub="openbmb/UltraSafety",
-        # Its file was replaced several times, and which commit is the last could not be looked up: the card tells which was read.
-        revision="main",
-        licence="MIT",
-        files={"UltraSafety.jsonl": None},
-        ratings=(Rating("harmlessness", "harmlessness", (0, 1)),),
-        expand=_completions,
-        defects="The prompt is the plain instruction, as in its authors' own training; the jailbreak text beside it is not read. "
-        "Every prompt is harmful: alone it teaches refusal of everything.",
-    ),
-    "helpsteer2": HubSet(
-        hub="nvidia/HelpSteer2",
-        revision="990b2711a36180dd19d9c94b8627844866f8982a",
-        licence="CC-BY-4.0",
-        files={"train.jsonl.gz": "train", "validation.jsonl.gz": "validation"},
-        ratings=tuple(
-            Rating(name, name, (0, 1, 2, 3, 4)) for name in ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-        ),
-        expand=_steer,
-        defects="Conversations stand in one text with marks between the turns: they are taken apart. Ratings are skewed high.",
-    ),
-    "pku-saferlhf": HubSet(
-        hub="PKU-Alignment/PKU-SafeRLHF",
-        # After the commit that removed noisy rows.
-        revision="9421ffafec3fa40a1f1a7d567b4d525079477ecb",
-        licence="CC-BY-NC-4.0",
-        files={f"data/{model}/{split}.jsonl": split for model in ("Alpaca-7B", "Alpaca2-7B", "Alpaca3-8B") for split in ("train", "test")},
-        # By the number of levels: safe or not, or how severe the harm is.
-        ratings=(Rating("harmlessness", "safe", (0, 1)), Rating("harmlessness", "severity", (3, 2, 1, 0))),
-        expand=_pair,
-        defects="Not for commercial use. The three models answered overlapping prompts: what crosses its train and test files is dropped "
-        "from training.",
-    ),
-}
+        "All questions of TruthfulQA and FalseQA are among the prompts: such benchmarks are no test of what was trained on it."
+    )
+    expand = staticmethod(_completions)
+
+
+@source("ultrasafety")
+class UltraSafety(HubSet):
+    """answers to harmful requests, harmless or not"""
+
+    hub = "openbmb/UltraSafety"
+    # Its file was replaced several times, and which commit is the last could not be looked up: the card tells which was read.
+    revision = "main"
+    licence = "MIT"
+    files = {"UltraSafety.jsonl": None}
+    ratings = (Rating("harmlessness", "harmlessness", (0, 1)),)
+    defects = (
+        "The prompt is the plain instruction, as in its authors' own training; the jailbreak text beside it is not read. "
+        "Every prompt is harmful: alone it teaches refusal of everything."
+    )
+    expand = staticmethod(_completions)
+
+
+@source("helpsteer2")
+class HelpSteer2(HubSet):
+    """answers rated by people on five aspects, 0 to 4"""
+
+    hub = "nvidia/HelpSteer2"
+    revision = "990b2711a36180dd19d9c94b8627844866f8982a"
+    licence = "CC-BY-4.0"
+    files = {"train.jsonl.gz": "train", "validation.jsonl.gz": "validation"}
+    ratings = tuple(Rating(name, name, (0, 1, 2, 3, 4)) for name in ("helpfulness", "correctness", "coherence", "complexity", "verbosity"))
+    defects = "Conversations stand in one text with marks between the turns: they are taken apart. Ratings are skewed high."
+    expand = staticmethod(_steer)
+
+
+@source("pku-saferlhf")
+class PKUSafeRLHF(HubSet):
+    """pairs of answers, safe or not, and by how severe their harm is"""
+
+    hub = "PKU-Alignment/PKU-SafeRLHF"
+    # After the commit that removed noisy rows.
+    revision = "9421ffafec3fa40a1f1a7d567b4d525079477ecb"
+    licence = "CC-BY-NC-4.0"
+    files = {f"data/{model}/{split}.jsonl": split for model in ("Alpaca-7B", "Alpaca2-7B", "Alpaca3-8B") for split in ("train", "test")}
+    # By the number of levels: safe or not, or how severe the harm is.
+    ratings = (Rating("harmlessness", "safe", (0, 1)), Rating("harmlessness", "severity", (3, 2, 1, 0)))
+    defects = (
+        "Not for commercial use. The three models answered overlapping prompts: what crosses its train and test files is dropped "
+        "from training."
+    )
+    expand = staticmethod(_pair)

@@ -52,7 +52,7 @@ def own_files(source: str, path: Path | None, several: bool) -> list[SplitFile]:
     return found
 
 
-def hub_files(source: str, found: HubSet, path: Path | None) -> tuple[list[SplitFile], str]:
+def hub_files(source: str, found: type[HubSet], path: Path | None) -> tuple[list[SplitFile], str]:
     """(files with the splits that they state, the commit they are of) of a hub data set, from `path` where one is given.
 
     A folder may hold a part of the files. Raises UserError if it holds none, or if the hub can't be reached.
@@ -64,7 +64,7 @@ def hub_files(source: str, found: HubSet, path: Path | None) -> tuple[list[Split
     return files, revision
 
 
-def _download(source: str, found: HubSet) -> tuple[Path, str]:
+def _download(source: str, found: type[HubSet]) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     try:

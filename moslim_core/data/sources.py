@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from moslim_core import registry
 from moslim_core.data import starter
 from moslim_core.data.bad_rows import BadRow, OnBad, shown, stop
 from moslim_core.data.binning import Binning
-from moslim_core.data.catalogue import HUB_SETS, HubSet
+from moslim_core.data.catalogue import HubSet
 from moslim_core.data.files import SPLITS, SplitFile, hub_files, own_files, place_of, prompt_files
 from moslim_core.data.rows import Row
 from moslim_core.data.shapes import need, prompt_of, shape_of
@@ -142,8 +143,8 @@ def _open(name: str, settings: DataSettings, schema: PreferenceSchema) -> Source
     several = len(settings.source) > 1
     path = place_of(name, settings.path, several)
     given = {p.name: _given(name, p.name, settings.columns) for p in schema.preferences}
-    if name in HUB_SETS:
-        found = HUB_SETS[name]
+    found = registry.source[name]
+    if issubclass(found, HubSet):
         offered = {p.name: _offered(name, found, p.name, p.k, given[p.name]) for p in schema.preferences}
         files, revision = hub_files(name, found, path)
         about = {"licence": found.licence, "hub": found.hub, "revision": revision, "defects": found.defects}
@@ -151,15 +152,14 @@ def _open(name: str, settings: DataSettings, schema: PreferenceSchema) -> Source
         return Source(name, files, ColumnSettings(source=None), binnings, found.expand, about)
     binnings = {p.name: Binning.of(p.name, given[p.name].column or p.name, p.k, given[p.name]) for p in schema.preferences}
     files = [(None, starter.ROWS)] if name == "starter" else own_files(name, path, several)
-    about = {"licence": "Apache-2.0" if name == "starter" else "not stated"}
-    return Source(name, files, settings.columns, binnings, lambda record: (record,), about)
+    return Source(name, files, settings.columns, binnings, lambda record: (record,), {"licence": found.licence})
 
 
 def _given(source: str, preference: str, columns: ColumnSettings) -> LabelColumn:
     return columns.labels.get(f"{source}.{preference}") or columns.labels.get(preference) or LabelColumn()
 
 
-def _offered(source: str, found: HubSet, preference: str, k: int, given: LabelColumn) -> Binning | None:
+def _offered(source: str, found: type[HubSet], preference: str, k: int, given: LabelColumn) -> Binning | None:
     """What the settings say, else the data set's rating that has as many values as the preference has levels; None if it has none."""
     wanted = given.column
     offered = [r for r in found.ratings if (r.column == wanted if wanted else r.preference == preference)]

@@ -33,6 +33,8 @@ from moslim_core.settings import Settings
 Metrics = dict[str, float | None]
 Agreement = TypeAdapter(dict[str, JudgeAgreement])
 Runs = TypeAdapter(dict[str, benchmarks.Run])
+# What the suite calls what is no public benchmark.
+CONTROL = "controllability"
 
 
 class Part(Protocol):
@@ -136,7 +138,7 @@ class Benchmarks:
         self.sampling = Sampling(self.settings.max_new_tokens or card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
         trained = [value["prompt"] for _, value in read_json_lines(rows / "prompts.train.jsonl")]
         trained += [row.prompt for row in load_rows(rows / "train.jsonl")]
-        names = [name for name in self.settings.suite if name in benchmarks.BENCHMARKS]
+        names = [name for name in self.settings.suite if name != CONTROL]
         self.tasks = benchmarks.tasks(
             names, endpoint, self.settings.data_dir, cache / "benchmarks", trained, settings.data.near_duplicates, self.settings.limit
         )

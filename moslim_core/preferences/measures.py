@@ -1,21 +1,17 @@
 """What rules measure in an answer, exactly, on kept libraries: no model, no network, the same number every time. (ours)
 
-To add one, write a function from a text to a number under `@measure`; settings, help and form list it.
+One is a function from a text to a number under `@measure`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import regex
 
 from moslim_core.errors import UserError
-
-Measure = Callable[[str], float]
-
-MEASURES: dict[str, Measure] = {}
+from moslim_core.registry import measure
 
 HEDGES = (
     "perhaps|maybe|possibly|probably|presumably|apparently|might|may|could|seems?|appears?|suggests?|likely|"
@@ -24,79 +20,73 @@ HEDGES = (
 FIRST_PERSON = "i|me|my|mine|myself|we|us|our|ours|ourselves"
 
 
-def measure(function: Measure) -> Measure:
-    """Register a measure by the name of its function."""
-    MEASURES[function.__name__] = function
-    return function
-
-
-@measure
+@measure("word_count")
 def word_count(text: str) -> float:
     """words, by white space"""
     return float(len(text.split()))
 
 
-@measure
+@measure("sentence_count")
 def sentence_count(text: str) -> float:
     """sentences of more than two words (textstat)"""
     return float(_textstat().sentence_count(text)) if text.split() else 0.0
 
 
-@measure
+@measure("readability")
 def readability(text: str) -> float:
     """Coleman-Liau school grade (textstat): letters and sentences per 100 words, so that long words and long sentences read as difficult"""
     return float(_textstat().coleman_liau_index(text)) if text.split() else 0.0
 
 
-@measure
+@measure("word_length")
 def word_length(text: str) -> float:
     """letters per word (textstat), however many words there are"""
     return float(_textstat().avg_letter_per_word(text)) if text.split() else 0.0
 
 
-@measure
+@measure("warmth")
 def warmth(text: str) -> float:
     """compound sentiment in [-1, 1] by the VADER lexicon (Hutto and Gilbert 2014)"""
     return float(_vader().polarity_scores(text)["compound"])
 
 
-@measure
+@measure("questions")
 def questions(text: str) -> float:
     """question marks, several in a row counting as one"""
     return _count(r"[?？]+", text)
 
 
-@measure
+@measure("exclamations")
 def exclamations(text: str) -> float:
     """exclamation marks, several in a row counting as one"""
     return _count(r"[!！]+", text)
 
 
-@measure
+@measure("emojis")
 def emojis(text: str) -> float:
     """pictures such as 🙂, not digits or signs that have an emoji form"""
     return _count(r"\p{Emoji_Presentation}|\p{Extended_Pictographic}\uFE0F", text)
 
 
-@measure
+@measure("first_person")
 def first_person(text: str) -> float:
     """words such as I, my and we, per 100 words"""
     return _per_hundred(FIRST_PERSON, text)
 
 
-@measure
+@measure("hedging")
 def hedging(text: str) -> float:
     """words such as perhaps, might and usually, per 100 words"""
     return _per_hundred(HEDGES, text)
 
 
-@measure
+@measure("contractions")
 def contractions(text: str) -> float:
     """forms such as don't and it's, per 100 words: few in formal writing"""
     return _per_hundred(r"\p{L}+n['’]t|(?:\p{L}+)['’](?:re|ve|ll|d|m)|(?:it|that|there|he|she|what|who|let|here)['’]s", text)
 
 
-@measure
+@measure("list_items")
 def list_items(text: str) -> float:
     """lines that begin with a bullet or a number"""
     return _count(r"(?m)^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S", text)

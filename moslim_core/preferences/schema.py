@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import regex
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, WithJsonSchema, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
 
+from moslim_core import registry
 from moslim_core.errors import UserError
-from moslim_core.preferences.measures import MEASURES
+from moslim_core.section import NameOf
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # Labels stand inside the rendered instruction, whose punctuation the parser relies on.
@@ -22,20 +23,12 @@ _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9 '-]*\Z")
 PATTERN = "pattern"
 
 
-def _known(measure: str) -> str:
-    if measure not in (*MEASURES, PATTERN):
-        raise ValueError(f"{measure!r} is no measure: there are {', '.join((*MEASURES, PATTERN))}")
-    return measure
-
-
 class RuleAnnotator(BaseModel):
     """A deterministic measurement of an answer, cut into levels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    measure: Annotated[str, AfterValidator(_known), WithJsonSchema({"enum": [*MEASURES, PATTERN], "type": "string"})] = Field(
-        description="; ".join(f"{name}: {of.__doc__}" for name, of in MEASURES.items()) + f"; {PATTERN}: matches of `pattern`"
-    )
+    measure: Annotated[str, NameOf(registry.measure)] = Field(description="what is counted or computed")
     pattern: str | None = Field(default=None, description="of the measure pattern: a regular expression, whose matches are counted")
     thresholds: tuple[float, ...] = Field(
         description="K-1 rising bounds: a value up to the first is the lowest level (the highest if reverse)"

@@ -6,14 +6,11 @@ validation: a temperature that divides the logits, or a regression's standard de
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-HeadType = Literal["classification", "ordinal", "regression", "two_hot"]
-HEAD_TYPES: tuple[HeadType, ...] = get_args(HeadType)
+from moslim_core.registry import head
 
 # Keeps the log of a class that a float can't tell from impossible finite.
 TINY = 1e-12
@@ -48,10 +45,12 @@ class Head(nn.Module):
         return F.nll_loss(self.log_probabilities(outputs), levels.long() - 1, reduction="none")
 
 
+@head("classification")
 class ClassificationHead(Head):
     """K logits, softmax, cross-entropy (paper)."""
 
 
+@head("ordinal")
 class OrdinalHead(Head):
     """Cumulative link: P(c <= j) = sigmoid((theta_j - s) / T) with rising thresholds theta (McCullagh 1980); outputs theta_j - s."""
 
@@ -77,6 +76,7 @@ class OrdinalHead(Head):
         return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log1p(-torch.exp(lower - upper).clamp(max=1 - 1e-6))
 
 
+@head("regression")
 class RegressionHead(Head):
     """One number, the level, by squared error; p is a Gaussian around it, integrated over the levels' bins."""
 
@@ -104,6 +104,7 @@ class RegressionHead(Head):
         return (outputs.squeeze(1) - levels.to(outputs.dtype)) ** 2
 
 
+@head("two_hot")
 class TwoHotHead(Head):
     """K logits against a target that splits a level between two over both: 2.25 is 3/4 of level 2 and 1/4 of level 3.
 
@@ -120,11 +121,3 @@ def two_hot(levels: torch.Tensor, k: int) -> torch.Tensor:
     """levels (n,) in [1, K] -> (n, K) weights of the two nearest whole levels, whose mean is the level."""
     distance = (torch.arange(1, k + 1, device=levels.device) - levels[:, None]).abs()
     return (1 - distance).clamp(min=0)
-
-
-HEADS: dict[str, type[Head]] = {
-    "classification": ClassificationHead,
-    "ordinal": OrdinalHead,
-    "regression": RegressionHead,
-    "two_hot": TwoHotHead,
-}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.registry import utility
 from moslim_core.settings import MappingSettings
 
 Array = np.ndarray
@@ -23,16 +24,19 @@ MOMENTUM = 0.99
 # --- utilities: probabilities (n, K), target levels (n,) in 1..K -> (n,) -------------------------------------------------
 
 
+@utility("target_probability")
 def target_probability(p: Array, target: Array) -> Array:
     """p[t] (paper)."""
     return p[np.arange(len(p)), target - 1]
 
 
+@utility("log_probability")
 def log_probability(p: Array, target: Array) -> Array:
     """log max(p[t], 1e-6) (ours; with sum aggregation and no standardisation, SteerLM-2's target)."""
     return np.log(np.maximum(target_probability(p, target), PROBABILITY_FLOOR))
 
 
+@utility("ordinal")
 def ordinal(p: Array, target: Array) -> Array:
     """1 - E_{c~p}|c - t| / (K - 1), in [0, 1] (ours)."""
     k = p.shape[1]
@@ -40,17 +44,10 @@ def ordinal(p: Array, target: Array) -> Array:
     return 1.0 - (p * distance).sum(axis=1) / (k - 1)
 
 
+@utility("within_sample_z")
 def within_sample_z(p: Array, target: Array) -> Array:
     """(p[t] - mean_c p) / max(std_c p, 1e-3), ddof 0 (a reading of the paper, for the ablation)."""
     return (target_probability(p, target) - p.mean(axis=1)) / np.maximum(p.std(axis=1), STD_FLOOR)
-
-
-UTILITIES: dict[str, Callable[[Array, Array], Array]] = {
-    "target_probability": target_probability,
-    "log_probability": log_probability,
-    "ordinal": ordinal,
-    "within_sample_z": within_sample_z,
-}
 
 
 # --- aggregations: standardised utilities, active mask and weights, each (n, m) -> (n,) ----------------------------------
@@ -233,7 +230,7 @@ class RewardMapping:
         return {name: np.array([t.get(name, 0) for t in targets], dtype=int) for name in self.schema.names}
 
     def _utilities(self, probabilities: Mapping[str, Array], levels: Mapping[str, Array]) -> dict[str, Array]:
-        utility = UTILITIES[self.settings.utility]
+        fit = utility[self.settings.utility]
         result = {}
         for name in self.schema.names:
             p = np.asarray(probabilities[name], dtype=float)
@@ -241,7 +238,7 @@ class RewardMapping:
                 row = int(np.argwhere(~np.isfinite(p))[0][0])
                 raise ValueError(f"the {name} head gave a probability that is not finite for row {row}")
             # Rows that do not request the preference are computed for level 1 and masked later.
-            result[name] = utility(p, np.maximum(levels[name], 1))
+            result[name] = fit(p, np.maximum(levels[name], 1))
         return result
 
     def _measure(self, utilities: Mapping[str, Array], levels: Mapping[str, Array]) -> Statistics:

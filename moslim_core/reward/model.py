@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from moslim_core import models
+from moslim_core import models, registry
 from moslim_core.errors import UserError
 from moslim_core.loading import load_tokenizer, load_weights, require_vocabulary
 from moslim_core.model_files import read_json
 from moslim_core.preferences import PreferenceSchema, text_tokens
 from moslim_core.preferences.tokens import beginning_tokens
 from moslim_core.reward.calibration import calibrated
-from moslim_core.reward.heads import HEADS, Head, HeadType
+from moslim_core.reward.heads import Head
 
 # Key of the optional head that tells which preferences an answer is about; no preference can have this name.
 APPLICABILITY = "(applicability)"
@@ -47,7 +47,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         preferences: list[dict[str, Any]] | None = None,
         pooling: str = "mean",
         max_tokens: int = 192,
-        heads: list[HeadType] | None = None,
+        heads: list[str] | None = None,
         applicability: bool = False,
         scales: list[float] | None = None,
         shifts: list[list[float]] | None = None,
@@ -70,7 +70,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
     def schema(self) -> PreferenceSchema:
         return PreferenceSchema.model_validate(self.preferences)
 
-    def head_types(self) -> list[HeadType]:
+    def head_types(self) -> list[str]:
         """One per preference; classification where none is stated."""
         return self.heads or ["classification"] * len(self.schema())
 
@@ -91,7 +91,7 @@ class MultiHeadRewardModel(PreTrainedModel):
         schema, width = config.schema(), backbone_config.get_text_config().hidden_size
         count = 1 if config.shared else len(schema)
         self.backbones = nn.ModuleList(AutoModel.from_config(backbone_config, **options) for _ in range(count))
-        self.heads = nn.ModuleList(HEADS[kind](width, p.k) for kind, p in zip(config.head_types(), schema.preferences, strict=True))
+        self.heads = nn.ModuleList(registry.head[kind](width, p.k) for kind, p in zip(config.head_types(), schema.preferences, strict=True))
         self.names = schema.names
         self.applicability = nn.Linear(width, len(schema)) if config.applicability else None
         self.post_init()
@@ -154,7 +154,7 @@ def create(
     schema: PreferenceSchema,
     layers: int | None,
     max_length: int,
-    head: HeadType = "classification",
+    head: str = "classification",
     applicability: bool = False,
 ) -> tuple[MultiHeadRewardModel, Any]:
     """(new model on a pretrained backbone, its tokenizer). `layers` keeps the first n. Raises UserError if there are fewer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.variants import last_stage, parse_baselines, parse_over, parse_search, parse_seeds
-from moslim_core.baselines import METHODS
+from moslim_core.baselines import methods
 from moslim_core.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_last_stage() -> None:
 
 
 def test_baselines_are_known_names_and_the_starting_model_is_always_there() -> None:
-    assert parse_baselines("all") == list(METHODS)
+    assert parse_baselines("all") == list(methods())
     assert parse_baselines("moslim_ppo, morlhf") == ["prompt_only", "morlhf", "moslim_ppo"]
     for text in ("", "magic", "morlhf,magic"):
         with pytest.raises(UserError, match="write all, or some of prompt_only"):

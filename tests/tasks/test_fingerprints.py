@@ -30,14 +30,14 @@ def test_what_it_uses_is(with_it: list[str], change: str) -> None:
 
 def test_systems_that_learn_from_rated_answers_depend_on_how() -> None:
     other = load("demo", ["policy.sft.epochs=3"])
-    changed = {name for name, stage in compare_systems.STAGES.items() if stage.section(other) != stage.section(DEMO)}
+    changed = {name for name, stage in compare_systems.stages().items() if stage.section(other) != stage.section(DEMO)}
     assert changed == {"ric", "cpo"}
 
 
 def test_only_what_reads_the_mapping_depends_on_it() -> None:
     def changed(by: str) -> set[str]:
         other = load("demo", [by])
-        return {name for name, stage in compare_systems.STAGES.items() if stage.section(other) != stage.section(DEMO)}
+        return {name for name, stage in compare_systems.stages().items() if stage.section(other) != stage.section(DEMO)}
 
     assert changed("mapping.utility=target_probability") == {"best_of_n"}
-    assert changed("mapping.weights.warmth=3") == set(compare_systems.STAGES)
+    assert changed("mapping.weights.warmth=3") == set(compare_systems.stages())

@@ -12,7 +12,7 @@ from moslim_core.settings import Settings
 from tasks import compare_systems, evaluate, label, machine, train_policy, train_reward
 from tasks.stage import Stage, fingerprint
 
-CHAT = [label.STAGE, train_policy.STAGE, evaluate.STAGE, *compare_systems.STAGES.values()]
+CHAT = [label.STAGE, train_policy.STAGE, evaluate.STAGE, *compare_systems.stages().values()]
 
 
 def settings_of(work: Path, *changes: str) -> Settings:

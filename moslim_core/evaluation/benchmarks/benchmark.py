@@ -6,16 +6,19 @@ judged is not run, an answer that can't be judged is missing: both are told, and
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from moslim_core.data.rows import unit_hash
+from moslim_core.endpoint import Endpoint
+from moslim_core.evaluation.benchmarks.sources import File
 from moslim_core.evaluation.bootstrap import Interval, interval, resamples
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import Message
@@ -95,17 +98,27 @@ def less(about: str) -> Meaning:
     return Meaning(about=about, better="less")
 
 
-class Benchmark(Protocol[AnyItem]):
+class Benchmark(ABC, Generic[AnyItem]):
+    """Made with the language model that judges, None where there is none. `files` it reads, and `judged_files` where there is one."""
+
     name: str
     measures: dict[str, Meaning]
+    files: tuple[File, ...] = ()
+    judged_files: tuple[File, ...] = ()
+
+    def __init__(self, endpoint: Endpoint | None) -> None:
+        self.endpoint = endpoint
 
     @property
-    def files(self) -> tuple[str, ...]:
+    def reads(self) -> tuple[File, ...]:
         """What `load` reads, below the folder it is given."""
+        return (*self.files, *(self.judged_files if self.endpoint else ()))
 
+    @abstractmethod
     def load(self, folder: Path) -> list[AnyItem]:
         """The items that can be judged, all of them. Raises UserError on a missing or broken file, naming it."""
 
+    @abstractmethod
     def judge(self, items: Sequence[AnyItem], answers: Sequence[Sequence[Answer]]) -> Judged:
         """Of items and what `ask` got for them. Raises UserError where asking a language model on is no use."""
 

@@ -11,11 +11,16 @@ from pathlib import Path
 
 from moslim_core.endpoint import Endpoint, Question
 from moslim_core.evaluation.benchmarks import grading
-from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Meaning, Verdict, less, more
-from moslim_core.evaluation.benchmarks.sources import records
+from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Benchmark, Chat, Judged, Meaning, Verdict, less, more
+from moslim_core.evaluation.benchmarks.sources import File, records
 from moslim_core.policy.generation import Answer
+from moslim_core.registry import benchmark
 
-QUESTIONS = "cpo_eval/halueval2_200.jsonl"
+QUESTIONS = File(
+    "cpo_eval/halueval2_200.jsonl",
+    "id, category, user_query",
+    "github.com/OpenBMB/CPO (MIT), test_data_honesty, without the honesty prefix",
+)
 
 MOST_FACTS = 5
 FACTS = grading.form(facts={"type": "array", "items": {"type": "string"}, "maxItems": MOST_FACTS})
@@ -23,21 +28,15 @@ VALUES = ("TRUE", "FALSE", "UNKNOWN")
 RATES = ("micro_hallucination_rate", "macro_hallucination_rate", "unknown_facts")
 
 
-class HaluEval2:
-    name = "halueval2"
+@benchmark("halueval2")
+class HaluEval2(Benchmark[Chat]):
+    judged_files = (QUESTIONS,)
     measures = {
         "micro_hallucination_rate": less("mean over answers of the share of their facts that is false"),
         "macro_hallucination_rate": less("share of answers with at least one false fact"),
         "unknown_facts": Meaning(about="mean over answers of the share of their facts that the judge can't tell"),
         "honesty": more("mean grade of honesty, 0 to 10"),
     }
-
-    def __init__(self, endpoint: Endpoint | None) -> None:
-        self.endpoint = endpoint
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (QUESTIONS,) if self.endpoint else ()
 
     def load(self, folder: Path) -> list[Chat]:
         if self.endpoint is None:

@@ -11,13 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moslim_core.endpoint import Endpoint, Question
+from moslim_core.endpoint import Question
 from moslim_core.evaluation.benchmarks import grading
-from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Verdict, more
-from moslim_core.evaluation.benchmarks.sources import records
+from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Benchmark, Chat, Judged, Verdict, more
+from moslim_core.evaluation.benchmarks.sources import File, records
 from moslim_core.policy.generation import Answer
+from moslim_core.registry import benchmark
 
-QUESTIONS, REFERENCES = "mt_bench/question.jsonl", "mt_bench/reference_answer_gpt-4.jsonl"
+FASTCHAT = "raw.githubusercontent.com/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data/mt_bench"
+QUESTIONS = File(
+    "mt_bench/question.jsonl",
+    "question_id, category, turns (two)",
+    "github.com/lm-sys/FastChat (Apache-2.0)",
+    f"https://{FASTCHAT}/question.jsonl",
+    "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
+)
+REFERENCES = File(
+    "mt_bench/reference_answer_gpt-4.jsonl",
+    "question_id, choices[0].turns (two)",
+    QUESTIONS.origin,
+    f"https://{FASTCHAT}/reference_answer/gpt-4.jsonl",
+    "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+)
 
 
 @dataclass(frozen=True)
@@ -27,20 +42,14 @@ class MTQuestion(Chat):
     references: tuple[str, ...]
 
 
-class MTBench:
-    name = "mt_bench"
+@benchmark("mt_bench")
+class MTBench(Benchmark[MTQuestion]):
+    judged_files = (QUESTIONS, REFERENCES)
     measures = {
         "grade": more("mean grade of both turns' answers, 0 to 10"),
         "grade_turn_1": more("mean grade of the first turn's answers, 0 to 10"),
         "grade_turn_2": more("mean grade of the second turn's answers, 0 to 10"),
     }
-
-    def __init__(self, endpoint: Endpoint | None) -> None:
-        self.endpoint = endpoint
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (QUESTIONS, REFERENCES) if self.endpoint else ()
 
     def load(self, folder: Path) -> list[MTQuestion]:
         if self.endpoint is None:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from moslim_core import registry
 from moslim_core.endpoint import Endpoint
-from moslim_core.evaluation.benchmarks import BENCHMARKS, sources
+from moslim_core.evaluation.benchmarks import sources
 from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Result, ask, evaluate, limited
 from moslim_core.evaluation.benchmarks.overlap import overlaps
 from moslim_core.evaluation.system import System
@@ -44,8 +45,8 @@ def tasks(
     limit: int,
 ) -> dict[str, Task]:
     """What each of the benchmarks asks, at most `limit` items. Raises UserError on missing or broken files."""
-    made = {name: BENCHMARKS[name](endpoint) for name in names}
-    loaded = {name: benchmark.load(sources.folder(benchmark.files, data_dir, cache)) for name, benchmark in made.items()}
+    made = {name: registry.benchmark[name](endpoint) for name in names}
+    loaded = {name: benchmark.load(sources.folder(benchmark.reads, data_dir, cache)) for name, benchmark in made.items()}
     # Training prompts are many: they are read once for all.
     reasons = iter(overlaps([item for items in loaded.values() for item in items], trained, near))
     found = {}

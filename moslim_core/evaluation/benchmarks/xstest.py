@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moslim_core.endpoint import Endpoint
-from moslim_core.evaluation.benchmarks.benchmark import Chat, Judged, Verdict, less, more
+from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Chat, Judged, Verdict, less, more
 from moslim_core.evaluation.benchmarks.refusals import accuracy, refuses
-from moslim_core.evaluation.benchmarks.sources import records
+from moslim_core.evaluation.benchmarks.sources import File, records
 from moslim_core.policy.generation import Answer
+from moslim_core.registry import benchmark
 
-PROMPTS = "xstest/xstest_prompts.csv"
+PROMPTS = File(
+    "xstest/xstest_prompts.csv",
+    "id, prompt, type, label (safe or unsafe)",
+    "github.com/paul-rottger/exaggerated-safety (CC-BY-4.0)",
+    "https://raw.githubusercontent.com/paul-rottger/exaggerated-safety/d7bb5bd738c1fcbc36edd83d5e7d1b71a3e2d84d/xstest_prompts.csv",
+    "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5a",
+)
 
 
 @dataclass(frozen=True)
@@ -25,16 +31,13 @@ class Probe(Chat):
     safe: bool
 
 
-class XSTest:
-    name = "xstest"
+@benchmark("xstest")
+class XSTest(Benchmark[Probe]):
+    files = (PROMPTS,)
     measures = {
         "refusals_safe": less("share of safe prompts that are refused"),
         "refusals_unsafe": more("share of unsafe prompts that are refused"),
     }
-    files = (PROMPTS,)
-
-    def __init__(self, endpoint: Endpoint | None) -> None:
-        """Takes a language model as every benchmark does; it asks none."""
 
     def load(self, folder: Path) -> list[Probe]:
         return records(folder, PROMPTS, _probe)

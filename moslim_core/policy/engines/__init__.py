@@ -1,4 +1,4 @@
-"""Engines draw the answers that a policy learns from. One is a module here: its class `Drawing`, under the module's name. (ours)
+"""Engines draw the answers that a policy learns from. One is a module here. (ours)
 
 `policy.engine=auto` takes vLLM where a server is named, else the first of `AUTO` for the device that can serve the model. Where one that
 was named can't, the plain one takes its place.
@@ -6,13 +6,12 @@ was named can't, the plain one takes its place.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from moslim_core.policy.learner import Learner
+from moslim_core.registry import engine
 from moslim_core.settings import PolicySettings
 
 PLAIN = "transformers"
@@ -44,11 +43,7 @@ class Engine(ABC):
 
 
 def engine_class(name: str) -> type[Engine]:
-    return importlib.import_module(f"{__name__}.{name}").Drawing
-
-
-def engines() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return engine[name]
 
 
 def pick(learner: Learner, policy: PolicySettings, config: Any) -> tuple[Engine, str | None]:

@@ -24,12 +24,14 @@ from moslim_core.policy.artifact import ADAPTER
 from moslim_core.policy.engines import Drawn, Engine
 from moslim_core.policy.learner import Learner
 from moslim_core.policy.shared_prefix import cut_at_ends
+from moslim_core.registry import engine
 from moslim_core.settings import PolicySettings
 
 # A step's answers may take minutes; a connection that is not there is told at once.
 TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 
 
+@engine("vllm")
 class Drawing(Engine):
     def __init__(self, learner: Learner, policy: PolicySettings, config: Any) -> None:
         """Raises UserError where no server answers."""

@@ -1,11 +1,7 @@
-"""Optimisers: what a step's rows are worth, and the loss that learns from it. One is a module here, its class `Loss`. (ours)
-
-To add one, write a module. Nothing else names them: settings, help and form list the modules of this package.
-"""
+"""Optimisers: what a step's rows are worth, and the loss that learns from it. One is a module here. (ours)"""
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
@@ -16,6 +12,7 @@ from torch import Tensor, nn
 from moslim_core.errors import UserError
 from moslim_core.policy.advantages import divergence_estimate
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.registry import optimiser
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.settings import PolicySettings
 
@@ -83,7 +80,7 @@ def with_advantages(batch: RolloutBatch, advantages: Tensor, returns: Tensor | N
 
 
 def optimiser_class(name: str) -> type[Optimiser]:
-    return importlib.import_module(f"{__name__}.{name}").Loss
+    return optimiser[name]
 
 
 def require_fit(policy: PolicySettings) -> None:

@@ -14,6 +14,7 @@ from moslim_core.policy.optimisers import Optimiser, with_advantages
 from moslim_core.policy.optimisers.rloo import token_loss
 from moslim_core.policy.relabelling import centred, standardised
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.registry import optimiser
 from moslim_core.settings import PolicySettings
 
 
@@ -30,6 +31,7 @@ def summed(utilities: Tensor, weights: Tensor, weight: Tensor, batch: RolloutBat
     return apart / float(variance.sqrt() + 1e-4)
 
 
+@optimiser("grpo")
 class Loss(Optimiser):
     own_kl = "loss"
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from moslim_core.policy.optimisers import Optimiser
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.registry import optimiser
 from moslim_core.settings import PolicySettings
 
 
@@ -30,6 +31,7 @@ def preference_losses(log_ratios: Tensor, rewards: Tensor, beta: float) -> Tenso
     return (losses * others.view(*others.shape, *[1] * (rewards.dim() - 1))).sum(dim=1) / max(1, len(rewards) - 1)
 
 
+@optimiser("online_dpo")
 class Loss(Optimiser):
     own_kl = None
     compares = True

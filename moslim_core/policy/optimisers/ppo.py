@@ -17,6 +17,7 @@ from moslim_core.policy.optimisers import Optimiser, with_advantages
 from moslim_core.policy.optimisers.rloo import token_loss
 from moslim_core.policy.relabelling import centred
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.registry import optimiser
 from moslim_core.settings import PolicySettings
 
 
@@ -34,6 +35,7 @@ class Critic(nn.Module):
         return self.linear(self.norm(states.detach().float())).squeeze(-1)
 
 
+@optimiser("ppo")
 class Loss(Optimiser):
     critic = Critic
 

@@ -13,6 +13,7 @@ from moslim_core.policy.advantages import clipped
 from moslim_core.policy.optimisers import Optimiser, with_advantages
 from moslim_core.policy.relabelling import leave_one_out
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.registry import optimiser
 
 
 def normalised(advantages: Tensor, weight: Tensor, kept: Tensor) -> Tensor:
@@ -35,6 +36,7 @@ def token_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor,
     return -(clipped(torch.exp(log_probs - old), advantages, clip) * mask).sum() / count
 
 
+@optimiser("rloo")
 class Loss(Optimiser):
     def prepared(self, batch: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
         returns, weight, kept = self.returns(batch), batch.weight, torch.ones_like(batch.weight)

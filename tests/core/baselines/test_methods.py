@@ -13,18 +13,17 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from moslim_core import models
-from moslim_core.baselines import METHODS, OURS, best_of_n, rewarded_soups, rlphf
+from moslim_core.baselines import OWN, START, best_of_n, methods, ours, rewarded_soups, rlphf
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
-from moslim_core.baselines.measure import COMPARED, by_level, measure, read_rows, suitability
+from moslim_core.baselines.measure import by_level, measure, method_of, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Context, Method, rollouts
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema, Targets, parse
 from moslim_core.progress import Progress
+from moslim_core.registry import baseline, optimiser
 from moslim_core.reward.mapping import RewardMapping
-from moslim_core.section import ModuleOf
-from tests.test_stage_versions import method_of
 
 Make = Callable[..., Context]
 
@@ -34,11 +33,11 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_every_name_has_a_method_and_every_row_one_name() -> None:
-    assert list(COMPARED) == list(METHODS) and all(issubclass(method, Method) for method in COMPARED.values())
-    assert all(method.__module__ == method_of(name) for name, method in COMPARED.items()), "so the guard of stage versions finds it"
-    rows = [row for name, method in COMPARED.items() for row in ((name,) if name in OURS else method.rows)]
-    assert len(set(rows)) == len(rows) and set(METHODS) <= set(rows)
-    assert sorted(OURS.values()) == ModuleOf("moslim_core.policy.optimisers").names
+    assert next(iter(methods())) == START and set(ours()) < set(methods()) and OWN not in methods()
+    assert all(issubclass(method_of(name), Method) for name in methods())
+    rows = [row for name in methods() for row in ((name,) if name in ours() else method_of(name).rows)]
+    assert len(set(rows)) == len(rows) and set(methods()) <= set(rows)
+    assert list(ours().values()) == optimiser.names
 
 
 def test_the_budget_is_shared_out_and_never_less_than_the_settings(context: Make) -> None:
@@ -200,7 +199,7 @@ def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make)
 
 def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Make) -> None:
     made, weights = context(), np.array([0.25, 0.75])
-    raw, normalised = (COMPARED[name](made).expert(weights) for name in ("morlhf", "morlhf_normalised"))
+    raw, normalised = (baseline[name](made).expert(weights) for name in ("morlhf", "morlhf_normalised"))
     assert raw.settings.mapping.standardisation == "none" and normalised.settings.mapping.standardisation == "running"
     assert raw.settings.mapping.weights == normalised.settings.mapping.weights == {"length": 0.25, "warmth": 0.75}
     assert raw.settings.policy == normalised.settings.policy and raw.folder != normalised.folder
@@ -211,7 +210,7 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     made = context()
     numbers = measure(name, made)
     rows = read_rows(made.output)
-    assert {row.name for row in rows} == set(COMPARED[name].rows)
+    assert {row.name for row in rows} == set(baseline[name].rows)
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert row.control.preferences["length"].answers == 6

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from moslim_core.baselines import METHODS
+from moslim_core.baselines import methods
 from moslim_core.baselines.measure import read_rows
 from moslim_core.baselines.method import Context
 from moslim_core.errors import UserError
 from moslim_core.section import changed
-from tasks.compare_systems import STAGES
+from tasks.compare_systems import stage_of
 
 RUN = Path(__file__).with_name("measured_run.py")
 # Reinforcement learning, and supervised learning on what was drawn before.
@@ -46,11 +46,11 @@ def test_two_processes_train_and_one_measures(context: Callable[..., Context], t
     assert first != second
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", methods())
 def test_a_stage_starts_as_many_processes_as_its_training_takes(name: str, context: Callable[..., Context]) -> None:
     settings = context(processes=2, prompts_per_step=2).settings
     trains = name not in ("prompt_only", "best_of_n") and not name.startswith("moslim_")
-    assert STAGES[name].launch(settings).processes == (2 if trains else 1)
+    assert stage_of(name).launch(settings).processes == (2 if trains else 1)
 
 
 @pytest.mark.parametrize("name", ["ric", "cpo"])
@@ -58,4 +58,4 @@ def test_supervised_methods_say_that_they_do_not_know_sharded_weights(name: str,
     settings = context(prompts_per_step=2).settings
     sharded = changed(settings, policy=changed(settings.policy, accelerate="fsdp", processes=2))
     with pytest.raises(UserError, match=rf"which {name}'s training does not know"):
-        STAGES[name].launch(sharded)
+        stage_of(name).launch(sharded)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from moslim_core import registry
 from moslim_core.data.annotators import annotate, annotate_all, annotators_of
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema, RuleAnnotator
-from moslim_core.preferences.measures import MEASURES, readability, warmth, word_count
+from moslim_core.preferences.measures import readability, warmth, word_count
 
 
 def test_measures() -> None:
@@ -38,7 +39,7 @@ def test_measures() -> None:
     ],
 )
 def test_other_measures(measure: str, text: str, value: float) -> None:
-    assert MEASURES[measure](text) == pytest.approx(value, abs=0.01)
+    assert registry.measure[measure](text) == pytest.approx(value, abs=0.01)
 
 
 def test_a_pattern_of_ones_own_is_counted() -> None:
@@ -54,7 +55,7 @@ def test_a_pattern_of_ones_own_is_counted() -> None:
         ({"measure": "pattern"}, "go together"),
         ({"measure": "warmth", "pattern": "a"}, "go together"),
         ({"measure": "pattern", "pattern": "("}, "is no regular expression"),
-        ({"measure": "words"}, "'words' is no measure: there are word_count, "),
+        ({"measure": "words"}, "Input should be 'pattern', 'word_count', "),
     ],
 )
 def test_a_rule_that_can_measure_nothing_is_refused(values: dict[str, str], said: str) -> None:

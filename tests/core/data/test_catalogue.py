@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 
-from moslim_core.data.catalogue import HUB_SETS
+from moslim_core.data.catalogue import HubSet
 from moslim_core.data.rows import nearest
 from moslim_core.data.sources import Rated, open_sources
 from moslim_core.data.tables import FORMATS
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.settings import DataSettings, SourceName
+from moslim_core.registry import source
+from moslim_core.settings import DataSettings
 from tests.core.data import hub
 
+HUB_SETS = {name: source[name] for name in source.own if issubclass(source[name], HubSet)}
 FIVE = ["worst", "bad", "middling", "good", "best"]
 
 
@@ -31,15 +33,15 @@ def read(source: str, path: Path, preferences: PreferenceSchema, **labels: Any) 
     return [rated for opened in open_sources(settings, preferences) for rated in opened.rows()]
 
 
-def test_settings_name_every_source() -> None:
-    assert set(get_args(SourceName)) == {"starter", *FORMATS, *HUB_SETS}
+def test_every_format_is_a_source() -> None:
+    assert set(source.own) == {"starter", *FORMATS, *HUB_SETS}
 
 
 def test_known_sets_tell_where_they_are_from() -> None:
     for name, known in HUB_SETS.items():
         assert known.hub.count("/") == 1 and known.licence and known.defects, name
         assert re.fullmatch(r"[0-9a-f]{40}|main", known.revision), name
-    assert HUB_SETS["pku-saferlhf"].licence == "CC-BY-NC-4.0"
+    assert source["pku-saferlhf"].licence == "CC-BY-NC-4.0"
 
 
 def test_ultrafeedback_has_a_row_per_completion_and_masks_not_applicable(tmp_path: Path) -> None:

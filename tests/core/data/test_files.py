@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from moslim_core.data.catalogue import HUB_SETS
 from moslim_core.data.files import hub_files
+from moslim_core.registry import source
 from tests.core.data import hub
 
 ROOT = Path(__file__).parents[3]
@@ -102,7 +102,7 @@ def test_download_takes_the_pinned_commit_and_the_files_needed(tmp_path: Path, s
     handler: Any = server.RequestHandlerClass
     found = read(tmp_path / "home", server.server_port, "helpsteer2", "helpfulness=5,verbosity=5")
     assert found.returncode == 0, found.stderr
-    revision = HUB_SETS["helpsteer2"].revision
+    revision = source["helpsteer2"].revision
     assert found.stdout.split() == [revision, str(12 + 50)]
     fetched = {line.split("/")[-1] for line in handler.asked if line.startswith("GET datasets/")}
     assert fetched == {"train.jsonl.gz", "validation.jsonl.gz"}
@@ -125,7 +125,7 @@ def test_branch_is_told_by_the_commit_that_was_read(tmp_path: Path, server: Thre
 def test_folder_may_hold_a_part_of_the_files(tmp_path: Path) -> None:
     folder = hub.make(tmp_path, 12) / "pku-saferlhf"
     (folder / "data" / "Alpaca-7B" / "train.jsonl").unlink()
-    files, revision = hub_files("pku-saferlhf", HUB_SETS["pku-saferlhf"], folder)
+    files, revision = hub_files("pku-saferlhf", source["pku-saferlhf"], folder)
     assert [(split, file.parent.name) for split, file in files] == [
         ("test", "Alpaca-7B"), ("train", "Alpaca2-7B"), ("test", "Alpaca2-7B"), ("train", "Alpaca3-8B"), ("test", "Alpaca3-8B"),
     ]  # fmt: skip

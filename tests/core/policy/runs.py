@@ -12,8 +12,8 @@ from moslim_core.data.rows import write_json_lines
 from moslim_core.policy import training
 from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.progress import Progress
+from moslim_core.registry import optimiser
 from moslim_core.reward.model import create
-from moslim_core.section import ModuleOf
 from moslim_core.settings import Settings
 
 PREFERENCES: list[dict[str, Any]] = [
@@ -21,7 +21,7 @@ PREFERENCES: list[dict[str, Any]] = [
     {"name": "length", "levels": ["short", "long"]},
 ]
 STEPS, PROMPTS, GROUP = 4, 2, 4
-OPTIMISERS = ModuleOf("moslim_core.policy.optimisers").names
+OPTIMISERS = list(optimiser.own)
 # Rated answers to every prompt: with the end of the turn 2 to 4 tokens of the tiny tokenizer, and one that is too long.
 RATED = ("good", "bad", "no", "so it is", "warm rain", "This answer is good and helpful, and long. 1234567890")
 

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from moslim_core import registry
 from moslim_core.checkpoints import MARKER, mark
 from moslim_core.errors import UserError
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
-from moslim_core.policy.engines import engines, transformers
+from moslim_core.policy.engines import transformers
 from moslim_core.policy.optimisers import require_fit
 from moslim_core.policy.rewards import Judged, Rewards
 from moslim_core.policy.shared_prefix import generate_completions
@@ -178,7 +179,7 @@ def test_models_with_a_recurrent_state_learn(optimiser: str, tiny_chat: Path, re
 
 
 def test_every_engine_is_tried() -> None:
-    assert engines() == ["compiled", "continuous_batching", "transformers", "vllm"], "vllm: test_vllm.py"
+    assert list(registry.engine.own) == ["compiled", "continuous_batching", "transformers", "vllm"], "vllm: test_vllm.py"
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)

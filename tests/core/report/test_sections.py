@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moslim_core.evaluation.benchmarks import BENCHMARKS as PUBLIC
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Meaning, less, more
 from moslim_core.evaluation.benchmarks.run import Run
+from moslim_core.registry import benchmark
 from moslim_core.report import Both, all_figures, render, summarise
 from moslim_core.report.benchmarks import benchmarks_said, compared
 from moslim_core.report.front import hypervolume_said
@@ -132,7 +132,7 @@ def test_verdicts_that_are_all_alike_are_no_proof() -> None:
 
 
 def test_every_measure_of_a_benchmark_says_which_way_is_better_or_that_none_is() -> None:
-    meanings = {measure: meaning for made in PUBLIC.values() for measure, meaning in made(None).measures.items()}
+    meanings = {measure: meaning for name in benchmark.own for measure, meaning in benchmark[name].measures.items()}
     assert [m for m, meaning in meanings.items() if not meaning.better] == ["unknown_facts"]
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from moslim_core import registry
 from moslim_core.reward.calibration import calibrated, fit_calibration
-from moslim_core.reward.heads import HEAD_TYPES, HEADS, ClassificationHead, OrdinalHead, RegressionHead, TwoHotHead, two_hot
+from moslim_core.reward.heads import ClassificationHead, OrdinalHead, RegressionHead, TwoHotHead, two_hot
 
 
 def test_classification() -> None:
@@ -76,14 +77,14 @@ def test_two_hot() -> None:
 
 
 @given(
-    kind=st.sampled_from(HEAD_TYPES),
+    kind=st.sampled_from(list(registry.head.own)),
     k=st.integers(2, 7),
     pooled=st.lists(st.lists(st.floats(-50, 50), min_size=2, max_size=2), min_size=1, max_size=4),
     scale=st.floats(0.05, 20),
 )
 def test_probabilities_are_probabilities(kind: str, k: int, pooled: list[list[float]], scale: float) -> None:
     torch.manual_seed(0)
-    head = HEADS[kind](2, k)
+    head = registry.head[kind](2, k)
     outputs = head(torch.tensor(pooled))
     assert outputs.shape == (len(pooled), head.width)
     log_p = head.log_probabilities(outputs, scale)
@@ -95,12 +96,12 @@ def test_probabilities_are_probabilities(kind: str, k: int, pooled: list[list[fl
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("kind", HEAD_TYPES)
+@pytest.mark.parametrize("kind", registry.head.own)
 @pytest.mark.parametrize(("scale", "shift"), [(0.4, [0.0] * 4), (1.0, [0.5, -0.5, 0.3, -0.3]), (2.5, [-0.4, 0.0, 0.0, 0.4])])
 def test_known_calibration_is_found(kind: str, scale: float, shift: list[float]) -> None:
     """Levels drawn from a head's own probabilities at a scale and a shift lead back to them."""
     torch.manual_seed(0)
-    head, rng = HEADS[kind](3, 4), np.random.default_rng(0)
+    head, rng = registry.head[kind](3, 4), np.random.default_rng(0)
     with torch.no_grad():
         outputs = head(torch.randn(20_000, 3) * 6)
         p = calibrated(head, outputs, scale, shift).exp().numpy()

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.registry import utility
 from moslim_core.reward.mapping import (
     AGGREGATIONS,
-    UTILITIES,
     RewardMapping,
     log_probability,
     ordinal,
@@ -247,7 +247,7 @@ def batches(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], list[Targets]]:
 @settings(max_examples=300)
 @given(
     batches(),
-    st.sampled_from(sorted(UTILITIES)),
+    st.sampled_from(sorted(utility.own)),
     st.sampled_from(["none", "batch", "running", "reference"]),
     st.sampled_from(sorted(AGGREGATIONS)),
     st.dictionaries(st.sampled_from(WIDE.names), st.sampled_from([0.0, 1e-9, 3.0])),
@@ -328,7 +328,9 @@ def test_mass_moved_towards_the_target_never_lowers_the_ordinal_reward(batch: An
 
 
 @settings(max_examples=200)
-@given(batches(), st.sampled_from(sorted(UTILITIES)), st.sampled_from(["none", "batch", "running"]), st.sampled_from(sorted(AGGREGATIONS)))
+@given(
+    batches(), st.sampled_from(sorted(utility.own)), st.sampled_from(["none", "batch", "running"]), st.sampled_from(sorted(AGGREGATIONS))
+)
 def test_what_is_not_requested_changes_nothing(batch: Any, utility: Any, standardisation: Any, aggregation: Any) -> None:
     p, targets = batch
     other = {n: of.copy() for n, of in p.items()}
@@ -340,7 +342,7 @@ def test_what_is_not_requested_changes_nothing(batch: Any, utility: Any, standar
 
 
 @settings(max_examples=200)
-@given(batches(), st.sampled_from(sorted(UTILITIES)), st.sampled_from(sorted(AGGREGATIONS)), st.randoms(use_true_random=False))
+@given(batches(), st.sampled_from(sorted(utility.own)), st.sampled_from(sorted(AGGREGATIONS)), st.randoms(use_true_random=False))
 def test_rewards_depend_on_neither_order_nor_batches(batch: Any, utility: Any, aggregation: Any, rng: random.Random) -> None:
     p, targets = batch
     order = rng.sample(range(len(targets)), len(targets))

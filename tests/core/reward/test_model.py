@@ -10,10 +10,10 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModel, AutoTokenizer
 
+from moslim_core import registry
 from moslim_core.errors import UserError
 from moslim_core.models import layer_stack
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.reward.heads import HEAD_TYPES, HeadType
 from moslim_core.reward.model import MultiHeadRewardModel, create, encode, pool
 from moslim_core.reward.scorer import RewardScorer
 
@@ -123,8 +123,8 @@ def test_first_layers_are_kept(backbone: Path) -> None:
         create(str(backbone), SCHEMA, 3, 64)
 
 
-@pytest.mark.parametrize("head", HEAD_TYPES)
-def test_saved_model_gives_the_same_probabilities(backbone: Path, tmp_path: Path, head: HeadType) -> None:
+@pytest.mark.parametrize("head", registry.head.own)
+def test_saved_model_gives_the_same_probabilities(backbone: Path, tmp_path: Path, head: str) -> None:
     model, tokenizer = create(str(backbone), SCHEMA, 1, 64, head)
     model.config.scales, model.config.shifts = [0.5, 2.0], [[0.0, 0.1], [0.3, -0.1, -0.1, -0.1]]
     before = RewardScorer(model, tokenizer)(QUESTIONS, ANSWERS)

@@ -12,25 +12,26 @@ from typing import Any
 
 import pytest
 
+from moslim_core.evaluation.benchmarks.sources import File
 from moslim_core.policy.generation import Answer
 
 REAL = Path(os.environ.get("MOSLIM_DATA_DIR", "/nowhere"))
 
 
-def needs_real(*names: str) -> pytest.MarkDecorator:
+def needs_real(*files: File) -> pytest.MarkDecorator:
     """Skips where MOSLIM_DATA_DIR does not hold these files."""
-    missing = [name for name in names if not (REAL / name).is_file()]
+    missing = [file.name for file in files if not (REAL / file.name).is_file()]
     return pytest.mark.skipif(bool(missing), reason=f"MOSLIM_DATA_DIR names no folder with {', '.join(missing)} in it")
 
 
-def write(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> Path:
+def write(folder: Path, file: File, rows: Sequence[dict[str, Any]]) -> Path:
     """A file in the format that its name has."""
-    path = folder / name
+    name, path = file.name, folder / file.name
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     if name.endswith(".csv"):
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+        with path.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
     elif name.endswith(".json"):

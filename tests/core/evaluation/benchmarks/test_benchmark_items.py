@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from moslim_core.evaluation.benchmarks import BENCHMARKS
 from moslim_core.evaluation.benchmarks.benchmark import Chat, Judged, Meaning, Verdict, ask, evaluate, finished, limited, more
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import Message
+from moslim_core.registry import benchmark
 from tests.core.evaluation.benchmarks.made_files import said
 
 
@@ -18,9 +18,9 @@ def user(text: str) -> Message:
 
 
 def test_names_are_those_of_the_suite() -> None:
-    assert list(BENCHMARKS) == ["mt_bench", "halueval2", "hackaprompt", "xstest"]
-    for name, made in BENCHMARKS.items():
-        assert made(None).name == name
+    assert set(benchmark.own) == {"mt_bench", "halueval2", "hackaprompt", "xstest"}
+    for name in benchmark.own:
+        assert benchmark[name](None).name == name
 
 
 def test_a_turn_follows_the_models_own_replies() -> None:

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from moslim_core.errors import UserError
-from moslim_core.evaluation.benchmarks import BENCHMARKS, sources
-from moslim_core.evaluation.benchmarks.sources import FILES, File, download, folder, records
+from moslim_core.evaluation.benchmarks.hackaprompt import LEVELS
+from moslim_core.evaluation.benchmarks.sources import File, download, folder, records
+from moslim_core.registry import benchmark
 from tests.core.evaluation.benchmarks.made_files import REAL, write
 
 CONTENT = b'{"question_id": 1}\n'
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 NAME = "made/question.jsonl"
+FILES = [file for name in benchmark.own for file in (*benchmark[name].files, *benchmark[name].judged_files)]
 
 
 @pytest.fixture
@@ -50,10 +52,10 @@ def address(server: ThreadingHTTPServer, path: str) -> str:
     return f"http://127.0.0.1:{server.server_port}/{path}"
 
 
-def test_downloads_once_what_is_pinned(server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sources.FILES, NAME, File("rows", "here", address(server, "file"), DIGEST))
+def test_downloads_once_what_is_pinned(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    file = File(NAME, "rows", "here", address(server, "file"), DIGEST)
     for _ in range(2):
-        assert folder([NAME], None, tmp_path / "cache") == tmp_path / "cache"
+        assert folder([file], None, tmp_path / "cache") == tmp_path / "cache"
     assert (tmp_path / "cache" / NAME).read_bytes() == CONTENT
     assert server.served == 1  # type: ignore[attr-defined]
     assert [p.name for p in (tmp_path / "cache" / "made").iterdir()] == ["question.jsonl"]
@@ -77,31 +79,31 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_given_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert folder(list(FILES), tmp_path, tmp_path / "cache") == tmp_path
+    assert folder(FILES, tmp_path, tmp_path / "cache") == tmp_path
     assert folder([], None, tmp_path / "cache") == tmp_path / "cache"
 
 
 def test_what_has_no_address_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"levels.json can't be downloaded.*\nGive a folder that holds it: .*HackAPrompt"):
-        folder(BENCHMARKS["hackaprompt"](None).files, None, tmp_path)
+        folder(benchmark["hackaprompt"](None).reads, None, tmp_path)
 
 
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"levels.json: there is no such file.\nGive a folder that holds it: .*second_template"):
-        records(tmp_path, "hackaprompt/levels.json", dict)
-    write(tmp_path, "hackaprompt/levels.json", [])
+        records(tmp_path, LEVELS, dict)
+    write(tmp_path, LEVELS, [])
     with pytest.raises(UserError, match="has no rows"):
-        records(tmp_path, "hackaprompt/levels.json", dict)
+        records(tmp_path, LEVELS, dict)
     (tmp_path / "hackaprompt/levels.json").write_text("[1,")
     with pytest.raises(UserError, match=r"levels.json: not JSON \(.*line 1\)"):
-        records(tmp_path, "hackaprompt/levels.json", dict)
+        records(tmp_path, LEVELS, dict)
     (tmp_path / "hackaprompt/levels.json").write_text('{"level": 1}')
     with pytest.raises(UserError, match="row 1: KeyError: 'template'"):
-        records(tmp_path, "hackaprompt/levels.json", lambda row: row["template"])
+        records(tmp_path, LEVELS, lambda row: row["template"])
 
 
-@pytest.mark.parametrize("name", [name for name, file in FILES.items() if file.url])
-def test_pinned_digests_are_those_of_real_files(name: str) -> None:
-    if not (REAL / name).is_file():
-        pytest.skip(f"MOSLIM_DATA_DIR names no folder with {name} in it")
-    assert hashlib.sha256((REAL / name).read_bytes()).hexdigest() == FILES[name].sha256
+@pytest.mark.parametrize("file", [file for file in FILES if file.url], ids=lambda file: file.name)
+def test_pinned_digests_are_those_of_real_files(file: File) -> None:
+    if not (REAL / file.name).is_file():
+        pytest.skip(f"MOSLIM_DATA_DIR names no folder with {file.name} in it")
+    assert hashlib.sha256((REAL / file.name).read_bytes()).hexdigest() == file.sha256

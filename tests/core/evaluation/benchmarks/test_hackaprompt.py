@@ -144,7 +144,7 @@ def test_no_level_has_more_than_its_share(tmp_path: Path) -> None:
 
 def test_harmful_requests_need_a_language_model(endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
     without = HackAPrompt(None)
-    assert HARMFUL not in without.files
+    assert HARMFUL not in without.reads
     found = evaluate(without, without.load(layout(tmp_path)), [said("No.")] * 2 + [said("No.", "No.")], bootstrap=100, seed=0)
     assert found.not_run == {"harmlessness": NO_JUDGE}
     assert found.measures["attack_success_rate"].overall.mean.value == 0.0
@@ -152,7 +152,7 @@ def test_harmful_requests_need_a_language_model(endpoint: Callable[..., Endpoint
     write(tmp_path, HARMFUL, [{"seq": n, "instruction": f"Be bad {n}.", "prompt_level": 1 + n % 2} for n in range(3)])
     with serving(lambda request: replies({"reason": "So.", "grade": 9} if "Be bad 0." in request.asked else "Harmless!")) as server:
         benchmark = HackAPrompt(endpoint(server))
-        assert HARMFUL in benchmark.files
+        assert HARMFUL in benchmark.reads
         items = benchmark.load(tmp_path)
         answers = [said("No."), said("No."), said("No.", "No."), said("I won't."), said("Sure."), []]
         found = evaluate(benchmark, items, answers, bootstrap=100, seed=0)
@@ -168,8 +168,8 @@ def test_harmful_requests_need_a_language_model(endpoint: Callable[..., Endpoint
 
 @needs_real(LEVELS, ATTEMPTS)
 def test_the_rule_and_recorded_verdicts_differ_at_most_twice() -> None:
-    targets = {level["level"]: level["target"] for level in json.loads((REAL / LEVELS).read_text())}
-    recorded = [row for _, row in read_json_lines(REAL / ATTEMPTS) if row["correct"] is not None]
+    targets = {level["level"]: level["target"] for level in json.loads((REAL / LEVELS.name).read_text())}
+    recorded = [row for _, row in read_json_lines(REAL / ATTEMPTS.name) if row["correct"] is not None]
     assert len(recorded) == 1420
     different = [row for row in recorded if any(says(text, targets[row["level"]]) for text in row["completions"]) != row["correct"]]
     assert len(different) <= 2

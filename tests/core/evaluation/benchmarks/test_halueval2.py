@@ -88,7 +88,7 @@ def test_what_the_judge_says_unreadably_is_missing(endpoint: Callable[..., Endpo
 
 def test_without_a_language_model_it_is_not_run(tmp_path: Path) -> None:
     benchmark = HaluEval2(None)
-    assert (benchmark.files, benchmark.load(tmp_path)) == ((), [])
+    assert (benchmark.reads, benchmark.load(tmp_path)) == ((), [])
     assert evaluate(benchmark, [], [], bootstrap=100, seed=0).not_run == dict.fromkeys(benchmark.measures, NO_JUDGE)
 
 

@@ -25,7 +25,7 @@ ANSWERS = [said("It is 42.", "It is 21."), said("Rain falls on the roof all nigh
 
 def test_without_a_language_model_nothing_is_loaded_judged_or_replaced(tmp_path: Path) -> None:
     benchmark = MTBench(None)
-    assert (benchmark.files, benchmark.load(tmp_path)) == ((), [])
+    assert (benchmark.reads, benchmark.load(tmp_path)) == ((), [])
     found = evaluate(benchmark, [], [], bootstrap=100, seed=0)
     assert found.measures == {}
     assert found.not_run == dict.fromkeys(["grade", "grade_turn_1", "grade_turn_2"], NO_JUDGE)
@@ -36,7 +36,7 @@ def test_reads_questions_with_the_references_that_there_are(endpoint: Callable[.
     write(tmp_path, QUESTIONS, [{"question_id": int(i.id), "category": i.group, "turns": list(i.turns)} for i in ITEMS])
     write(tmp_path, REFERENCES, [{"question_id": 1, "choices": [{"index": 0, "turns": ["42", "21"]}]}])
     assert benchmark.load(tmp_path) == ITEMS
-    assert benchmark.files == (QUESTIONS, REFERENCES)
+    assert benchmark.reads == (QUESTIONS, REFERENCES)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""What modules of this library register, read from their text: a list for settings, help and forms costs no import. (ours)"""
+
+from __future__ import annotations
+
+import ast
+from importlib.resources import files
+from typing import NamedTuple
+
+LIBRARY = __name__.partition(".")[0]
+
+
+class Declared(NamedTuple):
+    """Where a thing is, and the first line of its docstring, else of its module's."""
+
+    module: str
+    about: str
+
+
+def declared(source: str, kind: str) -> dict[str, str]:
+    """{name: what it is} of what stands under `@kind(name)` in the text of a module."""
+    if f"@{kind}(" not in source:
+        return {}
+    tree = ast.parse(source)
+    return {
+        ast.literal_eval(call.args[0]): first_line(ast.get_docstring(node) or ast.get_docstring(tree))
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        for call in node.decorator_list
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == kind
+    }
+
+
+def first_line(docstring: str | None) -> str:
+    return (docstring or "").strip().partition("\n")[0].rstrip(".")
+
+
+def declared_in(home: str, kind: str) -> dict[str, Declared]:
+    """All of a kind in a module of the library, or in the modules of a package, in their order."""
+    *folders, last = home.split(".")[1:]
+    place = files(LIBRARY).joinpath(*folders, last)
+    modules = {home: files(LIBRARY).joinpath(*folders, f"{last}.py")}
+    if place.is_dir():
+        found = sorted((f for f in place.iterdir() if f.name.endswith(".py")), key=lambda f: f.name)
+        modules = {f"{home}.{f.name.removesuffix('.py')}": f for f in found}
+    return {
+        name: Declared(module, about)
+        for module, file in modules.items()
+        for name, about in declared(file.read_text(encoding="utf-8"), kind).items()
+    }

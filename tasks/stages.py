@@ -1,0 +1,56 @@
+"""The stages, in the order of a run: a new one is a module of its own here and a line in `STAGES`. (ours)
+
+Worker processes, pools, the report, links and the guard of versions follow this list; which stage runs when is wired in flows/align.py.
+Modules are named and not imported: a worker has use for its own alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from moslim_core.baselines import methods
+from moslim_core.errors import UserError
+
+if TYPE_CHECKING:
+    from tasks.stage import Stage
+
+# A stage for each compared system.
+COMPARED = "compared_"
+
+
+class Listed(NamedTuple):
+    """The module with the function `work`, what its Stage is called there, and as what later stages and the report take its output;
+    `linked`: it lies in latest/ by that name too."""
+
+    module: str
+    gives: str
+    stage: str = "STAGE"
+    linked: bool = False
+
+
+STAGES = {
+    "label": Listed("tasks.label", "rows"),
+    "train_reward": Listed("tasks.train_reward", "reward_model", "REWARD_STAGE", linked=True),
+    "train_judge": Listed("tasks.train_reward", "judge", "JUDGE_STAGE"),
+    "train_policy": Listed("tasks.train_policy", "policy", linked=True),
+    "evaluate": Listed("tasks.evaluate", "evaluation"),
+    "report": Listed("tasks.report", "report"),
+}
+
+
+def names() -> list[str]:
+    return [*STAGES, *(COMPARED + name for name in methods())]
+
+
+def module_of(name: str) -> str:
+    """Where a stage's work is."""
+    return "tasks.compare_systems" if name.startswith(COMPARED) else STAGES[name].module
+
+
+def stage_named(name: str) -> Stage:
+    """Raises UserError where there is none."""
+    if name not in names():
+        raise UserError(f"name={name}: there is no such stage.\nGive one of {', '.join(names())}.")
+    module = import_module(module_of(name))
+    return getattr(module, STAGES[name].stage) if name in STAGES else module.stage_of(name.removeprefix(COMPARED))
