@@ -47,7 +47,7 @@ def export_gguf(policy: Path, output: Path, cache: Path, dtype: DType, base: str
     """Write `policy.gguf` and a README to `output`. Raises UserError for other architectures, and as `export_merged` does."""
     require_architecture(PolicyCard.load(policy).start(policy, cache, base), cache)
     model, tokenizer, card = load_whole(policy, cache, "float32", base)
-    with new_folder(output, weight_bytes(model, TYPES[_stored(dtype)][2])) as folder:
+    with new_folder(output, weight_bytes(model, TYPES[stored(dtype)][2])) as folder:
         write_gguf(folder / FILE, model, tokenizer, card.base.name, dtype)
         how = (
             f"```sh\nllama-cli -m {FILE} --temp 0.7                    # llama.cpp: a conversation\n"
@@ -55,7 +55,7 @@ def export_gguf(policy: Path, output: Path, cache: Path, dtype: DType, base: str
             "transformers opens it with `AutoModelForCausalLM.from_pretrained(folder, "
             f'gguf_file="{FILE}")`.'
         )
-        title = f"A GGUF file ({_stored(dtype)}) of `{card.base.name}` (content {card.base.digest[:12]}) with the adapter merged into it."
+        title = f"A GGUF file ({stored(dtype)}) of `{card.base.name}` (content {card.base.digest[:12]}) with the adapter merged into it."
         (folder / "README.md").write_text(pasted_readme(card, title, how, record), encoding="utf-8")
     return output
 
@@ -78,7 +78,7 @@ def write_gguf(file: Path, model: Any, tokenizer: Any, name: str, dtype: DType =
     """A causal language model in float32 as a GGUF file. Raises UserError where its tokenizer or its numbers have no place in one."""
     config = model.config
     architecture = ARCHITECTURES[config.model_type]
-    kind, file_type, _ = TYPES[_stored(dtype)]
+    kind, file_type, _ = TYPES[stored(dtype)]
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=False)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(f"{name} with preferences")
@@ -105,7 +105,7 @@ def write_gguf(file: Path, model: Any, tokenizer: Any, name: str, dtype: DType =
     writer.close()
 
 
-def _stored(dtype: DType) -> str:
+def stored(dtype: DType) -> str:
     return "float16" if dtype == "auto" else dtype
 
 
