@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.preferences import Preference, PreferenceSchema, Targets, condition, render
+
+
+DATA_CARD = "data_card.md"
 
 
 class Record(NamedTuple):
@@ -114,6 +118,12 @@ def pasted_readme(card: PolicyCard, title: str, how: str, record: Record | None)
     )
 
 
+def write_data_card(folder: Path, record: Record | None) -> None:
+    """What the cards link to, where a run has it."""
+    if record is not None and record.data_card is not None:
+        (folder / DATA_CARD).write_text(record.data_card, encoding="utf-8")
+
+
 def _joined(*parts: str) -> str:
     return "\n\n".join(parts) + "\n"
 
@@ -145,7 +155,7 @@ def _figures(record: Record | None) -> Iterator[str]:
         yield "\n".join(f"- **{of['preference']}**: {of['sentence']}" for of in record.findings["findings"])
         yield from record.findings["remarks"]
     if record.data_card is not None:
-        yield "The rated answers that the reward model was trained on: [data_card.md](data_card.md)."
+        yield f"The rated answers that the reward model was trained on: [{DATA_CARD}]({DATA_CARD})."
 
 
 def _limits(card: PolicyCard) -> Iterator[str]:

@@ -172,7 +172,7 @@ def readme(model: MultiHeadRewardModel, tokenizer: Any, labels: Labels, opened: 
     pair = tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
     schema = model.config.schema()
     text = (
-        "inputs = tokenizer([answer], [question], truncation=True, return_tensors=\"pt\")  # the answer first"
+        'inputs = tokenizer([answer], [question], truncation=True, return_tensors="pt")  # the answer first'
         if pair
         else 'text = f"Question: {question}\\n\\nAnswer: {answer}" + tokenizer.eos_token\n'
         'inputs = tokenizer([text], truncation=True, return_tensors="pt")'

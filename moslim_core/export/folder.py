@@ -42,6 +42,8 @@ def new_folder(output: Path, needed: int = 0) -> Iterator[Path]:
         yield partial
         os.replace(partial, output)
     except OSError as error:
-        raise UserError(f"--output {output}: it can't be written ({error.strerror or error}).\nMake room, or give another folder.") from error
+        raise UserError(
+            f"--output {output}: it can't be written ({error.strerror or error}).\nMake room, or give another folder."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

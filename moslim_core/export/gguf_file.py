@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from moslim_core.errors import UserError
-from moslim_core.export.card import Record, pasted_readme
+from moslim_core.export.card import Record, pasted_readme, write_data_card
 from moslim_core.export.folder import new_folder
 from moslim_core.export.merged import load_whole, weight_bytes
 from moslim_core.models import DType, end_tokens, load_config
@@ -57,6 +57,7 @@ def export_gguf(policy: Path, output: Path, cache: Path, dtype: DType, base: str
         )
         title = f"A GGUF file ({stored(dtype)}) of `{card.base.name}` (content {card.base.digest[:12]}) with the adapter merged into it."
         (folder / "README.md").write_text(pasted_readme(card, title, how, record), encoding="utf-8")
+        write_data_card(folder, record)
     return output
 
 

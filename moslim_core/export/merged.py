@@ -6,14 +6,16 @@ transformers and vLLM open the folder with nothing of this project.
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moslim_core.export.card import Record, policy_readme
+from moslim_core.export.card import Record, policy_readme, write_data_card
 from moslim_core.export.chat_template import with_preferences
 from moslim_core.export.folder import new_folder
-from moslim_core.models import DType, end_tokens, load_config
-from moslim_core.policy.artifact import PolicyCard, load_policy
+from moslim_core.models import DeviceName, DType, end_tokens, load_config
+from moslim_core.policy.artifact import MERGED, PolicyCard, load_policy
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.sampling import generation_config
 
@@ -27,9 +29,32 @@ def export_merged(policy: Path, output: Path, cache: Path, dtype: DType, base: s
     """Write the policy in `policy` to `output`. Raises UserError as `load_policy` and `new_folder` do."""
     model, tokenizer, card = load_whole(policy, cache, dtype, base)
     with new_folder(output, weight_bytes(model)) as folder:
-        save_merged(folder, model, tokenizer, card)
-        (folder / "README.md").write_text(policy_readme(card, tokenizer, str(model.dtype).removeprefix("torch."), record), encoding="utf-8")
+        _fill(folder, model, tokenizer, card, record)
     return output
+
+
+def publish(
+    policy: Path, output: Path | None, cache: Path, dtype: DType, base: str | None, record: Record | None, push: Callable[[Path], str]
+) -> str:
+    """Push the files of `export_merged`, and keep them in `output` if that is named; gives what `push` gives. Raises as both do."""
+    model, tokenizer, card = load_whole(policy, cache, dtype, base)
+    with tempfile.TemporaryDirectory(prefix="moslim-") as kept:
+        with new_folder(output or Path(kept) / "model", weight_bytes(model)) as folder:
+            _fill(folder, model, tokenizer, card, record)
+            return push(folder)
+
+
+def merge_beside(policy: Path, cache: Path, dtype: DType, device: DeviceName, base: str) -> None:
+    """The policy that was just saved, as one plain model in its folder `merged`."""
+    model, tokenizer, card = load_policy(policy, cache, dtype, device, base)
+    (policy / MERGED).mkdir()
+    _fill(policy / MERGED, model, tokenizer, card, None)
+
+
+def _fill(folder: Path, model: Any, tokenizer: Any, card: PolicyCard, record: Record | None) -> None:
+    save_merged(folder, model, tokenizer, card)
+    (folder / "README.md").write_text(policy_readme(card, tokenizer, str(model.dtype).removeprefix("torch."), record), encoding="utf-8")
+    write_data_card(folder, record)
 
 
 def save_merged(folder: Path, model: Any, tokenizer: Any, card: PolicyCard) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from moslim_core.errors import UserError
-from moslim_core.export.card import Record, instructions, pasted_readme
+from moslim_core.export.card import Record, instructions, pasted_readme, write_data_card
 from moslim_core.export.folder import new_folder
 from moslim_core.export.gguf_file import FILE, TYPES, adds_beginning, require_architecture, stored, write_gguf
 from moslim_core.export.merged import TEMPERATURE, load_whole, weight_bytes
@@ -36,6 +36,7 @@ def export_ollama(policy: Path, output: Path, cache: Path, dtype: DType, base: s
         (folder / MODELFILE).write_text(modelfile(card, turns, stops), encoding="utf-8")
         title = f"For Ollama: a GGUF file ({stored(dtype)}) of `{card.base.name}` (content {card.base.digest[:12]}), adapter merged."
         (folder / "README.md").write_text(pasted_readme(card, title, _how(card), record), encoding="utf-8")
+        write_data_card(folder, record)
     return output
 
 
@@ -141,7 +142,13 @@ def modelfile(card: PolicyCard, turns: Turns, stops: Sequence[str]) -> str:
         f'{{{{ if eq .Role "{role}" }}}}{_go(before)}{{{{ .Content }}}}{_go(after)}' for role, (before, after) in roles
     ).replace("{{ else {{ if", "{{ else if")
     template = f"{_go(turns.begin)}{{{{ range .Messages }}}}{branches}{{{{ end }}}}{{{{ end }}}}{_go(turns.answer)}"
-    drawn = {"temperature": TEMPERATURE, "top_k": 0, "top_p": NEUTRAL["top_p"], "min_p": 0.0, "repeat_penalty": NEUTRAL["repetition_penalty"]}
+    drawn = {
+        "temperature": TEMPERATURE,
+        "top_k": 0,
+        "top_p": NEUTRAL["top_p"],
+        "min_p": 0.0,
+        "repeat_penalty": NEUTRAL["repetition_penalty"],
+    }
     table = [f"#   {name} {level}: {text}" for name, level, text in instructions(card.preferences)]
     lines = [
         f"FROM ./{FILE}",
