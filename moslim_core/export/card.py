@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.preferences import Preference, PreferenceSchema, Targets, condition, render
 
-
 DATA_CARD = "data_card.md"
 
 

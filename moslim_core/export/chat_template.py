@@ -14,10 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from moslim_core.preferences import Placement, PreferenceSchema, Targets, neutralise, render
-from moslim_core.preferences.imitations import CLOSE, HARMLESS, NAME, OPEN
+from moslim_core.preferences import Placement, PreferenceSchema, Targets, render
+from moslim_core.preferences.imitations import CLOSE, HARMLESS, NAME, OPEN, _seen
 from moslim_core.preferences.prompting import BREAK, LEAD
-from moslim_core.preferences.imitations import _seen
 
 BODY = Path(__file__).with_name("instruction.jinja")
 MARKS = [NAME, f"/{NAME}"]

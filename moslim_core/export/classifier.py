@@ -1,9 +1,9 @@
 """The reward model as a plain classifier of transformers, all heads in one: one label a level, named `warmth=2`. (ours)
 
 What opens it depends on how the backbone's states become one. The first token's is what `AutoModelForSequenceClassification` of BERT's
-kind reads, through a layer and a squashing function, which are made to change nothing. A mean over tokens, or the last token's of a
-decoder, no such class reads with a bias; `AutoModelForTokenClassification` gives the labels' logits of each token, and the mean of those, or
-the last of them, is the same. Only what gives the reward model's own numbers on a trial is written.
+kind reads, through a layer and a squashing function, which are made to change nothing. A mean over tokens, or a decoder's last token, no
+such class reads with a bias; `AutoModelForTokenClassification` gives the labels' logits of each token, and their mean, or the last of
+them, is the same. Only what gives the reward model's own numbers on a trial is written.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _plain(model: MultiHeadRewardModel, labels: Labels) -> tuple[str, Any]:
             # No such class for this backbone, or one of another form.
             continue
     raise UserError(
-        f"--to classifier: a {model.backbones[0].config.model_type} backbone whose states are pooled by {pooling} has no plain class here.\n"
+        f"--to classifier: a {model.backbones[0].config.model_type} pooled by {pooling} has no plain class here.\n"
         "Open it as docs/export.md says: import moslim_core.reward.model, then AutoModel.from_pretrained."
     )
 
@@ -182,12 +182,13 @@ def readme(model: MultiHeadRewardModel, tokenizer: Any, labels: Labels, opened: 
         "last": "logits = logits[:, -1]  # the last token of one text; the last real one of each where several are padded\n",
         "cls": "logits = logits[:, 0]  # the first token's\n",
     }[model.config.pooling]
-    kinds = {kind for kind in model.config.head_types()}
-    reading = [
-        *(["`NAME=LEVEL`: softmax over the labels of one NAME gives its probabilities, calibrated."] if kinds & {"classification", "two_hot"} else []),
-        *(["`NAME>=LEVEL`: a sigmoid gives the probability of that level or a higher one, before the calibration's shifts."] if "ordinal" in kinds else []),
-        *(["`NAME`: the level itself, a number."] if "regression" in kinds else []),
-    ]  # fmt: skip
+    told = {
+        "classification": "`NAME=LEVEL`: softmax over the labels of one NAME gives its probabilities, calibrated.",
+        "ordinal": "`NAME>=LEVEL`: a sigmoid gives the probability of that level or a higher one, before the calibration's shifts.",
+        "regression": "`NAME`: the level itself, a number.",
+    }
+    told["two_hot"] = told["classification"]
+    reading = dict.fromkeys(told[kind] for kind in model.config.head_types())
     group = schema.names[-1]
     columns = [n for n, name in enumerate(labels.names) if name.startswith((f"{group}=", f"{group}>=")) or name == group]
     last = {"ordinal": f"logits[0, {columns}].sigmoid()", "regression": f"logits[0, {columns[0]}]"}.get(

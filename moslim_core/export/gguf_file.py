@@ -136,7 +136,7 @@ def _add_tensors(writer: gguf.GGUFWriter, model: Any, architecture: gguf.MODEL_A
 
 
 def _interleaved(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows (heads x d, ...) of a projection whose rotary pairs are (i, i + d/2), reordered to pairs (2i, 2i + 1) as GGUF's Llama has them."""
+    """Rows (heads x d, ...) of a projection with rotary pairs (i, i + d/2), reordered to pairs (2i, 2i + 1), which GGUF's Llama has."""
     return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
@@ -197,8 +197,8 @@ def _pre_tokenizer(content: dict[str, Any]) -> str:
     plain = (content["normalizer"] or {"type": "NFC"})["type"] == "NFC"
     if content["model"]["type"] != "BPE" or name is None or not plain:
         raise UserError(
-            f"--to gguf: the tokenizer ({content['model']['type']}, cut by {', '.join(kind for kind, _ in steps)}) is none of those that are "
-            f"written here: byte-level BPE as in {', '.join(PRE_TOKENIZERS)}.\n{ELSEWHERE}"
+            f"--to gguf: the tokenizer ({content['model']['type']}, cut by {', '.join(kind for kind, _ in steps)}) is none that is written "
+            f"here: byte-level BPE as in {', '.join(PRE_TOKENIZERS)}.\n{ELSEWHERE}"
         )
     return name
 

@@ -105,5 +105,6 @@ def _told(repo: str) -> Iterator[None]:
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"--to hub: nothing can be pushed to {address} ({said}).\nConnect, or export with --to merged and push that folder with: hf upload"
+            f"--to hub: nothing can be pushed to {address} ({said}).\n"
+            "Connect, or export with --to merged and push that folder with: hf upload"
         ) from error

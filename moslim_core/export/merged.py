@@ -38,10 +38,9 @@ def publish(
 ) -> str:
     """Push the files of `export_merged`, and keep them in `output` if that is named; gives what `push` gives. Raises as both do."""
     model, tokenizer, card = load_whole(policy, cache, dtype, base)
-    with tempfile.TemporaryDirectory(prefix="moslim-") as kept:
-        with new_folder(output or Path(kept) / "model", weight_bytes(model)) as folder:
-            _fill(folder, model, tokenizer, card, record)
-            return push(folder)
+    with tempfile.TemporaryDirectory(prefix="moslim-") as kept, new_folder(output or Path(kept, "model"), weight_bytes(model)) as folder:
+        _fill(folder, model, tokenizer, card, record)
+        return push(folder)
 
 
 def merge_beside(policy: Path, cache: Path, dtype: DType, device: DeviceName, base: str) -> None:

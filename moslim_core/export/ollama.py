@@ -5,6 +5,7 @@ The turns are read off the model's own chat template by what it writes of short 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,7 +175,8 @@ def _how(card: PolicyCard) -> str:
     _, _, text = list(instructions(card.preferences))[-1]
     question = "How do bees make honey?"
     if card.placement == "system":
-        said = f'curl http://localhost:11434/api/chat -d \'{{"model": "policy", "messages": [{{"role": "system", "content": "{text}"}}, {{"role": "user", "content": "{question}"}}]}}\''
+        messages = [{"role": "system", "content": text}, {"role": "user", "content": question}]
+        said = f"curl http://localhost:11434/api/chat -d '{json.dumps({'model': 'policy', 'messages': messages})}'"
     else:
         asked = f"{text}\n\n{question}" if card.placement == "user_prefix" else f"{question}\n\n{text}"
         said = f'ollama run policy "{asked}"'
