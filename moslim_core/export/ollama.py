@@ -6,6 +6,7 @@ The turns are read off the model's own chat template by what it writes of short 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,8 +177,8 @@ def _how(card: PolicyCard) -> str:
     question = "How do bees make honey?"
     if card.placement == "system":
         messages = [{"role": "system", "content": text}, {"role": "user", "content": question}]
-        said = f"curl http://localhost:11434/api/chat -d '{json.dumps({'model': 'policy', 'messages': messages})}'"
+        said = f"curl http://localhost:11434/api/chat -d {shlex.quote(json.dumps({'model': 'policy', 'messages': messages}))}"
     else:
         asked = f"{text}\n\n{question}" if card.placement == "user_prefix" else f"{question}\n\n{text}"
-        said = f'ollama run policy "{asked}"'
+        said = f"ollama run policy {shlex.quote(asked)}"
     return f"```sh\nollama create policy -f {MODELFILE}\n{said}\n```"
