@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
             private = bool(asked.get("private") or asked.get("visibility") == "private")
             if name in self.server.repos:
-                return self._answer({"error": "You already created this model repo"}, 409)
+                return self._answer({"error": "You already created this model repo", "url": f"{self.server.address}/{name}"}, 409)
             self.server.repos[name] = private
             return self._answer({"url": f"{self.server.address}/{name}"})
         if self.path == "/api/validate-yaml":
