@@ -67,6 +67,11 @@ def save_merged(folder: Path, model: Any, tokenizer: Any, card: PolicyCard) -> N
         tokenizer.save_pretrained(folder)
     finally:
         tokenizer.chat_template, model.generation_config = own_template, own_generation
+    # Batches are drawn after their prompts' ends; the library does not write this by itself, but how it was loaded here.
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    kept = {name: value for name, value in config.items() if name not in ("is_local", "local_files_only")}
+    text = json.dumps({**kept, "padding_side": "left"}, indent=2, ensure_ascii=False)
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
     (folder / PREFERENCES).write_text(json.dumps(said(card.preferences, card.placement), indent=1), encoding="utf-8")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer
+
 from flows.export import export_model
 from moslim_core.export.classifier import export_classifier
 from moslim_core.export.gguf_file import export_gguf
@@ -52,6 +54,7 @@ def without(name: str) -> Callable[[Path], object]:
 
 def a_policy(folder: Path) -> None:
     found = export_merged(tiny.policy(folder), folder / "new" / "deep" / "out", tiny.home(), "auto", None, None)
+    assert AutoTokenizer.from_pretrained(found).padding_side == "left"
     assert (found / "model.safetensors").is_file() and not list(found.parent.glob(".*"))
 
 
