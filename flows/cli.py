@@ -219,6 +219,30 @@ def score(
     score_rows(_folder(reward_model, environment.prepare(work_dir)), input, output, prefer)
 
 
+@app.command()
+@user_errors
+def export(
+    to: Annotated[
+        str, typer.Option(help="of a policy: merged (transformers, vLLM), gguf, ollama, hub; of a reward model: classifier, rewardbench")
+    ],
+    policy: Annotated[str | None, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")] = None,
+    reward: Annotated[str | None, typer.Option("--reward", help="a folder, runs:/... or models:/name@alias")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="a new folder; with --to hub only to keep what is pushed")] = None,
+    dtype: Annotated[str, typer.Option(help="of the weights: auto (as the base's; gguf: float16), float32, bfloat16, float16")] = "auto",
+    base: Annotated[
+        str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
+    ] = None,
+    repo: Annotated[str | None, typer.Option("--repo", metavar="OWNER/NAME", help="with --to hub: the repository, made if need be")] = None,
+    public: Annotated[bool, typer.Option("--public", help="with --to hub: for everybody; else private")] = False,
+    input: Annotated[Path | None, typer.Option("--input", help="with --to rewardbench: rows with prompt, chosen, rejected")] = None,
+    work_dir: WorkDirOption = Path(".moslim"),
+) -> None:
+    """Write a policy or a reward model in a form that others open with nothing of this project."""
+    from flows.export import export_model
+
+    export_model(to, policy, reward, output, dtype, base, repo, public, input, work_dir)
+
+
 NameOption = Annotated[str, typer.Option("--name", help="the policy's name in MLflow's registry")]
 WhyOption = Annotated[str, typer.Option("--why", help="the reason, which stays on record")]
 

@@ -90,12 +90,8 @@ def save_policy(
     tokenizer: Any,
     card: PolicyCard,
     history: Sequence[Mapping[str, float]],
-    merge: tuple[str, Path] | None = None,
 ) -> None:
-    """Save a PeftModel's adapter (tensors by the names of its parameters), tokenizer, card and README. `history`: figures of each step.
-
-    `merge`: (base, cache) to save the policy as one plain model, too.
-    """
+    """Save a PeftModel's adapter (tensors by the names of its parameters), tokenizer, card and README. `history`: figures of each step."""
     from moslim_core.policy.card import model_card
 
     output.mkdir(parents=True, exist_ok=True)
@@ -104,11 +100,6 @@ def save_policy(
     tokenizer.save_pretrained(output)
     card.save(output)
     (output / "README.md").write_text(model_card(card, history), encoding="utf-8")
-    if merge is not None:
-        base, cache = merge
-        merged, _, _ = load_policy(output, cache, str(model.dtype).removeprefix("torch."), model.device.type, base)  # type: ignore[arg-type]
-        merged.save_pretrained(output / MERGED)
-        tokenizer.save_pretrained(output / MERGED)
 
 
 def load_policy(

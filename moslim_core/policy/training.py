@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import set_seed
 
@@ -16,6 +17,7 @@ from moslim_core import models
 from moslim_core.checkpoints import keep_last, last_complete, mark
 from moslim_core.data.rows import read_json_lines
 from moslim_core.distributed import gather, is_first, join, refuse_sharded, sharded, share, take_own_device, wait
+from moslim_core.export.merged import merge_beside
 from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.policy import engines
 from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
@@ -146,5 +148,8 @@ def train(
 
     card, adapter = PolicyCard.of(settings, start, done, mapping.state()), learner.adapter()
     if is_first():
-        save_policy(output, learner.plain, adapter, tokenizer, card, log.history, (base, cache) if policy.save_merged else None)
+        save_policy(output, learner.plain, adapter, tokenizer, card, log.history)
+        if policy.save_merged:
+            where: Any = learner.plain.device.type
+            merge_beside(output, cache, str(learner.plain.dtype).removeprefix("torch."), where, base)  # type: ignore[arg-type]
     wait()
