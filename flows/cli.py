@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="moslim",
-    help="One chat policy that follows many preferences at many intensities, stated in the prompt.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -81,6 +80,21 @@ def _keys() -> str:
     for about, keys in described().items():
         parts.append("\n".join(["\b", about, *(f"  {key} = {default}  {what}" for key, default, what in keys)]))
     return "\n\n".join(parts)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"moslim {version('moslim')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say which version this is")] = False,
+) -> None:
+    """One chat policy that follows many preferences at many intensities, stated in the prompt."""
 
 
 @app.command(epilog=_keys())
