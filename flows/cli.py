@@ -71,7 +71,7 @@ def _settings(profile: str, overrides: list[str] | None) -> Any:
 def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     from flows.console import run_with_display
 
-    run_with_display(_settings(profile, overrides), until, profile)
+    run_with_display(_settings(profile, overrides), until, profile, overrides or [])
 
 
 def _keys() -> str:

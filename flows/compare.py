@@ -58,7 +58,7 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
     with closing_on_error(ledger, run_id):
         # Seed by seed, so that a comparison that is cut short has whole seeds.
         pipelines = {
-            (value, seed): run_pipeline(variant, until, run_id, f"{key}={value}, seed {seed}")
+            (value, seed): run_pipeline(variant, until, f"{key}={value}, seed {seed}", run_id)
             for (value, seed), variant in variants.items()
         }
     runs = [_measured(value, seed, until, pipelines[value, seed], OF[until], ledger) for value in values for seed in seeds]

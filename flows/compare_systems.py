@@ -148,7 +148,7 @@ def _learning(settings: Settings, factor: float) -> Settings:
 
 def _shared(settings: Settings, run_id: str) -> tuple[dict[str, ArtifactRef], Outcome]:
     """(inputs of all methods but the starting model, that one's stage)."""
-    outcomes = run_pipeline(settings, "train_reward", run_id, f"seed {settings.seed}").outcomes
+    outcomes = run_pipeline(settings, "train_reward", f"seed {settings.seed}", run_id).outcomes
     shared = {"rows": outcomes["label"].ref, "reward_model": outcomes["train_reward"].ref}
     if settings.evaluation.judge == "reward_model":
         shared["judge"] = train_judge(settings, shared["rows"], run_id).ref
@@ -161,7 +161,7 @@ def _run(name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_i
     if name not in OURS:
         return [compared(name, settings, dict(shared), run_id)]
     own = _optimised_by(settings, OURS[name])
-    policy = run_pipeline(own, "train_policy", run_id, f"seed {own.seed}, {name}").outcomes["train_policy"]
+    policy = run_pipeline(own, "train_policy", f"{name}, seed {own.seed}", run_id).outcomes["train_policy"]
     return [policy, compared(name, own, {**shared, "policy": policy.ref}, run_id)]
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from flows.server import prefect_server
 from moslim_core.settings import Settings
 from tasks import environment, reporting
 from tasks.launcher import guarded, memory_of
+from tasks.overview import run_name
 
 if TYPE_CHECKING:
     from flows.align import StageName
@@ -152,13 +153,16 @@ def display(settings: Settings) -> Iterator[PeakMemory]:
             reporting.listener = None
 
 
-def run_with_display(settings: Settings, until: StageName, profile: str) -> None:
-    """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
+def run_with_display(settings: Settings, until: StageName, profile: str, changes: Sequence[str] = ()) -> None:
+    """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage.
+
+    `profile` and `changes` are what the settings were loaded from: they name the run.
+    """
     started = time.monotonic()
     with display(settings) as memory:
         from flows.align import align
 
-        pipeline = align(settings, until)
+        pipeline = align(settings, until, run_name(settings, profile, changes, until))
     wall = time.monotonic() - started
     if until == "report":
         from tasks.latest import write_summary

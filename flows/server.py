@@ -19,7 +19,8 @@ from pathlib import Path
 from flows import keeper
 from moslim_core.errors import UserError
 from tasks.launcher import guarded, stop
-from tasks.ledger import DATABASE, PAGE
+from tasks.ledger import DATABASE
+from tasks.mlflow_pages import PAGE, runs_page
 from tasks.processes import is_alive, name_of, pid_of
 
 START_SECONDS = 120.0
@@ -79,7 +80,7 @@ def mlflow_server(work_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], str
     os.environ[PAGE] = address
     try:
         wait_until_healthy(f"{address}/health", process, log, "the MLflow server")
-        yield process, f"{address}/#/experiments/{ledger.experiment_id}/runs"
+        yield process, runs_page(address, ledger.experiment_id)
     finally:
         stop(process)
         del os.environ[PAGE]
