@@ -82,7 +82,7 @@ class Ledger:
 
         # Steps that each run has already, by metric: read once, so that long runs stay cheap.
         self._known: dict[str, dict[str, set[int]]] = {}
-        home = work_dir / "mlflow"
+        home = self.home = work_dir / "mlflow"
         own = sqlite(home / DATABASE_FILE)
         self.uri = given_store() or own
         home.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tasks.network import free_port
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 # Where the server that serves this ledger is, for links to its pages.
 PAGE = "MOSLIM_MLFLOW"
+PORT_FILE = "port"
 # Of an experiment: it is about training. The pinned page asks its address, others this tag.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 WORKFLOW = "workflowType=machine_learning"
@@ -55,14 +59,31 @@ def describe(ledger: Ledger, run_id: str, text: str) -> None:
 
 
 def link(ledger: Ledger, run_id: str, text: str) -> str:
-    """Markdown that leads to a run's page, where a server that has one is known; else the text and the run's id."""
-    server = ledger.uri if ledger.served else os.environ.get(PAGE)
-    return f"[{text}]({server}/{_place(ledger, run_id)})" if server else f"{text} (`{run_id}`)"
+    """Markdown that leads to a run's page: of the server that has the store, else of the one that `moslim ui` or `up` starts."""
+    server = ledger.uri if ledger.served else os.environ.get(PAGE) or f"http://127.0.0.1:{mlflow_port(ledger.home)}"
+    return f"[{text}]({server}/{_place(ledger, run_id)})"
 
 
 def link_within(ledger: Ledger, run_id: str, text: str) -> str:
     """Markdown that leads from one of MLflow's pages to a run's, wherever they are served."""
     return f"[{text}]({_place(ledger, run_id)})"
+
+
+def mlflow_port(home: Path) -> int:
+    """The loopback port of the MLflow server of a ledger in `home`: that of the last one, or the one that the first is going to have."""
+    try:
+        return int((home / PORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        port = free_port()
+        note_port(home, port)
+        return port
+
+
+def note_port(home: Path, port: int) -> None:
+    """Keep `port` for the next MLflow server of this ledger, and for links to it."""
+    partial = home / f".{PORT_FILE}.{os.getpid()}"
+    partial.write_text(str(port), encoding="utf-8")
+    os.replace(partial, home / PORT_FILE)
 
 
 def _place(ledger: Ledger, run_id: str) -> str:

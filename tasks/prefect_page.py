@@ -42,7 +42,7 @@ def show_report(
     from moslim_core.evaluation.suite import read_control
 
     create_markdown_artifact(
-        f"{told(summary)}\n\nThe whole report: `{page}`, and with {link(ledger, run_id, 'the run in MLflow')}.\n\n"
+        f"{told(summary)}\n\nThe whole report: `{page}`, and with {link(ledger, run_id, 'the run in MLflow')}, while that is served.\n\n"
         + stages_table(outcomes, partial(link, ledger)),
         key="report",
         description=summary["headline"],
