@@ -16,6 +16,7 @@ from flows.profile import override
 from flows.variants import FIGURES, LastStage, parse_over
 from moslim_core.evaluation.comparison import Comparison, Measured
 from tasks.ledger import Ledger
+from tasks.prefect_page import entitle
 from tasks.references import digest_of
 from tasks.stage import ledger_of
 
@@ -49,6 +50,7 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
 
     settings = filled_in(settings)
     key, values = parse_over(over)
+    entitle(f"{over}, seeds {', '.join(map(str, seeds))}", [key, until])
     # All variants are checked before the first is run.
     variants = {(value, seed): override(settings, [f"{key}={value}", f"seed={seed}"]) for seed in seeds for value in values}
     ledger = ledger_of(settings.work_dir)

@@ -21,6 +21,7 @@ from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks.compare_systems import STAGES, compared
 from tasks.ledger import Ledger
+from tasks.prefect_page import entitle
 from tasks.references import ArtifactRef, digest_of
 from tasks.stage import Outcome, ledger_of
 from tasks.train_reward import train_judge
@@ -64,6 +65,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
 
     baselines = parse_baselines(",".join(baselines))
     search = parse_search(",".join(map(str, search))) if search else []
+    entitle(f"{len(baselines)} systems, seeds {', '.join(map(str, seeds))}", baselines)
     # What is cut off by the clock has fewer answers to learn from than the others; held-out combinations are not measured here.
     settings = override(filled_in(settings), ["policy.max_minutes=null", "policy.held_out_fraction=0"])
     for name in OURS.keys() & set(baselines):

@@ -12,6 +12,7 @@ from moslim_core.evaluation.gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.section import changed
 from moslim_core.settings import Settings
+from tasks.prefect_page import entitle
 from tasks.references import digest_of
 from tasks.registry import CHAMPION, Registry
 from tasks.retrain import drifts_from, measured, show, show_control, told
@@ -46,6 +47,7 @@ def retrain(settings: Form, name: str = "policy", bounds: Bounds = DEFAULT_BOUND
     settings = filled_in(settings)
     if settings.evaluation.policy:
         raise UserError("evaluation.policy is given, but retraining trains the policy that it evaluates.\nLeave it out.")
+    entitle(f"{name}, seed {settings.seed}", [settings.policy.optimiser])
     registry, ledger = Registry(settings.work_dir, name), ledger_of(settings.work_dir)
     ledger.reconcile()
     champion = registry.version_at(CHAMPION)
