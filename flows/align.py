@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from prefect import flow
 from pydantic import BaseModel
 
-from flows.form import Form, filled_in
+from flows.form import Form, filled_in, name_of
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import environment
@@ -19,6 +19,7 @@ from tasks.label import label
 from tasks.latest import publish
 from tasks.machine import launch
 from tasks.pipeline import close_pipeline, open_pipeline
+from tasks.prefect_page import entitle
 from tasks.report import report
 from tasks.stage import Outcome, unchecked
 from tasks.stages import STAGES as LISTED
@@ -70,14 +71,14 @@ def _stages(settings: Settings, until: StageName, run_id: str, outcomes: dict[st
         outcomes["report"] = report(settings, inputs, run_id)
 
 
-def run_pipeline(settings: Settings, until: StageName, parent: str | None = None, name: str | None = None) -> Pipeline:
-    """The stages up to `until`, within a flow; recorded as one run with a child run per stage, below `parent` if given, as `name`.
+def run_pipeline(settings: Settings, until: StageName, name: str, parent: str | None = None) -> Pipeline:
+    """The stages up to `until`, within a flow; recorded as one run with a child run per stage, called `name`, below `parent` if given.
 
     Raises UserError where the report would have no control to show.
     """
     if until == "report" and "controllability" not in settings.evaluation.suite:
         raise UserError("evaluation.suite leaves out controllability, which the report is about.\nAdd it, or end before: moslim evaluate.")
-    run_id = open_pipeline(settings, until, parent, name)
+    run_id = open_pipeline(settings, until, name, parent)
     outcomes: dict[str, Outcome] = {}
     try:
         _stages(settings, until, run_id, outcomes)
@@ -89,14 +90,17 @@ def run_pipeline(settings: Settings, until: StageName, parent: str | None = None
 
 
 @flow(name="align")
-def align(settings: Form, until: StageName = "report") -> Pipeline:
+def align(settings: Form, until: StageName = "report", name: str | None = None) -> Pipeline:
     """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report.
 
     Args:
         settings: what to run: a packaged profile with changes, or every setting by itself
         until: the last stage; report is the whole path
+        name: what the run is called in MLflow and here; none: by its profile and changes, its optimiser and its seed
     """
-    settings = filled_in(settings)
-    pipeline = run_pipeline(settings, until)
-    publish(settings, pipeline.run_id, pipeline.outcomes)
+    form, settings = settings, filled_in(settings)
+    name = name or name_of(form, settings, until)
+    entitle(name, [settings.policy.optimiser, until])
+    pipeline = run_pipeline(settings, until, name)
+    publish(settings, pipeline.run_id, pipeline.outcomes, name)
     return pipeline

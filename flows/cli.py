@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="moslim",
-    help="One chat policy that follows many preferences at many intensities, stated in the prompt.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -40,6 +39,21 @@ def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     from flows.console import run_with_display
 
     run_with_display(settings_of(profile, overrides), until, profile, overrides or [])
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"moslim {version('moslim')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say which version this is")] = False,
+) -> None:
+    """One chat policy that follows many preferences at many intensities, stated in the prompt."""
 
 
 class _Listing(TyperCommand):

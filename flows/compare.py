@@ -16,6 +16,7 @@ from flows.profile import override
 from flows.variants import FIGURES, LastStage, parse_over
 from moslim_core.evaluation.comparison import Comparison, Measured
 from tasks.ledger import Ledger
+from tasks.prefect_page import entitle
 from tasks.references import digest_of
 from tasks.stage import ledger_of
 
@@ -49,6 +50,7 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
 
     settings = filled_in(settings)
     key, values = parse_over(over)
+    entitle(f"{over}, seeds {', '.join(map(str, seeds))}", [key, until])
     # All variants are checked before the first is run.
     variants = {(value, seed): override(settings, [f"{key}={value}", f"seed={seed}"]) for seed in seeds for value in values}
     ledger = ledger_of(settings.work_dir)
@@ -58,7 +60,7 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
     with closing_on_error(ledger, run_id):
         # Seed by seed, so that a comparison that is cut short has whole seeds.
         pipelines = {
-            (value, seed): run_pipeline(variant, until, run_id, f"{key}={value}, seed {seed}")
+            (value, seed): run_pipeline(variant, until, f"{key}={value}, seed {seed}", run_id)
             for (value, seed), variant in variants.items()
         }
     runs = [_measured(value, seed, until, pipelines[value, seed], OF[until], ledger) for value in values for seed in seeds]

@@ -21,6 +21,7 @@ from moslim_core.section import changed
 from moslim_core.settings import Settings
 from tasks.compare_systems import compared, stage_of
 from tasks.ledger import Ledger
+from tasks.prefect_page import entitle
 from tasks.references import ArtifactRef, digest_of
 from tasks.stage import Outcome, ledger_of
 from tasks.train_reward import train_judge
@@ -64,6 +65,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
 
     baselines = parse_baselines(",".join(baselines))
     search = parse_search(",".join(map(str, search))) if search else []
+    entitle(f"{len(baselines)} systems, seeds {', '.join(map(str, seeds))}", baselines)
     # What is cut off by the clock has fewer answers to learn from than the others; held-out combinations are not measured here.
     settings = override(filled_in(settings), ["policy.max_minutes=null", "policy.held_out_fraction=0"])
     own = ours()
@@ -151,7 +153,7 @@ def _learning(settings: Settings, factor: float) -> Settings:
 
 def _shared(settings: Settings, run_id: str) -> tuple[dict[str, ArtifactRef], Outcome]:
     """(inputs of all methods but the starting model, that one's stage)."""
-    outcomes = run_pipeline(settings, "train_reward", run_id, f"seed {settings.seed}").outcomes
+    outcomes = run_pipeline(settings, "train_reward", f"seed {settings.seed}", run_id).outcomes
     shared = {"rows": outcomes["label"].ref, "reward_model": outcomes["train_reward"].ref}
     if settings.evaluation.judge == "reward_model":
         shared["judge"] = train_judge(settings, shared["rows"], run_id).ref
@@ -165,7 +167,7 @@ def _run(name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_i
     if own_optimiser is None:
         return [compared(name, settings, dict(shared), run_id)]
     own = _optimised_by(settings, own_optimiser)
-    policy = run_pipeline(own, "train_policy", run_id, f"seed {own.seed}, {name}").outcomes["train_policy"]
+    policy = run_pipeline(own, "train_policy", f"{name}, seed {own.seed}", run_id).outcomes["train_policy"]
     return [policy, compared(name, own, {**shared, "policy": policy.ref}, run_id)]
 
 

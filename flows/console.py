@@ -26,6 +26,7 @@ from flows.waiting import Waiting
 from moslim_core.settings import Settings
 from tasks import environment, reporting
 from tasks.launcher import guarded, memory_of
+from tasks.overview import run_name
 
 if TYPE_CHECKING:
     from flows.align import StageName
@@ -150,14 +151,17 @@ def display(settings: Settings, foretell: bool = False) -> Iterator[PeakMemory]:
 
 
 def run_with_display(settings: Settings, until: StageName, profile: str, overrides: Sequence[str] = ()) -> None:
-    """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage."""
+    """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage.
+
+    `profile` and `overrides` are what the settings were loaded from: they name the run.
+    """
     started = time.monotonic()
     what = {"report": "label, train the reward model and the policy, evaluate, report", "label": "label"}.get(until, f"all up to {until}")
     typer.echo(f"profile {profile}: {what}; in {settings.work_dir} (Ctrl-C stops, the same command resumes)", err=True)
     with display(settings, foretell=until == "report") as memory:
         from flows.align import align
 
-        pipeline = align(settings, until)
+        pipeline = align(settings, until, run_name(settings, profile, overrides, until))
     wall = time.monotonic() - started
     if until == "report":
         from tasks.latest import write_summary

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from flows import profile as profiles
+from moslim_core.model_identity import public_name
 from moslim_core.section import Section
 from moslim_core.settings import Settings
 from tasks import hosted
+from tasks.overview import run_name
 
 # What flows/profiles holds: a form offers names, and no path.
 if TYPE_CHECKING:
@@ -67,3 +69,10 @@ def form_of(settings: Settings, profile: str) -> FromProfile | Settings:
 def filled_in(form: FromProfile | Settings) -> Settings:
     """The settings that a form stands for, their work directory made ready. Raises UserError."""
     return hosted.prepared(form.settings() if isinstance(form, FromProfile) else profiles.absolute(form))
+
+
+def name_of(form: FromProfile | Settings, settings: Settings, until: str) -> str:
+    """What a run is called whose form was filled in as `settings`."""
+    if isinstance(form, FromProfile):
+        return run_name(settings, form.profile, form.set, until)
+    return run_name(settings, public_name(settings.model.base), (), until)

@@ -12,6 +12,7 @@ from moslim_core.evaluation.gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.section import changed
 from moslim_core.settings import Settings
+from tasks.prefect_page import entitle
 from tasks.references import digest_of
 from tasks.registry import CHAMPION, Registry
 from tasks.retrain import drifts_from, measured, show, show_control, told
@@ -46,6 +47,7 @@ def retrain(settings: Form, name: str = "policy", bounds: Bounds = DEFAULT_BOUND
     settings = filled_in(settings)
     if settings.evaluation.policy:
         raise UserError("evaluation.policy is given, but retraining trains the policy that it evaluates.\nLeave it out.")
+    entitle(f"{name}, seed {settings.seed}", [settings.policy.optimiser])
     registry, ledger = Registry(settings.work_dir, name), ledger_of(settings.work_dir)
     ledger.reconcile()
     champion = registry.version_at(CHAMPION)
@@ -69,10 +71,10 @@ def _retrain(settings: Settings, registry: Registry, champion: str | None, bound
     if champion is not None:
         policy = registry.policy(champion)
         _same_preferences(settings, PolicyCard.load(ledger_of(settings.work_dir).download(policy.uri)), registry.name)
-        rows = run_pipeline(settings, "label", run_id, "new rows").outcomes["label"].ref
+        rows = run_pipeline(settings, "label", "new rows", run_id).outcomes["label"].ref
         found = drifts_from(policy, rows, settings.work_dir)
         get_run_logger().info("drift from the champion's data: %s", told(found))
-    outcomes = run_pipeline(settings, "evaluate", run_id, "challenger").outcomes
+    outcomes = run_pipeline(settings, "evaluate", "challenger", run_id).outcomes
     version = registry.register(outcomes["train_policy"].ref)
     drift = told(found)
     if version == champion:
@@ -82,7 +84,7 @@ def _retrain(settings: Settings, registry: Registry, champion: str | None, bound
     runs = {"retraining": run_id, "challenger's evaluation": outcomes["evaluate"].ref.run_id}
     if champion is not None:
         evaluation = changed(settings.evaluation, policy=f"models:/{registry.name}/{champion}")
-        other = run_pipeline(changed(settings, evaluation=evaluation), "evaluate", run_id, "champion")
+        other = run_pipeline(changed(settings, evaluation=evaluation), "evaluate", "champion", run_id)
         theirs = measured(other.outcomes["evaluate"].ref, settings.work_dir)
         runs["champion's evaluation"] = other.outcomes["evaluate"].ref.run_id
     ours = measured(outcomes["evaluate"].ref, settings.work_dir)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,9 @@ from pathlib import Path
 from flows import keeper
 from moslim_core.errors import UserError
 from tasks.launcher import guarded, stop
-from tasks.ledger import DATABASE, PAGE
+from tasks.ledger import DATABASE
+from tasks.mlflow_pages import PAGE, mlflow_port, note_port, runs_page
+from tasks.network import free_port
 from tasks.processes import is_alive, name_of, pid_of
 
 START_SECONDS = 120.0
@@ -65,8 +66,9 @@ def mlflow_server(work_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], str
     from tasks.stage import ledger_of
 
     ledger = ledger_of(work_dir)
-    port = free_port()
-    log = work_dir / "mlflow" / "server.log"
+    # Where it was before, if that is free: links to its pages, as runs leave them in Prefect, stay good.
+    port = free_port(mlflow_port(ledger.home))
+    log = ledger.home / "server.log"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--default-artifact-root", (work_dir / "mlflow" / "artifacts").as_uri(),
@@ -75,11 +77,12 @@ def mlflow_server(work_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], str
     environment = {**os.environ, DATABASE: ledger.uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with log.open("ab") as file:
         process = subprocess.Popen(guarded(command), stdout=file, stderr=subprocess.STDOUT, env=environment)
+    note_port(ledger.home, port)
     address = f"http://127.0.0.1:{port}"
     os.environ[PAGE] = address
     try:
         wait_until_healthy(f"{address}/health", process, log, "the MLflow server")
-        yield process, f"{address}/#/experiments/{ledger.experiment_id}/runs"
+        yield process, runs_page(address, ledger.experiment_id)
     finally:
         stop(process)
         del os.environ[PAGE]
@@ -94,13 +97,6 @@ def _drain() -> None:
 
     for queue in (APILogWorker, EventsWorker):
         queue.drain_all(timeout=DRAIN_SECONDS)
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, what: str) -> None:

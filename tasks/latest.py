@@ -6,13 +6,17 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moslim_core.data.json_text import writable
 from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS
-from tasks.ledger import Ledger
+from tasks.mlflow_pages import describe, link_within
+from tasks.overview import stages_table, told
+from tasks.prefect_page import show_curves, show_report
+from tasks.registry import POLICY, Registry
 from tasks.report import FIGURES, FINDINGS, PAGE
 from tasks.stage import Outcome, ledger_of
 from tasks.stages import STAGES
@@ -21,8 +25,10 @@ from tasks.tables import log_tables
 DATA_CARD = "data_card.html"
 
 
-def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
-    """Renew `latest/` from a finished pipeline, and link the report from the Prefect run."""
+def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome], name: str) -> None:
+    """Renew `latest/` from a finished pipeline called `name`, describe it in MLflow and Prefect, and register its policy."""
+    from moslim_core.evaluation.suite import read_control
+
     ledger = ledger_of(settings.work_dir)
     latest = settings.work_dir / "latest"
     latest.mkdir(exist_ok=True)
@@ -39,13 +45,15 @@ def publish(settings: Settings, run_id: str, outcomes: Mapping[str, Outcome]) ->
     ledger.client.log_artifact(run_id, str(page))
     ledger.client.log_artifacts(run_id, str(report / FIGURES), FIGURES)
     summary = json.loads((report / FINDINGS).read_text(encoding="utf-8"))
-    # What MLflow shows as the run's description.
-    told = [summary["headline"], *(f"- **{of['preference']}**: {of['sentence']}" for of in summary["findings"]), *summary["remarks"]]
-    ledger.client.set_tag(run_id, "mlflow.note.content", "\n\n".join(told))
+    describe(ledger, run_id, f"{told(summary)}\n\n{stages_table(outcomes, partial(link_within, ledger))}")
+    if "train_policy" in outcomes:
+        text = f"{name}. {summary['headline']} {link_within(ledger, run_id, 'The run with its report.')}"
+        Registry(settings.work_dir, POLICY).register(outcomes["train_policy"].ref, text)
     evaluation = ledger.download(outcomes["evaluate"].ref.uri)
     log_tables(ledger.client, run_id, evaluation)
     write_summary(latest, {"run_id": run_id, **summary, **_summary(outcomes, evaluation)})
-    _prefect_artifacts(latest / PAGE, outcomes, evaluation, ledger)
+    show_report(latest / PAGE, summary, outcomes, evaluation, run_id, ledger)
+    show_curves(settings.preferences, {called: read_control(evaluation, system) for system, called in SYSTEMS.items()}, "control")
 
 
 def write_summary(latest: Path, values: Mapping[str, Any]) -> None:
@@ -100,31 +108,3 @@ def _link(path: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, path.parent))
     os.replace(temporary, path)
-
-
-def _prefect_artifacts(page: Path, outcomes: Mapping[str, Outcome], evaluation: Path, ledger: Ledger) -> None:
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
-    from moslim_core.evaluation.suite import read_control
-
-    before, after = (read_control(evaluation, system) for system in SYSTEMS)
-    create_table_artifact(
-        [
-            {
-                "preference": name,
-                "Spearman, starting model": str(before.preferences[name].spearman),
-                "Spearman, policy": str(control.spearman),
-                "MAE, starting model": str(before.preferences[name].mae),
-                "MAE, policy": str(control.mae),
-            }
-            for name, control in after.preferences.items()
-        ],
-        key="controllability",
-        description="Requested against obtained levels, 95 % intervals.",
-    )
-    create_markdown_artifact(
-        f"Report: `{page}`\n\nMLflow runs: "
-        + ", ".join(f"{name} {ledger.link(o.ref.run_id)}{' (reused)' if o.cached else ''}" for name, o in outcomes.items()),
-        key="report",
-        description="The report and the runs it came from.",
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from filelock import FileLock
 
 from moslim_core.errors import UserError
 from tasks import hosted
+from tasks.mlflow_pages import MODEL_TRAINING, show_columns
 from tasks.processes import is_alive, own_name
 from tasks.reach import require_answer
 from tasks.references import ArtifactRef, digest_of, intact_digest
@@ -37,10 +39,6 @@ OUTPUT = "output"
 DATABASE_FILE = "mlflow.db"
 # MLflow's own variable for where its server keeps records. May hold a password.
 DATABASE = "MLFLOW_BACKEND_STORE_URI"
-# Where the server that serves this ledger is, for links to its pages.
-PAGE = "MOSLIM_MLFLOW"
-# MLflow's page opens on runs and their charts, not on traces.
-MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 METRIC_BATCH = 900
 # SQLite's writers wait for one another so long; what takes longer (a backup, a disk that hangs) ends the command.
 LOCKED_SECONDS = 120.0
@@ -84,7 +82,7 @@ class Ledger:
 
         # Steps that each run has already, by metric: read once, so that long runs stay cheap.
         self._known: dict[str, dict[str, set[int]]] = {}
-        home = work_dir / "mlflow"
+        home = self.home = work_dir / "mlflow"
         own = sqlite(home / DATABASE_FILE)
         self.uri = given_store() or own
         home.mkdir(parents=True, exist_ok=True)
@@ -102,6 +100,7 @@ class Ledger:
                     self.client.restore_experiment(self.experiment_id)
                 if self.uri == own and experiment.artifact_location != location:
                     _moved(home / DATABASE_FILE, experiment.artifact_location, str(location))
+            show_columns(self.client, self.experiment_id, experiment.tags if experiment else {})
 
     def reconcile(self) -> None:
         """Close the runs whose process died, or whose flow run ended on another machine: none stays RUNNING for ever."""
@@ -220,11 +219,12 @@ class Ledger:
             del self._known[run_id]
             raise
 
-    def log_dataset(self, run_id: str, name: str, digest: str, source: str) -> None:
-        """An input of a run, as an MLflow dataset with its digest."""
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str, profile: Mapping[str, float] | None = None) -> None:
+        """An input of a run, as an MLflow dataset with its digest; `profile` holds figures about it."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entity = Dataset(name=name, digest=digest[:36], source_type="moslim", source=source)
+        figures = json.dumps(profile) if profile else None
+        entity = Dataset(name=name, digest=digest[:36], source_type="moslim", source=source, profile=figures)
         self.client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", name)])])
 
     def input_of(self, run_id: str, name: str) -> str | None:
@@ -243,11 +243,6 @@ class Ledger:
 
     def close(self, run_id: str, status: str) -> None:
         self.client.set_terminated(run_id, status)
-
-    def link(self, run_id: str) -> str:
-        """Markdown that leads to a run's page, where a server that has one is known; else the run's id."""
-        server = self.uri if self.served else os.environ.get(PAGE)
-        return f"[`{run_id}`]({server}/#/experiments/{self.experiment_id}/runs/{run_id})" if server else f"`{run_id}`"
 
     def download(self, uri: str) -> Path:
         """A local folder with the artefact of runs:/ or models:/: the store's own where it is on this machine, else one copy.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import urllib.request
 
 from moslim_core.errors import UserError
@@ -54,3 +56,13 @@ def _make_client(certificates: list[str]) -> None:
             "Name one as http://HOST:PORT, or for SOCKS run: pip install 'httpx[socks]' 'requests[socks]'\n"
             f"Without a proxy, as for a run whose models and data are on this machine: unset {named.replace(',', '')}"
         ) from error
+
+
+def free_port(wanted: int = 0) -> int:
+    """A loopback port that nothing listens on now: the one that is wanted, if it is such a one."""
+    for port in (wanted, 0):
+        with contextlib.suppress(OSError, OverflowError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise OSError("no port is free on loopback")

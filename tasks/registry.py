@@ -23,12 +23,18 @@ from tasks.ledger import DIGEST, Ledger
 from tasks.references import ArtifactRef, intact_digest
 from tasks.stage import folder_of, ledger_of
 
+# The registered model that policies are versions of, unless another name is given.
+POLICY = "policy"
 CHAMPION, CHALLENGER = "champion", "challenger"
 MOVE = "moslim.move."
 STAGE_NAME = "train_policy"
 # MLflow cuts no tag of a model; it refuses one of more than 5000 characters.
 WHY_LIMIT = 3000
 LONGEST_NAME = 200
+ABOUT = (
+    f"Policies that follow preferences stated in the prompt. `{CHAMPION}` is what serves, `{CHALLENGER}` what retraining made last; "
+    "`moslim promote` and `moslim rollback` move them."
+)
 
 
 class Move(BaseModel):
@@ -82,20 +88,22 @@ class Registry:
             raise UserError(f"{self.name} {version}: files of {found.source} have changed.\nPromote another version, or train it again.")
         return ArtifactRef(kind="policy", uri=str(found.source), digest=intact, run_id=str(found.run_id))
 
-    def register(self, policy: ArtifactRef) -> str:
-        """The version of a finished policy; a policy that is registered already keeps its own."""
+    def register(self, policy: ArtifactRef, text: str | None = None) -> str:
+        """The version of a finished policy, described by `text` if given; a policy that is registered already keeps its own."""
         from mlflow.exceptions import MlflowException
 
         with self._lock:
             try:
-                self.client.create_registered_model(self.name)
+                self.client.create_registered_model(self.name, description=ABOUT)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             for known in self.client.search_model_versions(f"name = '{self.name}'"):
                 if known.source == policy.uri:
+                    if text is not None:
+                        self.client.update_model_version(self.name, str(known.version), text)
                     return str(known.version)
-            made = self.client.create_model_version(self.name, policy.uri, policy.run_id, tags={DIGEST: policy.digest})
+            made = self.client.create_model_version(self.name, policy.uri, policy.run_id, tags={DIGEST: policy.digest}, description=text)
             return str(made.version)
 
     def challenge(self, version: str, why: str) -> Move | None:

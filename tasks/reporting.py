@@ -63,7 +63,7 @@ def _show(stage: str, percent: float, text: str, force: bool = False) -> None:
     known = _artifacts.get(key)
     if known and not force and time.monotonic() - known[1] < ARTIFACT_SECONDS:
         return
-    with _server_may_be_away():
+    with server_may_be_away():
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         if known is None:
@@ -75,13 +75,14 @@ def _show(stage: str, percent: float, text: str, force: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _server_may_be_away() -> Any:
+def server_may_be_away() -> Any:
+    """What Prefect's page lacks for it is logged, and the work goes on."""
     import httpx
 
     try:
         yield
     except (httpx.HTTPError, OSError) as error:
-        log.warning("Prefect did not take a progress update: %s", error)
+        log.warning("Prefect did not take what was to be shown: %s", error)
 
 
 def _run_logger() -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,8 @@ from moslim_core.data.drift import Drift, drifts
 from moslim_core.evaluation.gate import Decision, Measured
 from moslim_core.preferences import PreferenceSchema
 from tasks.ledger import Ledger
+from tasks.mlflow_pages import link
+from tasks.prefect_page import show_curves
 from tasks.references import ArtifactRef
 from tasks.stage import ledger_of
 
@@ -61,22 +61,12 @@ def show(decision: Decision, found: Sequence[Drift], title: str, runs: Mapping[s
     ]
     rows += [{"what": d.what, "champion": None, "challenger": d.value, "bound": f"{d.low:g} to {d.high:g}", "holds": None} for d in found]
     create_table_artifact(rows, key="retrain-gate", description=title)
-    links = "\n".join(f"- {what}: {ledger.link(run_id)}" for what, run_id in runs.items())
+    links = "\n".join(f"- {link(ledger, run_id, what)}" for what, run_id in runs.items())
     create_markdown_artifact(f"{title}\n\nRuns in MLflow:\n\n{links}\n", key="retrain-runs", description="What was decided, and its runs.")
 
 
 def show_control(preferences: PreferenceSchema, champion: Measured | None, challenger: Measured) -> None:
     """Requested against obtained levels of both, as a picture in Prefect; nothing where control was not evaluated."""
-    from prefect.artifacts import create_image_artifact
-
-    from moslim_core.report import curves, save_png
-
     found = {"champion": champion and champion.control, "challenger": challenger.control}
     systems = {name: control for name, control in found.items() if control}
-    if not systems or all(p.is_guard for p in preferences.preferences):
-        return
-    file = BytesIO()
-    save_png(curves(preferences, systems), file)
-    # In the address itself: no server has to be there to show it.
-    address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    create_image_artifact(address, key="retrain-control", description="Requested against obtained levels, 95 % intervals.")
+    show_curves(preferences, systems, "retrain-control")
