@@ -15,10 +15,10 @@ from flows.form import Form, filled_in
 from flows.profile import override
 from flows.variants import parse_baselines, parse_search
 from moslim_core.baselines import START, ours
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.statistics.bootstrap import Interval
 from tasks.compare_systems import compared, stage_of
 from tasks.ledger import Ledger
 from tasks.prefect_page import entitle

@@ -15,11 +15,11 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 from rich.table import Table
 
-from moslim_core.data.json_text import writable
 from moslim_core.data.rows import plain_text
 from moslim_core.data.shapes import Shape, shape_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
+from moslim_core.json_text import writable
 from moslim_core.settings import ColumnSettings, MappingSettings
 
 # Enough rows for batches of one length each, few enough that a file of any size fits into memory.

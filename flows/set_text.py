@@ -27,8 +27,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, RootModel
 
-from moslim_core.data.json_text import is_text
 from moslim_core.errors import UserError
+from moslim_core.json_text import is_text
 from moslim_core.yaml_text import TextLoader, unique
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")

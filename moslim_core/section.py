@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticKnownError, core_schema
 
-from moslim_core.data.json_text import is_text
+from moslim_core.json_text import is_text
 from moslim_core.registry import Registry
 
 M = TypeVar("M", bound=BaseModel)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from moslim_core.data.json_text import is_text
+from moslim_core.json_text import is_text
 
 _NULL, _MERGE, _TEXT = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "merge", "str"))
 

@@ -37,7 +37,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("label", version=5, kind="rows", section=_section)
+STAGE = Stage("label", version=6, kind="rows", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:

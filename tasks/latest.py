@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from moslim_core.data.json_text import writable
+from moslim_core.json_text import writable
 from moslim_core.settings import Settings
 from tasks.evaluate import SYSTEMS
 from tasks.mlflow_pages import describe, link_within

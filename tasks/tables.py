@@ -11,7 +11,7 @@ from tasks.evaluate import SYSTEMS
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from moslim_core.evaluation.bootstrap import Interval
+    from moslim_core.statistics.bootstrap import Interval
 
 CONTROL = ("spearman", "mae", "exact", "within_one", "span")
 
@@ -43,8 +43,8 @@ def _front(evaluation: Path, system: str) -> Iterator[dict[str, Any]]:
 
 
 def _benchmarks(evaluation: Path, system: str) -> Iterator[dict[str, Any]]:
-    from moslim_core.evaluation.bootstrap import Interval
     from moslim_core.evaluation.suite import read_benchmarks
+    from moslim_core.statistics.bootstrap import Interval
 
     for name, run in read_benchmarks(evaluation, system).items():
         for measure, found in run.result.measures.items():

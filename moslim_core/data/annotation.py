@@ -21,9 +21,9 @@ from moslim_core.data.judging import JudgeAnnotator
 from moslim_core.data.rows import Row, plain_text, prompt_key, unit_hash
 from moslim_core.endpoint import Endpoint, Usage
 from moslim_core.errors import UserError
-from moslim_core.evaluation.bootstrap import finite
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.settings import Settings
+from moslim_core.statistics.bootstrap import finite
 
 if TYPE_CHECKING:
     from moslim_core.reward.scorer import RewardScorer
@@ -214,7 +214,7 @@ def _ask(annotator: Annotator, rows: Sequence[Row], wanted: Sequence[Sequence[st
 
 def agreement(preference: str, first: str, second: str, levels: np.ndarray) -> Agreement:
     """Of `levels` (n, 2), n >= 1: exact agreement and Cohen's kappa with quadratic weights (Cohen 1968)."""
-    from moslim_core.evaluation.agreement import exact, quadratic_kappa
+    from moslim_core.statistics.agreement import exact, quadratic_kappa
 
     one, two = levels.T
     kappa = finite(quadratic_kappa(one, two))

@@ -10,13 +10,13 @@ import contextlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from moslim_core.data.binning import as_number, quantile_thresholds
-from moslim_core.data.json_text import NotJSON, parse
+from moslim_core.json_text import NotJSON, parse
 
 # A table of more ratings is cut by thresholds instead, so that a person can still read it.
 MOST_IN_TABLE = 7
@@ -82,7 +82,7 @@ def _spread(values: Mapping[Any, int]) -> Iterator[tuple[Any, float]]:
         several = read if isinstance(read, list | tuple) else [read]
         for each in several:
             if each not in (None, "") and not isinstance(each, list | dict):
-                found[each if not isinstance(each, str) else each.strip()] += rows / len(several)
+                found[each if not isinstance(each, str) else each.strip()] += rows / len(several)  # type: ignore[assignment]  # several raters share a row
     yield from found.items()
 
 
@@ -130,8 +130,8 @@ def _of_numbers(single: Counter[Any], name: str, total: float) -> Proposed | Non
     table = {f"{s:g}": level for s, level in zip(scale, levels, strict=True)}
     if top is not None and f"{top:g}" not in table:
         table[f"{top:g}"] = levels[-1]
-    of = {value: levels[scale.index(_nearest(number))] for value, number in numbers.items()}
-    return _proposed(_numbered(levels[-1], name), table, None, single, of, levels, total)
+    level_of = {value: levels[scale.index(_nearest(number))] for value, number in numbers.items()}
+    return _proposed(_numbered(levels[-1], name), table, None, single, level_of, levels, total)
 
 
 def _nearest(number: float) -> float:
@@ -159,7 +159,7 @@ def _between(low: float, high: float) -> float:
     return low
 
 
-def _joined(counted: list[float], total: float) -> list[int]:
+def _joined(counted: Sequence[float], total: float) -> list[int]:
     """The level of each place of a scale with so many rows: those of few rows are joined with a neighbour, until two levels are left."""
     least = max(LEAST_ROWS, LEAST_SHARE * total)
     groups = [[place] for place in range(len(counted))]
@@ -174,7 +174,7 @@ def _joined(counted: list[float], total: float) -> list[int]:
     return [level for level, group in enumerate(groups, start=1) for _ in group]
 
 
-def _evened(scale: list[float], counted: list[float]) -> list[int]:
+def _evened(scale: Sequence[float], counted: Sequence[float]) -> list[int]:
     """Levels of a long scale of whole numbers, as even as can be."""
     ratings = np.repeat(scale, [round(c) for c in counted])
     k = MANY_LEVELS if len(ratings) >= MANY_ROWS else FEW_LEVELS

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from moslim_core.data.bad_rows import BadRow, OnBad, shown, stop
-from moslim_core.data.json_text import CHARACTERS, NOT_TEXT, NotJSON, elements, parse, well_formed
 from moslim_core.errors import UserError
+from moslim_core.json_text import CHARACTERS, NOT_TEXT, NotJSON, elements, parse, well_formed
 from moslim_core.preferences import Message
 
 

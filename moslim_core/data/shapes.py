@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from moslim_core.data.bad_rows import BadRow, shown
-from moslim_core.data.json_text import NotJSON, parse
 from moslim_core.data.rows import conversation, turns
+from moslim_core.json_text import NotJSON, parse
 from moslim_core.preferences import Message
 from moslim_core.settings import ColumnSettings
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core.data.bad_rows import BadRow, OnBad, shown, stop
-from moslim_core.data.json_text import NOT_TEXT, is_text
 from moslim_core.data.rows import SAVE_AS_TEXT, UNREADABLE, open_text, read_json_lines, unreadable
 from moslim_core.errors import UserError
+from moslim_core.json_text import NOT_TEXT, is_text
 
 # By the name that `data.source` has for it.
 FORMATS = {

@@ -15,13 +15,14 @@ import numpy as np
 from pydantic import BaseModel
 
 from moslim_core.evaluation.answers import judged
-from moslim_core.evaluation.bootstrap import Interval, interval, resamples
-from moslim_core.evaluation.controllability import Array, Obtained, mae, span, spearman
+from moslim_core.evaluation.controllability import Array, Obtained, mae, span
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Sampling
 from moslim_core.preferences import Message, Preference, PreferenceSchema, Targets
 from moslim_core.preferences.distractors import ATTACKS, Attack, attacked
+from moslim_core.statistics.agreement import spearman
+from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 Condition = Literal["none", "wish", "forged"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel
 from scipy.stats import t
 
-from moslim_core.evaluation.bootstrap import Interval, finite
+from moslim_core.statistics.bootstrap import Interval, finite
 
 # Two seeds have an interval 13 times their standard error wide: not worth showing.
 MIN_SEEDS = 3

@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 from pydantic import BaseModel
 
-from moslim_core.evaluation.bootstrap import Interval, interval, resamples
 from moslim_core.preferences import Preference, PreferenceSchema, Targets, is_held_out
+from moslim_core.statistics.agreement import spearman
+from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 Array = np.ndarray
 
@@ -73,13 +74,6 @@ class Controllability(BaseModel):
         return sum(sizes) / len(sizes) if sizes else None
 
 
-def spearman(requested: Array, obtained: Array) -> float:
-    """Rank correlation over answers, mid-ranks for ties; NaN where one side is constant."""
-    from scipy.stats import rankdata
-
-    return _correlation(rankdata(requested), rankdata(obtained)) if len(requested) > 2 else float("nan")
-
-
 def mae(requested: Array, obtained: Array) -> float:
     """Mean absolute error in levels."""
     return _mean(np.abs(requested - obtained))
@@ -116,12 +110,6 @@ def span(requested: Array, obtained: Array, low: int, high: int) -> float:
         return float("nan")
     top, bottom = obtained[requested == high], obtained[requested == low]
     return float(top.mean() - bottom.mean()) if len(top) and len(bottom) else float("nan")
-
-
-def _correlation(a: Array, b: Array) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum() / norm) if norm > 0 else float("nan")
 
 
 def _mean(values: Array) -> float:

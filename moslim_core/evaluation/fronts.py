@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import BaseModel
 
 from moslim_core.errors import UserError
-from moslim_core.evaluation.bootstrap import Interval, interval, resamples
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.preferences import Preference, PreferenceSchema, Targets
+from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 Array = np.ndarray
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moslim_core.evaluation.benchmarks.benchmark import Measure
 from moslim_core.evaluation.benchmarks.run import Run
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Control, Controllability
+from moslim_core.statistics.bootstrap import Interval
 
 OVER_REFUSAL = "xstest/refusals_safe"
 

@@ -11,10 +11,11 @@ from functools import partial
 
 import numpy as np
 
-from moslim_core.evaluation.bootstrap import Interval, interval, resamples
-from moslim_core.evaluation.controllability import Obtained, left_open, mae, scores_alone, span, spearman
+from moslim_core.evaluation.controllability import Obtained, left_open, mae, scores_alone, span
 from moslim_core.evaluation.fronts import FIGURES, Front, quality, score_table
 from moslim_core.preferences import PreferenceSchema
+from moslim_core.statistics.agreement import spearman
+from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 Array = np.ndarray
 

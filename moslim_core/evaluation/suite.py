@@ -17,7 +17,6 @@ from pydantic import BaseModel, TypeAdapter
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
 from moslim_core.endpoint import Endpoint
 from moslim_core.evaluation import attack, together
-from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
@@ -29,6 +28,7 @@ from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.generation import Sampling
 from moslim_core.preferences import Targets
 from moslim_core.settings import Settings
+from moslim_core.statistics.agreement import JudgeAgreement, judge_agreement
 
 Metrics = dict[str, float | None]
 Agreement = TypeAdapter(dict[str, JudgeAgreement])

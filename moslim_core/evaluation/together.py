@@ -13,12 +13,13 @@ import numpy as np
 from pydantic import BaseModel
 
 from moslim_core.evaluation.answers import answer_pairs
-from moslim_core.evaluation.bootstrap import Interval, interval, resamples
-from moslim_core.evaluation.controllability import Obtained, spearman
+from moslim_core.evaluation.controllability import Obtained
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Sampling
 from moslim_core.preferences import Message, PreferenceSchema, Targets, is_held_out
+from moslim_core.statistics.agreement import spearman
+from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 LARGEST = 3
 

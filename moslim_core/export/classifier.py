@@ -102,8 +102,9 @@ def _plain(model: MultiHeadRewardModel, labels: Labels) -> tuple[str, Any]:
         except (ValueError, KeyError, AttributeError, RuntimeError, TypeError):
             # No such class for this backbone, or one of another form.
             continue
+    config: Any = model.backbones[0].config
     raise UserError(
-        f"--to classifier: a {model.backbones[0].config.model_type} pooled by {pooling} has no plain class here.\n"
+        f"--to classifier: a {config.model_type} pooled by {pooling} has no plain class here.\n"
         "Open it as docs/export.md says: import moslim_core.reward.model, then AutoModel.from_pretrained."
     )
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from moslim_core.data.json_text import writable
 from moslim_core.data.rows import plain_text
 from moslim_core.data.shapes import choice_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.export.folder import new_folder
+from moslim_core.json_text import writable
 from moslim_core.reward.metrics import expected_level
 from moslim_core.reward.scorer import RewardScorer
 
@@ -47,7 +47,7 @@ def export_scores(reward: Path, pairs: Path, output: Path) -> Path:
 
 def _scored(scorer: RewardScorer, rows: list[tuple[dict[str, Any], Any, str, str]]) -> Iterator[dict[str, Any]]:
     questions = [plain_text(question) for _, question, _, _ in rows]
-    chosen, rejected = (_scores(scorer, questions, [row[side] for row in rows]) for side in (2, 3))
+    chosen, rejected = (_scores(scorer, questions, [str(row[side]) for row in rows]) for side in (2, 3))
     names = scorer.schema.names
     for (row, *_), better, worse in zip(rows, chosen, rejected, strict=True):
         about = [names.index(row["preference"])] if row.get("preference") in names else list(range(len(names)))

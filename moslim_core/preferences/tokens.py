@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from moslim_core.data.json_text import is_text
 from moslim_core.errors import UserError
+from moslim_core.json_text import is_text
 from moslim_core.preferences.prompting import Message, as_said, chat_text
 
 # Tokens that were added to be marks, though not as special ones: <think>, </tool_call>, [INST]. Runs of spaces and words are no marks.
@@ -134,7 +134,7 @@ def _require_text(contents: Sequence[str]) -> None:
         if not is_text(content):
             raise UserError(
                 f"a text has half a character (a lone surrogate), which no tokenizer reads: {content[:60]!a}\n"
-                "Put U+FFFD in its place: moslim_core.data.json_text.well_formed(text) does."
+                "Put U+FFFD in its place: moslim_core.json_text.well_formed(text) does."
             )
 
 

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 from moslim_core.evaluation.benchmarks.benchmark import Meaning, Score
 from moslim_core.evaluation.benchmarks.run import Run
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.report.content import Both
 from moslim_core.report.differences import difference, overlap_said
 from moslim_core.report.wording import counted, listing
+from moslim_core.statistics.bootstrap import Interval
 
 Verdict = Literal["better", "worse", "higher", "lower", "not shown", "can't be compared"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from moslim_core.evaluation.bootstrap import Interval
+from moslim_core.statistics.bootstrap import Interval
 
 Difference = Literal["higher", "lower", "not shown", "can't be compared"]
 

@@ -14,13 +14,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.comparison import MIN_SEEDS, t_interval
 from moslim_core.report.content import ReportContent
 from moslim_core.report.differences import Difference, difference
 from moslim_core.report.drawing import AFTER, INK, dress, grid, legend
 from moslim_core.report.training import moving_mean, smoothing
 from moslim_core.report.wording import with_bounds
+from moslim_core.statistics.bootstrap import Interval
 
 PROXY, JUDGE, KL = "utility/", "judged/", "kl_sequence"
 Verdict = Literal["confirmed", "not confirmed", "gamed", "unseen loss", "no gain", "not told"]

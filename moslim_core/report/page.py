@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Control
 from moslim_core.preferences import Preference
 from moslim_core.report import attack, benchmarks, front, overoptimisation, wording
@@ -22,6 +21,7 @@ from moslim_core.report.figures import all_figures
 from moslim_core.report.summary import summarise
 from moslim_core.report.templates import environment
 from moslim_core.report.training import smoothing, training_series
+from moslim_core.statistics.bootstrap import Interval
 
 
 class Card(NamedTuple):

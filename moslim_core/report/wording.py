@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from moslim_core.evaluation.bootstrap import Interval
+from moslim_core.statistics.bootstrap import Interval
 
 UNDEFINED = "n/a"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
-from moslim_core.evaluation.agreement import quadratic_kappa
-from moslim_core.evaluation.bootstrap import Interval, finite
+from moslim_core.statistics.agreement import quadratic_kappa
+from moslim_core.statistics.bootstrap import Interval, finite
 
 Array = np.ndarray
 

@@ -13,10 +13,10 @@ from moslim_core.data.rows import plain_text, prompt_key
 from moslim_core.data.shapes import choice_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
-from moslim_core.evaluation.bootstrap import interval, resamples
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import PairAccuracy, expected_level
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.statistics.bootstrap import interval, resamples
 
 ALL = "all heads"
 RESAMPLES = 1000

@@ -6,9 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.fronts import Front, OperatingPoint
 from moslim_core.preferences import PreferenceSchema
+from moslim_core.statistics.bootstrap import Interval
 
 SCHEMA = PreferenceSchema.model_validate(
     [

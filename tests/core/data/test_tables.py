@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moslim_core.data import json_text
+from moslim_core import json_text
 from moslim_core.data.bad_rows import BadRow, BadRows
 from moslim_core.data.tables import BATCH_ROWS, read_table
 from moslim_core.errors import UserError

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.comparison import Measured, compare, t_interval
 from moslim_core.report.comparison import render_comparison
+from moslim_core.statistics.bootstrap import Interval
 
 
 def test_t_interval() -> None:

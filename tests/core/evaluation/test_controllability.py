@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from moslim_core.evaluation.controllability import Obtained, controllability, slope, span, spearman
+from moslim_core.evaluation.controllability import Obtained, controllability, slope, span
 from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.statistics.agreement import spearman
 
 SCHEMA = PreferenceSchema.model_validate(
     [

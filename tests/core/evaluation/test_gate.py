@@ -8,9 +8,9 @@ import pytest
 
 from moslim_core.evaluation.benchmarks.benchmark import Meaning, Measure, Result, Score
 from moslim_core.evaluation.benchmarks.run import Run
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Control, Controllability
 from moslim_core.evaluation.gate import Bounds, Measured, gate
+from moslim_core.statistics.bootstrap import Interval
 
 Better = Literal["more", "less"] | None
 NONE = Interval(value=None, low=None, high=None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, front, score_table, simplex_grid
 from moslim_core.evaluation.pooling import control, fronts
 from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.statistics.bootstrap import Interval
 
 SCHEMA = PreferenceSchema.model_validate([{"name": "length", "levels": ["a", "b", "c"]}, {"name": "warmth", "levels": ["a", "b", "c"]}])
 LEVELS = (1, 2, 3)

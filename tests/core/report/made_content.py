@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from moslim_core.endpoint import Usage
-from moslim_core.evaluation.agreement import JudgeAgreement, judge_agreement
 from moslim_core.evaluation.attack import Attacked, UnderAttack, ends, under_attack
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Meaning, Verdict, evaluate, less, more
 from moslim_core.evaluation.benchmarks.run import Run
@@ -25,6 +24,7 @@ from moslim_core.policy.generation import Answer
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.report import Both, ReportContent, Sample, SampleRow
 from moslim_core.reward.metrics import head_metrics
+from moslim_core.statistics.agreement import JudgeAgreement, judge_agreement
 
 SCHEMA = PreferenceSchema.model_validate(
     [

@@ -17,10 +17,10 @@ import pytest
 from pydantic import ValidationError
 
 from moslim_core.evaluation.benchmarks.benchmark import less
-from moslim_core.evaluation.bootstrap import Interval
 from moslim_core.evaluation.controllability import Obtained, controllability
 from moslim_core.report import Both, ReportContent, Sample, SampleRow, all_figures, render, save_png, summarise, to_svg
 from moslim_core.reward.metrics import PairAccuracy, head_metrics
+from moslim_core.statistics.bootstrap import Interval
 from tests.core.report.made_content import SCHEMA, STRONG, WEAK, Drawn, head, made, measured, run_of, text_of
 
 

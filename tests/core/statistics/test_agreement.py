@@ -11,7 +11,7 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moslim_core.evaluation.agreement import (
+from moslim_core.statistics.agreement import (
     cohen_kappa,
     judge_agreement,
     length_bias,

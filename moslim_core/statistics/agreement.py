@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel
 
-from moslim_core.evaluation.bootstrap import Interval, interval, resamples
-from moslim_core.evaluation.controllability import spearman
+from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 Array = np.ndarray
 
@@ -110,3 +109,16 @@ def length_correlation(grades: Array, lengths: Array, prompts: Array, bootstrap:
     """Spearman correlation of grades of single answers with their lengths (n,), over the answers that have a grade."""
     told = ~np.isnan(grades)
     return interval(spearman, (grades[told], lengths[told]), resamples(prompts[told], bootstrap, seed))
+
+
+def spearman(requested: Array, obtained: Array) -> float:
+    """Rank correlation over answers, mid-ranks for ties; NaN where one side is constant."""
+    from scipy.stats import rankdata
+
+    return _correlation(rankdata(requested), rankdata(obtained)) if len(requested) > 2 else float("nan")
+
+
+def _correlation(a: Array, b: Array) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum() / norm) if norm > 0 else float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moslim_core.evaluation.bootstrap import Interval, interval, resamples
+from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 
 def mean(values: np.ndarray) -> float:
