@@ -21,7 +21,10 @@ pytestmark = pytest.mark.skipif(
 
 def forked(folder: Path, stage: str = "label") -> preloaded.Forked:
     folder.mkdir()
-    worker = preloaded.fork(job(folder, stage))
+    file = job(folder, stage)
+    # The packaged model is unpacked once.
+    file.write_text(file.read_text().replace(f"{folder}/cache", f"{folder.parent}/cache"))
+    worker = preloaded.fork(file)
     assert worker is not None
     return worker
 
