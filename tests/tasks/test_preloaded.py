@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -19,11 +20,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def forked(folder: Path, stage: str = "label") -> preloaded.Forked:
+def forked(folder: Path, base: Path, stage: str = "label") -> preloaded.Forked:
     folder.mkdir()
     file = job(folder, stage)
-    # The packaged model is unpacked once.
-    file.write_text(file.read_text().replace(f"{folder}/cache", f"{folder.parent}/cache"))
+    given = json.loads(file.read_text())
+    given["settings"]["model"]["base"] = str(base)
+    file.write_text(json.dumps(given))
     worker = preloaded.fork(file)
     assert worker is not None
     return worker
@@ -39,26 +41,26 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.integration
-def test_workers_share_a_process_until_the_environment_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_a_process_until_the_environment_changes(tmp_path: Path, tiny_chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preloaded, "_surroundings", lambda: ({}, "here"))
-    first = forked(tmp_path / "a")
+    first = forked(tmp_path / "a", tiny_chat)
     server = psutil.Process(first.pid).ppid()
     # It works for one at a time; another job starts as a process of its own.
     assert preloaded.fork(tmp_path / "a" / "job.json") is None
     written = first.stdout.read().decode()
     assert first.wait(60) == first.poll() == 0, written
-    second = forked(tmp_path / "b", "train_reward")
+    second = forked(tmp_path / "b", tiny_chat, "train_reward")
     assert psutil.Process(second.pid).ppid() == server
     # Its inputs are missing, which is no UserError.
     assert b"Traceback" in second.stdout.read()
     assert second.wait(60) == 1
     monkeypatch.setattr(preloaded, "_surroundings", lambda: ({"A": "b"}, "here"))
-    third = forked(tmp_path / "c")
+    third = forked(tmp_path / "c", tiny_chat)
     assert psutil.Process(third.pid).ppid() != server
     assert gone(server)
     os.kill(psutil.Process(third.pid).ppid(), signal.SIGKILL)
     assert third.wait(60) == -signal.SIGKILL
     assert gone(third.pid)
-    fourth = forked(tmp_path / "d")
+    fourth = forked(tmp_path / "d", tiny_chat)
     fourth.stdout.read()
     assert fourth.wait(60) == 0
