@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from flows import cli_first, cli_settings
+from flows import cli_first, cli_policy, cli_settings
 from flows import profile as profiles
-from flows.cli_options import JsonOption, ProfileOption, SetOption, WorkDirOption, settings_of, user_errors
+from flows.cli_options import JsonOption, ProfileOption, SetOption, WorkDirOption, folder_of, settings_of, user_errors
 from flows.cli_settings import common_settings
 from moslim_core.baselines import methods
 from moslim_core.errors import UserError
@@ -105,7 +105,7 @@ def pairs(
     """How often each head gives the chosen answer the higher expected score."""
     from flows.scoring import score_pairs
 
-    score_pairs(_folder(reward_model, environment.prepare(work_dir)), input, preference, output)
+    score_pairs(folder_of(reward_model, environment.prepare(work_dir)), input, preference, output)
 
 
 @app.command()
@@ -168,54 +168,7 @@ def compare(
         console.compare_systems_with_display(settings_of(profile, set_), str(baselines), seeds, search)
 
 
-@app.command()
-@user_errors
-def chat(
-    policy: Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")],
-    prefer: Annotated[str, typer.Option(help="what is asked for, e.g. verbosity=1,warmth=3")] = "",
-    message: Annotated[str | None, typer.Option(help="one message to answer; without it, a conversation")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="sampling temperature; 0 is greedy")] = 0.7,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer, in tokens; default: as trained")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    base: Annotated[
-        str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
-    ] = None,
-    work_dir: WorkDirOption = Path(".moslim"),
-) -> None:
-    """Talk to a trained policy under stated preferences."""
-    from flows.chat import talk
-
-    home = environment.prepare(work_dir)
-    talk(_folder(policy, home), prefer, message, temperature, max_new_tokens, seed, environment.model_cache(home), base)
-
-
-@app.command()
-@user_errors
-def serve(
-    policy: Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")],
-    host: Annotated[str, typer.Option(help="address to listen on; others than loopback let other machines ask")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free")] = 8000,
-    name: Annotated[str, typer.Option(help="the model's name, by which clients ask for it")] = "moslim",
-    concurrency: Annotated[int, typer.Option(min=1, help="answers that are drawn together")] = 32,
-    queue: Annotated[int, typer.Option(min=0, help="requests that may wait beside them; more are turned away (429)")] = 64,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="the longest answer that may be asked for, in tokens")] = 1024,
-    upstream: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="an OpenAI-compatible server that runs the policy; this one then writes the instructions"),
-    ] = None,
-    upstream_model: Annotated[str | None, typer.Option("--upstream-model", help="the policy's name there")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
-    ] = None,
-    work_dir: WorkDirOption = Path(".moslim"),
-) -> None:
-    """Serve a trained policy to OpenAI's clients, with targets in the request, until Ctrl-C. A key: MOSLIM_SERVE_API_KEY."""
-    from flows.serve.command import Limits, run_server
-
-    home = environment.prepare(work_dir)
-    behind = None if upstream is None and upstream_model is None else (upstream, upstream_model)
-    limits = Limits(concurrency, queue, max_tokens)
-    run_server(_folder(policy, home), host, port, name, limits, behind, environment.model_cache(home), base)
+cli_policy.add_to(app)
 
 
 @app.command()
@@ -230,58 +183,7 @@ def score(
     """Class probabilities and expected levels per row; with --prefer also the reward for these targets."""
     from flows.scoring import score_rows
 
-    score_rows(_folder(reward_model, environment.prepare(work_dir)), input, output, prefer)
-
-
-@app.command()
-@user_errors
-def export(
-    to: Annotated[
-        str, typer.Option(help="of a policy: merged (transformers, vLLM), gguf, ollama, hub; of a reward model: classifier, rewardbench")
-    ],
-    policy: Annotated[str | None, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")] = None,
-    reward: Annotated[str | None, typer.Option("--reward", help="a folder, runs:/... or models:/name@alias")] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="a new folder; with --to hub only to keep what is pushed")] = None,
-    dtype: Annotated[str, typer.Option(help="of the weights: auto (as the base's; gguf: float16), float32, bfloat16, float16")] = "auto",
-    base: Annotated[
-        str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
-    ] = None,
-    repo: Annotated[str | None, typer.Option("--repo", metavar="OWNER/NAME", help="with --to hub: the repository, made if need be")] = None,
-    public: Annotated[bool, typer.Option("--public", help="with --to hub: for everybody; else private")] = False,
-    input: Annotated[Path | None, typer.Option("--input", help="with --to rewardbench: rows with prompt, chosen, rejected")] = None,
-    work_dir: WorkDirOption = Path(".moslim"),
-) -> None:
-    """Write a policy or a reward model in a form that others open with nothing of this project."""
-    from flows.export import export_model
-
-    export_model(to, policy, reward, output, dtype, base, repo, public, input, work_dir)
-
-
-NameOption = Annotated[str, typer.Option("--name", help="the policy's name in MLflow's registry")]
-WhyOption = Annotated[str, typer.Option("--why", help="the reason, which stays on record")]
-
-
-@app.command()
-@user_errors
-def promote(
-    policy: Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")],
-    name: NameOption = "policy",
-    why: WhyOption = "by hand",
-    work_dir: WorkDirOption = Path(".moslim"),
-) -> None:
-    """Make a trained policy the champion: models:/NAME@champion."""
-    from flows.releases import promote_policy
-
-    promote_policy(environment.prepare(work_dir), policy, name, why)
-
-
-@app.command()
-@user_errors
-def rollback(name: NameOption = "policy", why: WhyOption = "by hand", work_dir: WorkDirOption = Path(".moslim")) -> None:
-    """Make the champion before this one the champion again."""
-    from flows.releases import roll_back
-
-    roll_back(environment.prepare(work_dir), name, why)
+    score_rows(folder_of(reward_model, environment.prepare(work_dir)), input, output, prefer)
 
 
 @app.command()
@@ -291,26 +193,6 @@ def ui(work_dir: WorkDirOption = Path(".moslim")) -> None:
     from flows.ui import serve
 
     serve(environment.prepare(work_dir))
-
-
-@app.command()
-@user_errors
-def studio(
-    policy: Annotated[
-        str | None, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias; default: the champion, else the newest")
-    ] = None,
-    host: Annotated[str, typer.Option(help="address to listen on; any but loopback lets others in")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8090,
-    base: Annotated[
-        str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
-    ] = None,
-    work_dir: WorkDirOption = Path(".moslim"),
-) -> None:
-    """A page in the browser: ask a policy at any levels, see what was obtained, and rate answers for the next training."""
-    from flows.studio.server import require_nicegui, serve
-
-    require_nicegui()
-    serve(environment.prepare(work_dir), policy, host, port, base)
 
 
 @app.command()
@@ -379,12 +261,6 @@ def build_starter(
     from flows.starter import build
 
     build(settings_of(profile, set_), output, raw, limit)
-
-
-def _folder(reference: str, work_dir: Path) -> Path:
-    from tasks.stage import folder_of
-
-    return folder_of(reference, work_dir)
 
 
 def main() -> None:

@@ -21,6 +21,10 @@ SetOption = Annotated[
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="override one setting, e.g. policy.steps=40; may be given often"),
 ]
 WorkDirOption = Annotated[Path, typer.Option("--work-dir", help="folder that holds all runs, models and reports")]
+PolicyOption = Annotated[str, typer.Option("--policy", help="a folder, runs:/... or models:/name@alias")]
+BaseOption = Annotated[
+    str | None, typer.Option(help="where its base model is, if that was a folder which this work directory does not know")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="for machines: one JSON object on standard output")]
 
 
@@ -49,3 +53,9 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 def settings_of(profile: str, overrides: list[str] | None) -> Any:
     """The settings that a command was given, with their work directory made ready. Raises UserError."""
     return environment.prepared(profiles.load(profile, overrides or []))
+
+
+def folder_of(reference: str, work_dir: Path) -> Path:
+    from tasks import stage
+
+    return stage.folder_of(reference, work_dir)

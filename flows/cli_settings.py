@@ -40,8 +40,18 @@ COMMON = (
 def common_settings() -> str:
     """For --help; backslash-b keeps the lines as they are."""
     known = {key: (default, what) for keys in described().values() for key, default, what in keys}
-    lines = [f"  {key} = {known[key][0]}  {known[key][1].partition('; ')[0]}".replace("\n", "\n      ") for key in COMMON]
-    return "\n".join(["\b", "Settings that people change, with their defaults (all: moslim settings):", *lines])
+    named = [key for key, (_, what) in known.items() if "\n" in what and key not in COMMON]
+    parts = {
+        "Settings that people change, with their defaults (all: moslim settings):": COMMON,
+        "Others that take names, a plug-in's too:": named,
+    }
+    return "\n\n".join("\n".join(["\b", title, *(_told(key, *known[key]) for key in keys)]) for title, keys in parts.items())
+
+
+def _told(key: str, default: str, what: str) -> str:
+    """In a line, and one for each name that the setting takes."""
+    first, *names = what.split("\n")
+    return "\n      ".join([f"  {key} = {default}  {first.partition('; ')[0]}", *names])
 
 
 def add_to(app: typer.Typer) -> None:

@@ -66,3 +66,13 @@ def free_port(wanted: int = 0) -> int:
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
     raise OSError("no port is free on loopback")
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen yet; port 0 is any that is free. Raises OSError, UnicodeError or OverflowError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, kind, protocol)
+    # Of a server that was killed, connections linger for a minute.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(address)
+    return made

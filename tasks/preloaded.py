@@ -1,6 +1,6 @@
 """Workers as forks of one process that has loaded the libraries: loading them takes seconds, stage after stage. (ours)
 
-Here is the parent's side; `python -m tasks.preloaded PARENT FD` is the other. Where there is a GPU, whose driver survives no fork, and
+Here is the parent's side; `python -m tasks.preloaded FD` is the other. Where there is a GPU, whose driver survives no fork, and
 elsewhere than on Linux each worker is a process of its own from the start (tasks/launcher.py).
 """
 
@@ -22,14 +22,8 @@ from typing import IO
 
 from tasks import worker
 from tasks.guard import die_with
+from tasks.stages import libraries_of
 
-# What the work of a stage loads first, and longest; training loads the rest.
-LIBRARIES = {
-    "label": "transformers.models.auto.tokenization_auto",
-    "report": "moslim_core.report.page",
-    **dict.fromkeys(("train_reward", "train_judge", "evaluate"), "moslim_core.reward.model"),
-}
-TRAINING = "moslim_core.policy.learner"
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/accel", "/dev/davinci_manager")
 MESSAGE = 1 << 16
 
@@ -128,7 +122,7 @@ def main(connection: socket.socket) -> None:
         job, stage = json.loads(message)
         # What can't be loaded is said by the worker, in its log.
         with contextlib.suppress(Exception):
-            importlib.import_module(LIBRARIES.get(stage, TRAINING))
+            importlib.import_module(libraries_of(stage))
         server, pid = os.getpid(), os.fork()
         if pid == 0:
             _work(Path(job), output, connection, server)

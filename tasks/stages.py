@@ -17,25 +17,30 @@ if TYPE_CHECKING:
 
 # A stage for each compared system.
 COMPARED = "compared_"
+# What the work of a stage loads first, and longest.
+TOKENIZERS = "transformers.models.auto.tokenization_auto"
+SCORING = "moslim_core.reward.model"
+TRAINING = "moslim_core.policy.learner"
 
 
 class Listed(NamedTuple):
     """The module with the function `work`, what its Stage is called there, and as what later stages and the report take its output;
-    `linked`: it lies in latest/ by that name too."""
+    `linked`: it lies in latest/ by that name too; `loads`: the libraries, by a module that imports them."""
 
     module: str
     gives: str
     stage: str = "STAGE"
     linked: bool = False
+    loads: str = TRAINING
 
 
 STAGES = {
-    "label": Listed("tasks.label", "rows"),
-    "train_reward": Listed("tasks.train_reward", "reward_model", "REWARD_STAGE", linked=True),
-    "train_judge": Listed("tasks.train_reward", "judge", "JUDGE_STAGE"),
+    "label": Listed("tasks.label", "rows", loads=TOKENIZERS),
+    "train_reward": Listed("tasks.train_reward", "reward_model", "REWARD_STAGE", linked=True, loads=SCORING),
+    "train_judge": Listed("tasks.train_reward", "judge", "JUDGE_STAGE", loads=SCORING),
     "train_policy": Listed("tasks.train_policy", "policy", linked=True),
-    "evaluate": Listed("tasks.evaluate", "evaluation"),
-    "report": Listed("tasks.report", "report"),
+    "evaluate": Listed("tasks.evaluate", "evaluation", loads=SCORING),
+    "report": Listed("tasks.report", "report", loads="moslim_core.report.page"),
 }
 
 
@@ -46,6 +51,11 @@ def names() -> list[str]:
 def module_of(name: str) -> str:
     """Where a stage's work is."""
     return "tasks.compare_systems" if name.startswith(COMPARED) else STAGES[name].module
+
+
+def libraries_of(name: str) -> str:
+    """A module that imports what a stage's work needs most of its start for."""
+    return STAGES[name].loads if name in STAGES else TRAINING
 
 
 def stage_named(name: str) -> Stage:

@@ -270,7 +270,7 @@ def test_one_file_of_the_library_is_all_that_it_takes(tmp_path: Path) -> None:
 
 def test_names_are_listed_and_no_heavy_library_is_imported() -> None:
     heavy = "[m for m in ('torch', 'transformers', 'prefect') if m in sys.modules]"
-    script = f"import sys, flows.cli as cli; cli._keys(); cli._systems(); print({heavy})"
+    script = f"import sys, flows.cli as cli; cli.common_settings(); cli._systems(); print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -24,6 +24,7 @@ from flows.serve.app import Service
 from flows.serve.request import Offer
 from moslim_core.errors import UserError
 from moslim_core.policy.artifact import PolicyCard
+from tasks.network import bound
 
 KEY = "MOSLIM_SERVE_API_KEY"
 # For answers to be ended with a word to their clients.
@@ -89,13 +90,13 @@ def run_server(
     if upstream is not None and None in upstream:
         missing, given = ("--upstream-model", "--upstream") if upstream[0] else ("--upstream", "--upstream-model")
         raise UserError(f"{given} is given without {missing}.\nGive both: the server's address, and the policy's name there.")
-    bound = _bound(host, port)
-    with bound:
-        local = _is_loopback(bound)
+    listener = _bound(host, port)
+    with listener:
+        local = _is_loopback(listener)
         if not local and not key:
             typer.echo(f"warning: {host} is open to other machines, and no key is set: export {KEY}=...", err=True)
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(_backend(directory, card, limits, upstream, cache, base), card, name, limits, bound, key, local))
+            asyncio.run(_serve(_backend(directory, card, limits, upstream, cache, base), card, name, limits, listener, key, local))
         typer.echo("stopped")
 
 
@@ -150,17 +151,12 @@ def _key() -> str:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen yet. Raises UserError where that can't be."""
+    """Raises UserError where nothing can be bound."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        bound = socket.socket(family, kind, protocol)
-        # Of a server that was killed, connections linger for a minute.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        return bound(host, port)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"can't listen on {host}, port {port} ({reason}).\nGive another --port (0: one that is free) or --host.") from error
-    return bound
 
 
 def _is_loopback(bound: socket.socket) -> bool:

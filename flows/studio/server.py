@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from moslim_core.errors import UserError
-from tasks.network import LOOPBACK
+from tasks.network import LOOPBACK, bound
 
 # A visitor whose connection was lost finds the page as it was for so many seconds.
 RECONNECT_SECONDS = 30.0
@@ -109,10 +109,7 @@ def _root(workshop: Any, home: Path, reference: str) -> Callable[[], Any]:
 def _listener(host: str, port: int) -> socket.socket:
     """A socket that listens there already, so that a port that is taken is told before a model is loaded."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener = bound(host, port)
         listener.listen(128)
     except (OSError, OverflowError) as error:
         raise UserError(

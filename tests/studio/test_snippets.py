@@ -7,7 +7,7 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from flows import cli
+from flows import cli, cli_policy
 from flows.studio import snippets
 from flows.studio.session import Drawn
 from tests.studio.made import SCHEMA
@@ -21,7 +21,7 @@ TARGETS = {"verbosity": 3, "warmth": 1}
 def test_the_chat_command_gives_chat_what_the_page_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[object] = []
     monkeypatch.setattr("flows.chat.talk", lambda *given: said.extend(given))
-    monkeypatch.setattr(cli, "_folder", lambda reference, home: reference)
+    monkeypatch.setattr(cli_policy, "folder_of", lambda reference, home: reference)
     monkeypatch.setattr("tasks.environment.prepare", lambda work_dir: work_dir)
     words = shlex.split(snippets.chat("models:/a b@champion", ONE, TARGETS, Drawn(0.4, 9, 5), "/w d", "/base"))
     assert words[:2] == ["moslim", "chat"]
