@@ -84,7 +84,7 @@ CASES: list[Case] = [
     Case("a folder that has files", taken(_full), "not an empty folder"),
     Case("a file in its place", taken(Path.touch), "not an empty folder"),
     Case("a policy without its card", without("moslim_policy.json"), "moslim_policy.json is missing"),
-    Case("a policy without its adapter", without("adapter_model.safetensors"), "adapter_model.safetensors is missing"),
+    Case("an export of a policy without its adapter", without("adapter_model.safetensors"), "adapter_model.safetensors is missing"),
     Case("a chat model as a reward model", lambda folder: export_classifier(tiny.chat(folder), folder / "output"), "is no reward model"),
     Case("pairs of one answer", no_pairs, "rejected"),
 ]
