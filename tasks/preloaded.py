@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import IO
 
 from tasks import worker
+from tasks.environment import has_accelerator
 from tasks.guard import die_with
 from tasks.stages import libraries_of
 
-ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/accel", "/dev/davinci_manager")
 MESSAGE = 1 << 16
 
 
@@ -92,7 +92,7 @@ _choosing = threading.Lock()
 def fork(job: Path) -> Forked | None:
     """A worker on a job file; None where none can be forked here, or another is at work."""
     global _server
-    if sys.platform != "linux" or any(map(os.path.exists, ACCELERATORS)):
+    if sys.platform != "linux" or has_accelerator():
         return None
     with _choosing:
         if _server is not None and not _server.free.locked() and not _server.fits():

@@ -1,8 +1,8 @@
 """The policy's adapter as it learns: passes over rows, one update from all parts of a step and all processes, and its state on disk. (ours)
 
-The loss is a function of all rows' log-probabilities. Its gradient by these is found first, for the whole step; each part of the rows then
-carries its share of that gradient back through the model. So neither how rows are cut into passes nor how prompts are dealt to processes
-changes an update, whatever the loss.
+The loss is a sum over tables, each a function of its rows' log-probabilities. A pass holds whole tables and goes back through the model at
+once. A table too large for a pass has its gradient by the log-probabilities found first, and each part of its rows carries back its share.
+So neither how rows are cut into passes nor how prompts are dealt to processes changes an update, whatever the loss.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from moslim_core.policy.artifact import ADAPTER
 from moslim_core.policy.drawing_model import DrawingModel
 from moslim_core.policy.log_probs import Read, completion_log_probs, first_broken
 from moslim_core.policy.output_layer import plain_output_layer
-from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.policy.rollouts import RolloutBatch, Table
 from moslim_core.settings import PolicySettings
 
 STATE_FILE = "learner.safetensors"
 MOST_NORM = 1.0
 # Without a warm-up the first steps, whose size Adam can't judge yet, lead away from the base for good.
 WARM_UP = 3
+
+# An optimiser's, of a batch, log-probabilities (r, c) and values (r, c).
+Loss = Callable[[RolloutBatch, Tensor, Tensor | None], Tensor]
 
 
 def share_of_rate(done: int, policy: PolicySettings) -> float:
@@ -54,10 +57,17 @@ class Passed(NamedTuple):
         return [t for t in (self.log_probs, self.values) if t is not None]
 
 
+class _WentBack(NamedTuple):
+    log_probs: Tensor
+    loss: float
+    entropy: float
+
+
 class Learner:
     """An adapter on a base, learning in float32, with the critic that its optimiser may need. Raises UserError where none fits the base."""
 
-    def __init__(self, base: Any, policy: PolicySettings, critic: nn.Module | None = None, critic_rate: float = 0.0) -> None:
+    def __init__(self, base: Any, policy: PolicySettings, critic: Callable[[int], nn.Module] | None = None) -> None:
+        """`critic`: what makes one of the policy's hidden size."""
         self.policy, self.sharded, self.device = policy, sharded(), base.device
         config = adapter_config(base, policy.lora_rank, policy.lora_layers, "CAUSAL_LM")
         self.output = None if self.sharded else plain_output_layer(base)
@@ -77,13 +87,13 @@ class Learner:
             passing = self.model if self.drawing is None else self.drawing.model
             passing.gradient_checkpointing_enable({"use_reentrant": False})
             _without_dropout(passing)
-        self.critic = critic.to(base.device) if critic is not None else None
+        self.critic = critic(base.config.get_text_config().hidden_size).to(base.device) if critic is not None else None
         self.used = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.learning: dict[str, nn.Parameter] = {n: nn.Parameter(p.detach().float()) if coarse else p for n, p in self.used.items()}
-        own = {f"critic.{name}": p for name, p in critic.named_parameters()} if critic is not None else {}
+        own = {f"critic.{name}": p for name, p in self.critic.named_parameters()} if self.critic is not None else {}
         self.learning |= own
         rates = [{"params": [p for n, p in self.learning.items() if n not in own], "lr": policy.learning_rate}]
-        rates += [{"params": list(own.values()), "lr": critic_rate}] if own else []
+        rates += [{"params": list(own.values()), "lr": policy.ppo.critic_learning_rate}] if own else []
         # One kernel for all of it, but for parts of tensors, which it does not know.
         self.optimiser = torch.optim.AdamW(rates, weight_decay=0.0, fused=not self.sharded, foreach=False if self.sharded else None)
         # Whether the policy has changed since the model to draw from was made.
@@ -126,11 +136,38 @@ class Learner:
                 log_probs[rows] = self._pass(batch, rows, self.model).log_probs
         return log_probs
 
-    def update(self, batch: RolloutBatch, loss: Callable[..., Tensor], share: float, passed: Passed | None = None) -> dict[str, float]:
-        """One update by `loss(batch, log_probs, values)`, each process's part of the step's; `share` of the learning rate.
+    def update(self, batch: RolloutBatch, loss: Loss, share: float, passed: Passed | None = None) -> tuple[Tensor, dict[str, float]]:
+        """One update by `loss`, each process's part of the step's; `share` of the learning rate.
 
-        `passed`: the policy's pass over the batch, if it has not changed since. Returns loss, gradient norm and entropy.
+        `passed`: the policy's pass over the batch, if it has not changed since. Returns the log-probabilities (r, c) before the update;
+        loss, gradient norm and entropy.
         """
+        again = passed if passed is not None and passed.graph else None
+        found = [self._go_back(part, loss, again) for part in ([batch] if again else self._whole_tables(batch))]
+        local, spread = (sum(values) for values in zip(*((f.loss, f.entropy * len(f.log_probs)) for f in found), strict=True))
+        norm = self._step(share)
+        said = total(torch.tensor([local, spread / len(batch.ids), 1.0], dtype=torch.float64)).tolist()
+        figures = {"loss": said[0], "grad_norm": norm, "entropy": said[1] / said[2], "learning_rate": self.rates[0] * share}
+        return torch.cat([f.log_probs for f in found]), figures
+
+    def _whole_tables(self, batch: RolloutBatch) -> list[RolloutBatch]:
+        """The batch in parts of at most `policy.micro_batch` rows, or of a single table that has more."""
+        if self.sharded:
+            # All processes have to make as many passes.
+            return [batch]
+        parts: list[list[Table]] = []
+        room = 0
+        for table in batch.pairs.tables:
+            size = table.answers * table.requests
+            if size > room:
+                parts.append([])
+                room = self.policy.micro_batch
+            parts[-1].append(table)
+            room -= size
+        return [batch.of(tables) for tables in parts]
+
+    def _go_back(self, batch: RolloutBatch, loss: Loss, passed: Passed | None) -> _WentBack:
+        """Adds the gradient of the loss of whole tables."""
         passed = passed or self.read(batch)
         leaves = [t.detach().requires_grad_() for t in passed.tensors]
         local = loss(batch, leaves[0], leaves[1] if len(leaves) > 1 else None)
@@ -145,9 +182,7 @@ class Learner:
             torch.autograd.backward(again.tensors, [g[rows] for g in gradients])
             self._collect()
         self._collect()
-        norm = self._step(share)
-        said = total(torch.tensor([float(local.detach()), passed.entropy, 1.0], dtype=torch.float64)).tolist()
-        return {"loss": said[0], "grad_norm": norm, "entropy": said[1] / said[2], "learning_rate": self.rates[0] * share}
+        return _WentBack(leaves[0].detach(), float(local.detach()), passed.entropy)
 
     def adapter(self) -> dict[str, Tensor]:
         """All of the adapter in float32 by the names of the policy's parameters; every process has to ask."""
@@ -197,9 +232,11 @@ class Learner:
         return Passed(read.log_probs, values, read.entropy, torch.is_grad_enabled())
 
     def _parts(self, batch: RolloutBatch, rows: Tensor | None = None) -> list[Tensor]:
-        """Rows by length, in parts of at most `policy.micro_batch`, as many as in every other process."""
+        """Rows in parts of at most `policy.micro_batch`, as many as in every other process."""
         rows = torch.arange(len(batch.ids), device=batch.ids.device) if rows is None else rows
-        rows = rows[batch.mask[rows].sum(dim=1).argsort(stable=True)]
+        if not self.whole:
+            # Such passes pad all rows to the longest. Others share what neighbours' prompts have in common.
+            rows = rows[batch.mask[rows].sum(dim=1).argsort(stable=True)]
         count = -(-len(rows) // self.policy.micro_batch)
         return list(rows.tensor_split(max(parts(count)) if self.sharded else count))
 

@@ -8,7 +8,7 @@ rated answer of the data, drawn under none, meets them all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -115,6 +115,16 @@ class RolloutBatch:
         if self.reference is None:
             return torch.zeros_like(self.old)
         return ((self.old - self.reference) * self.mask)[self.pairs.home]
+
+    def of(self, tables: Sequence[Table]) -> RolloutBatch:
+        """The rows of neighbouring tables. `rows` and `tokens` stay those of the whole step."""
+        start, last = tables[0].first, tables[-1]
+        kept = slice(start, last.first + last.answers * last.requests)
+        of = self.pairs
+        moved = tuple(table._replace(first=table.first - start) for table in tables)
+        pairs = Pairs(of.rollouts[kept], of.requests[kept], of.own[kept], of.home[kept] - start, moved)
+        tensors: dict[str, Any] = {f.name: value[kept] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, pairs=pairs, prompts=self.prompts[kept], **tensors)
 
 
 def padded(rows: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from moslim_core.policy import credit
 from moslim_core.policy.conditioning import Example
 from moslim_core.policy.engines import Engine
 from moslim_core.policy.learner import Learner, Passed
+from moslim_core.policy.optimisers import Optimiser
 from moslim_core.policy.rated import RatedAnswers
 from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
@@ -23,6 +24,29 @@ from moslim_core.templates import Reader
 
 # An answer that another sampler drew counts this much more than one of the policy's own at most (TRL's cap for vLLM).
 MOST_IMPORTANCE = 3.0
+
+
+def drift(batch: RolloutBatch, log_probs: torch.Tensor) -> dict[str, float]:
+    """Of drawn answers under their own requests, as the step began: `kl`, mean log pi / pi_ref of their tokens, in nats; `own_weight`,
+    how much more probable they are than under the other requests of their prompt (relabelling.py). `log_probs` (r, c)."""
+    own = batch.pairs.own.to(batch.mask.device)
+    kept = batch.mask * own.unsqueeze(1)
+    weight = batch.pairs.by_table(weights, (log_probs * batch.mask).sum(dim=1))
+    reference = log_probs if batch.reference is None else batch.reference
+    sums = torch.stack([weight[own].sum(), own.sum(), ((log_probs - reference) * kept).sum(), kept.sum()])
+    weighed, answers, nats, tokens = total(sums.double()).tolist()
+    if not answers:
+        return {}
+    return {"own_weight": weighed / answers} | ({} if batch.reference is None else {"kl": nats / tokens})
+
+
+def learn(learner: Learner, optimiser: Optimiser, batch: RolloutBatch, passed: Passed | None, share: float) -> dict[str, float]:
+    """All updates of a step at a share of the learning rate; figures. `passed`: the policy's pass over the batch, if there was one."""
+    batch, figures = optimiser.prepared(batch)
+    for epoch in range(learner.policy.epochs):
+        log_probs, updated = learner.update(batch, optimiser.loss, share, passed if epoch == 0 else None)
+        figures |= (drift(batch, log_probs) if epoch == 0 else {}) | updated
+    return figures
 
 
 class Steps:
@@ -81,9 +105,9 @@ class Steps:
         pairs: Pairs,
         rewards: torch.Tensor,
         utilities: torch.Tensor,
-        everywhere: bool,
-    ) -> tuple[RolloutBatch, Passed, dict[str, float]]:
-        """(the rows with how probable they are, the policy's pass over them, figures). `everywhere`: as in `Learner.reference`."""
+        optimiser: Optimiser,
+    ) -> tuple[RolloutBatch, Passed | None, dict[str, float]]:
+        """(the rows with all that the optimiser asks for, the policy's pass over them if it looks back, figures)."""
         ids, mask = padded([rollouts[n].ids for n in pairs.rollouts.tolist()], learner.device)
         rows, tokens = counts(mask)
         nothing = torch.zeros(ids.shape, device=ids.device)
@@ -91,17 +115,16 @@ class Steps:
             pairs, [prompts[n] for n in pairs.requests.tolist()], ids, mask, rewards.to(ids.device), utilities.to(ids.device),
             nothing, None, None, torch.ones(len(ids), device=ids.device), rows, tokens,
         )  # fmt: skip
-        passed = learner.read(batch)
-        reference = learner.reference(batch, everywhere) if self.policy.beta else None
+        passed = learner.read(batch) if optimiser.looks_back else None
+        if self.policy.beta:
+            batch = replace(batch, reference=learner.reference(batch, optimiser.compares))
+        if passed is None:
+            return batch, None, {}
         old = passed.log_probs.detach()
         values = passed.values.detach() if passed.values is not None else None
         weight = pairs.by_table(weights, (old * mask).sum(dim=1)) * self._importance(old, mask, rollouts, drawn_with, pairs)
-        batch = replace(batch, old=old, reference=reference, values=values, weight=weight)
+        batch = replace(batch, old=old, values=values, weight=weight)
         figures: dict[str, float] = {}
-        own = pairs.own.to(ids.device)
-        sums = total(torch.stack([(batch.divergence * mask)[own].sum(), mask[own].sum(), weight[own].sum(), own.sum()]).double()).tolist()
-        if sums[3]:
-            figures = {"own_weight": sums[2] / sums[3]} | ({"kl": sums[0] / sums[1]} if reference is not None else {})
         if self.policy.credit == "token":
             batch, noise = self._credited(batch, examples, rollouts)
             figures["credit_noise"] = noise

@@ -30,7 +30,7 @@ from moslim_core.policy.rated import RatedAnswers
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import pair
 from moslim_core.policy.shared_base import attach, base_of, load_heads
-from moslim_core.policy.steps import Steps
+from moslim_core.policy.steps import Steps, learn
 from moslim_core.policy.training_log import TrainingLog
 from moslim_core.preferences import Message, PreferenceSchema, prompt_tokens
 from moslim_core.progress import Progress
@@ -73,12 +73,10 @@ def train(
         # It alone needs TRL and datasets, which take seconds to load.
         from moslim_core.policy.warm_start import conditioned_sft
 
-        output.mkdir(parents=True, exist_ok=True)
         conditioned_sft(settings, data / "train.jsonl", cache, checkpoints / WARM_START, output / BASE, progress)
         base = str(output / BASE)
         start = ModelId(name=BASE, digest=content_digest(output / BASE, cache))
 
-    # Who learns, who judges, who draws.
     set_seed(seed)
     model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
     join(model.device.type)
@@ -93,8 +91,7 @@ def train(
         measured = [examples[n % len(examples)] for n in range(REFERENCE_ROLLOUTS)]
     plain = generate(model, tokenizer, [e.prompt for e in measured], Sampling(policy.max_new_tokens, policy.temperature), seed)
     optimiser = optimiser_class(policy.optimiser)(policy, mapping)
-    critic = optimiser.critic(model.config.get_text_config().hidden_size) if optimiser.critic else None
-    learner = Learner(model, policy, critic, policy.ppo.critic_learning_rate)
+    learner = Learner(model, policy, optimiser.critic)
     if shared:
         scorer, backbone = load_heads(reward_model, str(learner.device))
         attach(backbone, learner.model, reward_model)
@@ -131,13 +128,10 @@ def train(
                 pairs, kept = most_different(pairs, rewards, policy.contrast)
                 rewards, utilities = rewards[kept], utilities[kept]
         with log.phase("update"):
-            batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, rewards, utilities, optimiser.compares)
-            batch, own = optimiser.prepared(batch)
-            rate = share_of_rate(done, policy)
-            for epoch in range(policy.epochs):
-                updated = learner.update(batch, optimiser.loss, rate, passed if epoch == 0 else None)
+            batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, rewards, utilities, optimiser)
+            updated = learn(learner, optimiser, batch, passed, share_of_rate(done, policy))
         done += 1
-        log.step(done, figures | more | own | updated, sum(r.request is not None for r in rollouts))
+        log.step(done, figures | more | updated, sum(r.request is not None for r in rollouts))
         if done % policy.checkpoint_every == 0 or done == policy.steps:
             folder = checkpoints / f"checkpoint-{done}"
             learner.save(folder, is_first())

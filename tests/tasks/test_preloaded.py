@@ -13,11 +13,10 @@ import psutil
 import pytest
 
 from tasks import preloaded
+from tasks.environment import has_accelerator
 from tests.tasks.test_launcher import job
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or any(map(os.path.exists, preloaded.ACCELERATORS)), reason="workers are forked on Linux without a GPU"
-)
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or has_accelerator(), reason="workers are forked on Linux without a GPU")
 
 
 def forked(folder: Path, base: Path, stage: str = "label") -> preloaded.Forked:

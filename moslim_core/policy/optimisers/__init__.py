@@ -27,6 +27,8 @@ class Optimiser(ABC):
     own_kl: str | None = "reward"
     # Whether it asks how far answers are from the starting policy under every request, not only where they were drawn.
     compares = False
+    # Whether it asks how probable answers were when the step began: how much they count, probability ratios, advantages.
+    looks_back = True
     # What makes a critic of the policy's hidden size, for an optimiser that has one.
     critic: type[nn.Module] | None = None
 
@@ -46,7 +48,10 @@ class Optimiser(ABC):
 
     @abstractmethod
     def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
-        """This process's part of the step's loss, of log-probabilities and a critic's values, each (r, c), as they are now."""
+        """This process's part of the step's loss, of log-probabilities and a critic's values, each (r, c), as they are now.
+
+        A sum over tables: it is called with a batch of some of them, whose `rows` and `tokens` are the whole step's.
+        """
 
     def state(self) -> dict[str, Any]:
         """What goes on from here, as JSON data."""

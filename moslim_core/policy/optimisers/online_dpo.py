@@ -35,6 +35,7 @@ def preference_losses(log_ratios: Tensor, rewards: Tensor, beta: float) -> Tenso
 class Loss(Optimiser):
     own_kl = None
     compares = True
+    looks_back = False
 
     @classmethod
     def unfit(cls, policy: PolicySettings) -> str | None:

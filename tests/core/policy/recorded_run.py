@@ -27,7 +27,7 @@ from moslim_core.policy.optimisers import optimiser_class, require_fit
 from moslim_core.policy.rated import RatedAnswers
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import RolloutBatch, pair
-from moslim_core.policy.steps import Steps
+from moslim_core.policy.steps import Steps, drift
 from moslim_core.preferences import PreferenceSchema, prompt_tokens
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
@@ -107,8 +107,7 @@ def made_learner(base: Path, policy: PolicySettings, mapping: RewardMapping) -> 
     kept, tokenizer = loaded(base)
     model = copy.deepcopy(kept)
     optimiser = optimiser_class(policy.optimiser)(policy, mapping)
-    critic = optimiser.critic(model.config.get_text_config().hidden_size) if optimiser.critic else None
-    learner = Learner(model, policy, critic, policy.ppo.critic_learning_rate)
+    learner = Learner(model, policy, optimiser.critic)
     generator = torch.Generator().manual_seed(0)
     for parameter in learner.learning.values():
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
@@ -137,10 +136,12 @@ def update(base: Path, scorer: RewardScorer, rows: Path, policy: PolicySettings)
     rollouts, drawn_with = steps.draw(asked, ids, 0)
     pairs = pair(asked, rollouts, policy.relabel)
     judged, utilities, figures = steps.judge(asked, rollouts, pairs)
-    batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, judged, utilities, optimiser.compares)
+    batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, judged, utilities, optimiser)
     batch, own = optimiser.prepared(batch)
     for epoch in range(policy.epochs):
-        updated = learner.update(batch, optimiser.loss, 1.0, passed if epoch == 0 else None)
+        log_probs, updated = learner.update(batch, optimiser.loss, 1.0, passed if epoch == 0 else None)
+        if epoch == 0:
+            more |= drift(batch, log_probs)
         figures |= {f"{name}/{epoch}": value for name, value in updated.items() if name != "entropy"}
     return Update(batch, figures | more | own, gradients)
 

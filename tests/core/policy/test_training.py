@@ -85,7 +85,10 @@ def test_mapping_statistics_are_saved_with_the_policy(trained: tuple[Path, Setti
 
 
 def test_one_pass_for_answers_and_update(tiny_chat: Path, reward_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one part holds all rows the update takes the rollout's pass; two parts are computed anew. The reference is always one more."""
+    """Where one part holds all rows the update takes the rollout's pass; two parts are computed anew. The reference is always one more.
+
+    An optimiser that does not look back has no pass before its update.
+    """
     passes: list[bool] = []
     shared = learner.completion_log_probs
 
@@ -94,10 +97,17 @@ def test_one_pass_for_answers_and_update(tiny_chat: Path, reward_folder: Path, t
         return shared(*args, **kwargs)
 
     monkeypatch.setattr(learner, "completion_log_probs", counted)
-    for micro, expected in ((PROMPTS * GROUP, [True, False]), (PROMPTS * GROUP // 2, [False] * 4 + [True] * 2)):
-        (tmp_path / str(micro)).mkdir()
+    whole, half = PROMPTS * GROUP, PROMPTS * GROUP // 2
+    for optimiser, micro, expected in (
+        ("rloo", whole, [True, False]),
+        ("rloo", half, [False] * 4 + [True] * 2),
+        ("online_dpo", whole, [False, True]),
+        ("online_dpo", half, [False] * 2 + [True] * 2),
+    ):
+        (home := tmp_path / f"{optimiser}-{micro}").mkdir()
         passes.clear()
-        train(tmp_path / str(micro), tiny_chat, reward_folder, "output", {"standardisation": "none"}, micro_batch=micro, steps=2)
+        more = {"micro_batch": micro, "optimiser": optimiser, "beta": 0.1, "steps": 2}
+        train(home, tiny_chat, reward_folder, "output", {"standardisation": "none"}, **more)
         assert passes == expected * 2
 
 
