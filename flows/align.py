@@ -13,13 +13,13 @@ from pydantic import BaseModel
 from flows.form import Form, filled_in, name_of
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks import environment
 from tasks.evaluate import evaluate, given_policy
 from tasks.label import label
 from tasks.latest import publish
 from tasks.machine import launch
 from tasks.pipeline import close_pipeline, open_pipeline
 from tasks.prefect_page import entitle
+from tasks.questions import ask
 from tasks.report import report
 from tasks.stage import Outcome, unchecked
 from tasks.stages import STAGES as LISTED
@@ -39,9 +39,7 @@ class Pipeline(BaseModel):
 
 def _check(settings: Settings, wanted: Collection[str], policy: Path | None) -> None:
     """What the run's models or this machine lack is said before a stage has taken its time; where all is reused, nothing is looked at."""
-    from moslim_core.preflight import check_models
-
-    check_models(settings, environment.model_cache(settings.work_dir), wanted, policy)
+    ask("check", settings, wanted, policy)
     if "train_policy" in wanted:
         launch(settings)
 

@@ -27,6 +27,7 @@ from moslim_core.settings import Settings
 from tasks import environment, reporting
 from tasks.launcher import guarded, memory_of
 from tasks.overview import run_name
+from tasks.questions import ask
 
 if TYPE_CHECKING:
     from flows.align import StageName
@@ -111,11 +112,9 @@ def _head_start(settings: Settings) -> Iterator[None]:
 
 def _foretell(settings: Settings, waiting: Waiting) -> None:
     """Say how long it will take, once that is known; who can't tell is silent, as the stages will tell what is wrong."""
-    from tasks.plan import plan
-
     with contextlib.suppress(Exception):
-        planned = plan(settings)
-        waiting.say(f"about {minutes(planned.seconds)} and {planned.memory_gb:.1f} GB of memory (more: moslim plan)")
+        planned = ask("plan", settings)
+        waiting.say(f"about {minutes(planned['seconds'])} and {planned['memory_gb']:.1f} GB of memory (more: moslim plan)")
 
 
 @contextlib.contextmanager
@@ -131,12 +130,12 @@ def display(settings: Settings, foretell: bool = False) -> Iterator[PeakMemory]:
         memory = stack.enter_context(PeakMemory())
         try:
             with _head_start(settings):
+                stack.enter_context(prefect_server(settings.work_dir))
                 if foretell:
+                    # The server's address is in the environment now, which the stages' workers share with the process that answers.
                     thread = threading.Thread(target=_foretell, args=(settings, waiting), daemon=True)
                     thread.start()
-                    # Not left alone with torch while the interpreter ends.
                     stack.callback(thread.join, FORETELL_SECONDS)
-                stack.enter_context(prefect_server(settings.work_dir))
             reporting.listener = Stages(waiting)
             yield memory
         except RuntimeError as error:

@@ -182,6 +182,9 @@ def _convert_gguf(source: Path, directory: Path) -> None:
 
 def pick_device(name: DeviceName = "auto") -> str:
     """The device to use: as named, else CUDA, else MPS, else CPU."""
+    if name == "cpu":
+        # Nothing is left to ask torch, whose import takes seconds.
+        return name
     import torch
 
     if name != "auto":

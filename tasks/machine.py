@@ -75,13 +75,16 @@ def _shares_base(settings: Settings) -> bool:
 
 def _require_gpus(settings: Settings, packaged: bool) -> None:
     """`packaged`: whether training is started in one of this project's own ways, which are for GPUs only."""
-    import torch
-
-    device, asked, gpus = models.pick_device(settings.model.device), settings.policy.processes, torch.cuda.device_count()
+    device, asked = models.pick_device(settings.model.device), settings.policy.processes
     if packaged and device != "cuda":
         raise UserError(
             f"policy.accelerate={settings.policy.accelerate} needs a GPU, but this run is on {device}.\n"
             "Leave it out, or run where torch sees a GPU (moslim doctor says so) and with model.device=auto."
         )
-    if device == "cuda" and asked > gpus:
+    if device != "cuda":
+        return
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if asked > gpus:
         raise UserError(f"policy.processes={asked} needs as many GPUs, but torch sees {gpus}.\nSet policy.processes={gpus} at most.")

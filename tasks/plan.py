@@ -19,7 +19,7 @@ from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks import environment, evaluate, label, report, train_policy, train_reward, work_dirs
 from tasks.references import ArtifactRef
-from tasks.stage import compute, fingerprint, ledger_of
+from tasks.stage import Job, compute, fingerprint, ledger_of
 
 # A checkpoint holds the adapter and AdamW's two moments of it; two are kept, and the policy is a third adapter.
 ADAPTER_COPIES = 2 * 3 + 1
@@ -87,6 +87,11 @@ def plan(settings: Settings) -> Plan:
         device=device,
         dtype=dtype,
     )
+
+
+def work(job: Job) -> dict[str, Any]:
+    """The question what the job's run would do."""
+    return plan(job.settings).model_dump(mode="json")
 
 
 def _planned(name: str, of: cost.Cost, reused: bool) -> PlannedStage:

@@ -23,9 +23,11 @@ from typing import IO
 from tasks import worker
 from tasks.environment import has_accelerator
 from tasks.guard import die_with
-from tasks.stages import libraries_of
+from tasks.stages import QUESTIONS, libraries_of
 
 MESSAGE = 1 << 16
+# Longest wait in seconds for the answer to a question.
+ANSWERED = 60.0
 
 
 class Forked:
@@ -54,6 +56,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.began = _surroundings()
+        self.working: str | None = None
         self.free = threading.Lock()
         self._connection, other = socket.socketpair()
         command = [sys.executable, "-m", "tasks.preloaded", str(other.fileno())]
@@ -64,8 +67,13 @@ class _Server:
     def fits(self) -> bool:
         return self._process.poll() is None and self.began == _surroundings()
 
+    def take(self) -> bool:
+        """Whether `free` could be taken, after a question that is being answered."""
+        return self.free.acquire(timeout=ANSWERED if self.working in QUESTIONS else 0)
+
     def fork(self, job: Path, stage: str) -> Forked:
         """Who calls it has taken `free`, which the end of the worker releases."""
+        self.working = stage
         read, write = os.pipe()
         try:
             socket.send_fds(self._connection, [json.dumps([str(job), stage]).encode()], [write])
@@ -95,12 +103,14 @@ def fork(job: Path) -> Forked | None:
     if sys.platform != "linux" or has_accelerator():
         return None
     with _choosing:
-        if _server is not None and not _server.free.locked() and not _server.fits():
+        if _server is not None and not _server.take():
+            return None
+        if _server is not None and not _server.fits():
             _server.end()
             _server = None
-        _server = _server or _Server()
-        if not _server.free.acquire(blocking=False):
-            return None
+        if _server is None:
+            _server = _Server()
+            _server.take()
         try:
             return _server.fork(job, json.loads(job.read_bytes())["stage"])
         except (OSError, ValueError):

@@ -68,6 +68,8 @@ class Job(BaseModel):
     checkpoints: Path
     events: Path
     cache: Path
+    # Of the run that a question is about (tasks/questions.py).
+    stages: tuple[str, ...] = ()
 
 
 @cache

@@ -44,17 +44,25 @@ STAGES = {
 }
 
 
+# What a run asks of a process that has the libraries (tasks/questions.py), by the module that answers.
+QUESTIONS = {"check": "tasks.check", "plan": "tasks.plan"}
+
+
 def names() -> list[str]:
     return [*STAGES, *(COMPARED + name for name in methods())]
 
 
 def module_of(name: str) -> str:
-    """Where a stage's work is."""
+    """Where the work of a stage is, or of a question."""
+    if name in QUESTIONS:
+        return QUESTIONS[name]
     return "tasks.compare_systems" if name.startswith(COMPARED) else STAGES[name].module
 
 
 def libraries_of(name: str) -> str:
-    """A module that imports what a stage's work needs most of its start for."""
+    """A module that imports what the work of a stage, or of a question, needs most of its start for."""
+    if name in QUESTIONS:
+        return "moslim_core.preflight"
     return STAGES[name].loads if name in STAGES else TRAINING
 
 
