@@ -2,6 +2,9 @@
 
 The reward model never sees the request, so that an answer that somebody wrote earns under a request what the same answer would earn if it
 had been drawn, and costs no drawing.
+
+A rated answer that runs on is one of them with its end taken off and the beginning of another put there. It counts as cut off. Beside the
+answer itself it says where to end, at the place where it matters; what was drawn and cut off spreads its penalty over all its tokens.
 """
 
 from __future__ import annotations
@@ -17,13 +20,18 @@ from moslim_core.errors import UserError
 from moslim_core.policy.shared_prefix import cut_at_ends
 from moslim_core.preferences import Message, answered_tokens
 
+# Tokens of the other answer: enough to say that this one did not end.
+RUNS_ON = 4
+
 
 class RatedAnswers:
     """The answers of a file of rated rows, as token ids with the end of their turn, by prompt."""
 
     def __init__(self, rows: Path, tokenizer: Any, ends: Sequence[int], max_new_tokens: int) -> None:
         """Answers longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to break off."""
+        self.tokenizer, self.ends = tokenizer, ends
         self.answers: dict[str, list[list[int]]] = {}
+        self.texts: dict[str, list[str]] = {}
         for row in load_rows(rows):
             ids, asked = answered_tokens(tokenizer, row.prompt, row.response)
             (answer,) = cut_at_ends([ids[asked:]], ends)
@@ -31,6 +39,7 @@ class RatedAnswers:
                 known = self.answers.setdefault(_key(row.prompt), [])
                 if answer not in known:
                     known.append(answer)
+                    self.texts.setdefault(_key(row.prompt), []).append(row.response)
 
     def prompts(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
         """Those that have two answers at least. Raises UserError where there are none."""
@@ -42,10 +51,20 @@ class RatedAnswers:
             )
         return kept
 
-    def of(self, prompt: Sequence[Message], count: int, rng: random.Random) -> list[list[int]]:
-        """At most `count` of the answers to a prompt."""
+    def of(self, prompt: Sequence[Message], count: int, rng: random.Random, run_on: int = 0) -> list[list[int]]:
+        """At most `count` of the answers to a prompt, `run_on` of them running on: the longest of the others, which ends are for all."""
         known = self.answers.get(_key(prompt), [])
-        return rng.sample(known, min(count, len(known)))
+        chosen = rng.sample(range(len(known)), max(0, min(count - run_on, len(known))))
+        longest = sorted(chosen, key=lambda n: len(known[n]), reverse=True)[:run_on]
+        return [known[n] for n in chosen] + [self._running_on(prompt, n, rng) for n in longest if len(known) > 1]
+
+    def _running_on(self, prompt: Sequence[Message], answer: int, rng: random.Random) -> list[int]:
+        texts = self.texts[_key(prompt)]
+        other = rng.choice([text for n, text in enumerate(texts) if n != answer])
+        ids, asked = answered_tokens(self.tokenizer, prompt, f"{texts[answer]} {other}")
+        # As much as the answer, without its end, and a little of the other.
+        kept = ids[asked:][: len(self.answers[_key(prompt)][answer]) - 1 + RUNS_ON]
+        return [token for token in kept if token not in self.ends]
 
 
 def _key(prompt: Sequence[Message]) -> str:
