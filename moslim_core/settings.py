@@ -293,10 +293,9 @@ class PolicySettings(Section):
             raise ValueError(f"accelerate=one-gpu starts one process, but processes={self.processes}: set accelerate=ddp")
         if self.optimiser == "ppo" and self.ppo.kl_target is not None and self.beta == 0:
             raise ValueError(f"ppo.kl_target={self.ppo.kl_target} steers beta by factors, and beta=0 stays 0: give beta more, say 0.02")
-        if self.run_on_answers and not (self.rated_answers and self.truncation_penalty):
+        if self.rated_answers and self.run_on_answers and not self.truncation_penalty:
             raise ValueError(
-                f"run_on_answers={self.run_on_answers} are rated answers that lose what those cut off lose: set rated_answers and "
-                "truncation_penalty, or run_on_answers=0"
+                f"run_on_answers={self.run_on_answers} lose what is lost by being cut off, but truncation_penalty=0: give it more, say 0.5"
             )
         if self.engine == "vllm" and self.vllm_url is None:
             raise ValueError("engine=vllm needs the address of a vLLM server: set vllm_url, such as http://localhost:8000")

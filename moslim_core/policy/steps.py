@@ -28,12 +28,11 @@ MOST_IMPORTANCE = 3.0
 
 def drift(batch: RolloutBatch, log_probs: torch.Tensor) -> dict[str, float]:
     """Of drawn answers under their own requests, as the step began: `kl`, mean log pi / pi_ref of their tokens, in nats; `own_weight`,
-    how much more probable they are than under the other requests of their prompt (relabelling.py). `log_probs` (r, c)."""
+    how much they count (relabelling.py). `log_probs` (r, c)."""
     own = batch.pairs.own.to(batch.mask.device)
     kept = batch.mask * own.unsqueeze(1)
-    weight = batch.pairs.by_table(weights, (log_probs * batch.mask).sum(dim=1))
     reference = log_probs if batch.reference is None else batch.reference
-    sums = torch.stack([weight[own].sum(), own.sum(), ((log_probs - reference) * kept).sum(), kept.sum()])
+    sums = torch.stack([batch.weight[own].sum(), own.sum(), ((log_probs - reference) * kept).sum(), kept.sum()])
     weighed, answers, nats, tokens = total(sums.double()).tolist()
     if not answers:
         return {}
