@@ -30,16 +30,13 @@ class RatedAnswers:
     def __init__(self, rows: Path, tokenizer: Any, ends: Sequence[int], max_new_tokens: int) -> None:
         """Answers longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to break off."""
         self.tokenizer, self.ends = tokenizer, ends
-        self.answers: dict[str, list[list[int]]] = {}
-        self.texts: dict[str, list[str]] = {}
+        # {prompt: {token ids: text}}
+        self.answers: dict[str, dict[tuple[int, ...], str]] = {}
         for row in load_rows(rows):
             ids, asked = answered_tokens(tokenizer, row.prompt, row.response)
             (answer,) = cut_at_ends([ids[asked:]], ends)
             if answer and answer[-1] in ends and len(answer) <= max_new_tokens:
-                known = self.answers.setdefault(_key(row.prompt), [])
-                if answer not in known:
-                    known.append(answer)
-                    self.texts.setdefault(_key(row.prompt), []).append(row.response)
+                self.answers.setdefault(_key(row.prompt), {}).setdefault(tuple(answer), row.response)
 
     def prompts(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
         """Those that have two answers at least. Raises UserError where there are none."""
@@ -53,17 +50,17 @@ class RatedAnswers:
 
     def of(self, prompt: Sequence[Message], count: int, rng: random.Random, run_on: int = 0) -> list[list[int]]:
         """At most `count` of the answers to a prompt, `run_on` of them running on: the longest of the others, which ends are for all."""
-        known = self.answers.get(_key(prompt), [])
+        known = list(self.answers.get(_key(prompt), {}).items())
         chosen = rng.sample(range(len(known)), max(0, min(count - run_on, len(known))))
-        longest = sorted(chosen, key=lambda n: len(known[n]), reverse=True)[:run_on]
-        return [known[n] for n in chosen] + [self._running_on(prompt, n, rng) for n in longest if len(known) > 1]
+        longest = sorted(chosen, key=lambda n: len(known[n][0]), reverse=True)[:run_on]
+        whole = [list(known[n][0]) for n in chosen]
+        others = {n: [text for m, (_, text) in enumerate(known) if m != n] for n in longest}
+        return whole + [self._running_on(prompt, *known[n], rng.choice(others[n])) for n in longest if others[n]]
 
-    def _running_on(self, prompt: Sequence[Message], answer: int, rng: random.Random) -> list[int]:
-        texts = self.texts[_key(prompt)]
-        other = rng.choice([text for n, text in enumerate(texts) if n != answer])
-        ids, asked = answered_tokens(self.tokenizer, prompt, f"{texts[answer]} {other}")
+    def _running_on(self, prompt: Sequence[Message], answer: Sequence[int], text: str, other: str) -> list[int]:
+        ids, asked = answered_tokens(self.tokenizer, prompt, f"{text} {other}")
         # As much as the answer, without its end, and a little of the other.
-        kept = ids[asked:][: len(self.answers[_key(prompt)][answer]) - 1 + RUNS_ON]
+        kept = ids[asked:][: len(answer) - 1 + RUNS_ON]
         return [token for token in kept if token not in self.ends]
 
 
