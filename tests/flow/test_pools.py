@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from flows import profile as profiles
+from flows.deploy import LOST
 from flows.server import LEASES, free_port, wait_until_healthy
 from tests.flow.conftest import environment
 from tests.flow.test_up import ask
@@ -155,14 +156,13 @@ class Service:
 def service(
     profile: Path, prepared: Callable[[Path], Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """Servers with everything deployed, and a worker of `cpu`."""
+    """Servers with everything deployed."""
     folder = prepared(tmp_path_factory.mktemp("service"))
     disturbed = any(item.get_closest_marker("faults") for item in request.session.items)
     made = Service(folder, profile, STEPS if disturbed else FEW_STEPS)
     try:
         made.start("mlflow", "prefect")
         made.deploy()
-        made.worker("cpu")
         yield made
     finally:
         for process in psutil.process_iter():
@@ -175,7 +175,8 @@ def service(
 
 @pytest.fixture(scope="module")
 def undisturbed(service: Service) -> dict[str, dict[int, float]]:
-    """What training logs when nothing happens. Checks on the way that everything can be read through both servers."""
+    """What training logs when nothing happens, with a worker of `cpu` that stays. Everything can be read through both servers."""
+    service.worker("cpu")
     worker = service.worker("gpu")
     flow_run = service.align()
     service.completed(flow_run)
@@ -199,6 +200,33 @@ def undisturbed(service: Service) -> dict[str, dict[int, float]]:
     curve = service.curve(found["train_policy"].info.run_id)
     assert set(curve["reward"]) == set(range(1, service.steps + 1))
     return curve
+
+
+def test_every_flow_is_deployed_and_lost_runs_are_looked_for(service: Service) -> None:
+    """Before there is a worker. What this leaves on the server is in nobody's way."""
+    service.deploy()
+    found = ask(service.api, "/deployments/filter", {})
+    flows = {of["name"]: of for of in found if of["entrypoint"] != "flows.stage.stage"}
+    assert set(flows) == {"label", "train_reward", "train_policy", "evaluate", "align", "compare", "compare_systems", "retrain"}
+    assert flows["label"]["parameters"] == {"settings": {"profile": "demo", "work_dir": "/work"}, "until": "label"}
+    assert {of["name"]: of["work_pool_name"] for of in found if of["entrypoint"] == "flows.stage.stage"} == {"cpu": "cpu", "gpu": "gpu"}
+    automations = ask(service.api, "/automations/filter", {})
+    assert [of["name"] for of in automations].count(LOST) == 1
+
+    # As a person who has put new rows at data.path would.
+    emit = [sys.executable, "-m", "prefect", "event", "emit", "moslim.rows.labelled", "--resource-id", "moslim.rows"]
+
+    def runs() -> Any:
+        subprocess.run(emit, check=True, env=service.environment, capture_output=True)
+        # The server takes some seconds to know of a new trigger.
+        time.sleep(3)
+        return ask(service.api, "/flow_runs/filter", {})
+
+    retrain = flows["retrain"]["id"]
+    assert {run["deployment_id"] for run in until(runs, "rows that were labelled start a retraining", 120)} == {retrain}
+    ask(service.api, f"/deployments/{retrain}", method="DELETE")
+    for run in ask(service.api, "/flow_runs/filter", {}):
+        ask(service.api, f"/flow_runs/{run['id']}", method="DELETE")
 
 
 def test_align_on_pools(undisturbed: dict[str, dict[int, float]]) -> None:

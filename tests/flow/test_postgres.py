@@ -1,4 +1,4 @@
-"""`moslim up` on PostgreSQL: a cluster of the test's own, a flow on it, and the password nowhere but in the environment."""
+"""`moslim up` on PostgreSQL: a cluster of the test's own, a flow on it, the password nowhere but in the environment; and `down`."""
 
 from __future__ import annotations
 
@@ -94,11 +94,13 @@ def test_up_on_postgresql_runs_a_flow_and_keeps_the_password_to_itself(
         assert not list(tmp_path.rglob("*.db"))
         assert PASSWORD not in kept + result.stdout + result.stderr
         assert [str(f) for f in tmp_path.rglob("*") if f.is_file() and PASSWORD.encode() in f.read_bytes()] == []
+        assert (tmp_path / "latest" / "data_card.html").is_file()
         lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
         assert [line for line in lines if PASSWORD in line] == []
     finally:
-        moslim("down", "--work-dir", str(tmp_path))
-    assert family(tmp_path) == []
+        stopped = moslim("down", "--work-dir", str(tmp_path))
+    assert stopped.returncode == 0 and "stopped" in stopped.stdout, stopped.stderr
+    assert family(tmp_path) == [] and not (tmp_path / STATE).exists()
 
 
 def with_addresses(addresses: dict[str, str]) -> Callable[[Path], dict[str, str]]:

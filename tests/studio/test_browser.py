@@ -15,6 +15,7 @@ import pytest
 from flows.studio.ratings import FILE
 from moslim_core.data.rows import read_json_lines
 from moslim_core.data.sources import open_sources
+from moslim_core.policy.open_batch import OpenBatch
 from moslim_core.settings import DataSettings
 from tests.studio.made import SCHEMA
 
@@ -203,7 +204,10 @@ def test_it_fits_a_phone_suits_the_dark_and_names_all_its_parts(visit: Callable[
     assert page.evaluate(NAMELESS) == []
 
 
-def test_stopping_says_so_and_an_error_ends_no_page(visit: Callable[..., Any]) -> None:
+def test_stopping_says_so_and_an_error_ends_no_page(visit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # A tiny model would be through before the click.
+    draw = OpenBatch.draw
+    monkeypatch.setattr(OpenBatch, "draw", lambda batch: (time.sleep(0.05), draw(batch))[1])
     page = visit()
     page.get_by_role("button", name="Ask").click()
     page.get_by_role("alert").filter(has_text="There is no message yet").wait_for()

@@ -32,6 +32,15 @@ COARSE = regex.compile(
 SPECIAL = regex.compile(r"<\|?\w+\|?>|\.\d+\.\d|https?://|SmolLM|Hugging ?Face", regex.IGNORECASE)
 
 
+def _words(text: str) -> Counter[str]:
+    return Counter(regex.findall(r"\p{L}+", text.lower()))
+
+
+# Of what the model was shown, all that is more than a word or two.
+SHOWN = [words for style in STYLES for text in (*style.answers, style.system) if (words := _words(text)).total() > 2]
+SHOWN += [words for question in QUESTIONS if (words := _words(question)).total() > 2]
+
+
 def select(raw: Iterable[dict[str, Any]], schema: PreferenceSchema, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
     """Rows `prompt, response, source` with a level per preference, prompt by prompt. What is left out is counted in `dropped`, by reason.
 
@@ -73,14 +82,14 @@ def _least(text: str) -> float:
 
 def _unfit(text: str) -> str:
     """Why an answer is no example for anybody, '' where it is one."""
-    words = regex.findall(r"\p{L}+", text.lower())
+    words = _words(text)
     if not words or "\n" in text or SPECIAL.search(text):
         return "no plain sentence"
     if COARSE.search(text):
         return "coarse"
     if loops(text):
         return "loops"
-    if any(_close(text, shown) for style in STYLES for shown in (*style.answers, *QUESTIONS, style.system)):
+    if any(_close(words, shown) for shown in SHOWN):
         return "copies a demonstration"
     return ""
 
@@ -93,10 +102,12 @@ def loops(text: str) -> bool:
     return repeated > MOST_REPEATED or any(len(set(triple)) == 1 for triple in triples)
 
 
-def _close(text: str, shown: str) -> bool:
-    """Whether most of what was shown stands in the text."""
-    said, wanted = (Counter(regex.findall(r"\p{L}+", t.lower())) for t in (text, shown))
-    return sum((said & wanted).values()) >= 0.7 * max(1, sum(wanted.values())) and sum(wanted.values()) > 2
+def _close(said: Counter[str], shown: Counter[str]) -> bool:
+    """Whether most of what was shown stands in what is said."""
+    size = shown.total()
+    # Nearly always too many words are missing: that is quick to see, so it comes first.
+    at_most = size - len(shown.keys() - said.keys())
+    return at_most >= 0.7 * size and (said & shown).total() >= 0.7 * size
 
 
 def _spread(topics: dict[str, float], levels: dict[str, dict[str, int]], everywhere: Counter[tuple[str, int]]) -> list[str]:

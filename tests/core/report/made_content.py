@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from moslim_core.evaluation.fronts import Front, front, levels_of, reference_poi
 from moslim_core.evaluation.together import Together, together
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import PreferenceSchema, Targets
-from moslim_core.report import Both, ReportContent, Sample, SampleRow
+from moslim_core.report import Both, ReportContent, Sample, SampleRow, render
 from moslim_core.reward.metrics import head_metrics
 from moslim_core.statistics.agreement import JudgeAgreement, judge_agreement
 
@@ -259,3 +260,13 @@ def text_of(html: str, section: str) -> str:
     found = re.search(rf'<section id="{section}">(.*?)</section>', html, re.DOTALL)
     assert found, section
     return " ".join(re.sub(r"<[^>]+>", " ", found.group(1)).split())
+
+
+def told(content: ReportContent, section: str) -> str:
+    """The words of one section of a page without its figures, which take seconds to draw."""
+    return text_of(undrawn(content), section)
+
+
+def undrawn(content: ReportContent) -> str:
+    with patch("moslim_core.report.page.all_figures", return_value={}):
+        return render(content)

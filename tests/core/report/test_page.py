@@ -21,7 +21,7 @@ from moslim_core.evaluation.controllability import Obtained, controllability
 from moslim_core.report import Both, ReportContent, Sample, SampleRow, all_figures, render, save_png, summarise, to_svg
 from moslim_core.reward.metrics import PairAccuracy, head_metrics
 from moslim_core.statistics.bootstrap import Interval
-from tests.core.report.made_content import SCHEMA, STRONG, WEAK, Drawn, head, made, measured, run_of, text_of
+from tests.core.report.made_content import SCHEMA, STRONG, WEAK, Drawn, head, made, measured, run_of, text_of, told
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_undefined_is_na_never_zero(content: ReportContent) -> None:
 def test_undefined_kappa_is_na() -> None:
     one_level = head_metrics(np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([2, 2]), majority_level=2, scale=1.0)
     assert one_level.kappa is None
-    text = text_of(render(made(reward_heads={"harmlessness": one_level})), "reward-model")
+    text = told(made(reward_heads={"harmlessness": one_level}), "reward-model")
     assert "100% no better than the majority level 100% 100% 0.50 n/a" in text
     assert "n/a 0" in text, "a true level without rows has no share"
 
@@ -128,11 +128,11 @@ def test_choices_stand_beside_the_heads() -> None:
         "simplicity": found(9, 0, 0.55, 0.45, 0.65),
         "verbosity": found(2, 1, 0.75, None, None),
     }
-    text = text_of(render(made(reward_choices=choices)), "reward-model")
+    text = told(made(reward_choices=choices), "reward-model")
     assert "warmth 1,200 3 0.81 [0.71, 0.91] simplicity 9 0 0.55 [0.45, 0.65] not shown to be better than chance" in text
     assert "verbosity 2 1 0.75 Of two answers" in text
-    assert "Choices" not in text_of(render(made()), "reward-model")
-    alone = text_of(render(made(reward_choices=choices, reward_heads={})), "reward-model")
+    assert "Choices" not in told(made(), "reward-model")
+    alone = told(made(reward_choices=choices, reward_heads={}), "reward-model")
     assert "warmth 1,200" in alone and "No reward heads" not in alone
     with pytest.raises(ValidationError, match="does not have"):
         made(reward_choices={"candour": choices["warmth"]})
@@ -186,8 +186,8 @@ def test_nothing_is_loaded_from_outside(page: str) -> None:
 def test_cost_is_told_by_stage_and_by_phase_of_training(page: str) -> None:
     cost = text_of(page, "cost")
     assert "update 4 min 33 s 4.5 s a step" in cost
-    reused = render(made(training=[{"step": 1.0, "seconds/step": 9.0, "seconds/rollout": 6.0}, {"step": 2.0, "seconds/step": 2.0}]))
-    assert "rollout 6.0 s 3.0 s a step update 5.0 s 2.5 s a step" in text_of(reused, "cost"), "what has no phase learns again"
+    reused = made(training=[{"step": 1.0, "seconds/step": 9.0, "seconds/rollout": 6.0}, {"step": 2.0, "seconds/step": 2.0}])
+    assert "rollout 6.0 s 3.0 s a step update 5.0 s 2.5 s a step" in told(reused, "cost"), "what has no phase learns again"
 
 
 def test_cached_stage_is_not_shown_as_free(page: str) -> None:
@@ -251,9 +251,10 @@ def test_figures_speak_of_steered_preferences_only(content: ReportContent) -> No
 
 
 def test_training_figure_leaves_gaps_out(content: ReportContent) -> None:
-    titles = [ax.get_title(loc="left") for ax in all_figures(content)["training"].axes]
+    axes = all_figures(content)["training"].axes
+    titles = [ax.get_title(loc="left") for ax in axes]
     assert titles[0] == "Reward" and len(titles) == 9
-    shares = all_figures(content)["training"].axes[7]
+    shares = axes[7]
     assert {line.get_label() for line in shares.lines if not str(line.get_label()).startswith("_")} == {"all", "verbosity"}, (
         "no level's own"
     )
@@ -282,5 +283,5 @@ def test_browser_shows_the_page(page: str, scheme: str, tmp_path: Path) -> None:
 
 
 def test_what_a_judge_asked_for_money_is_among_the_costs() -> None:
-    assert "Questions answered now 1210" in (cost := text_of(render(made()), "cost")) and "Cost at your prices 0.37" in cost
-    assert "Language model" not in text_of(render(made(judge_usage=None)), "cost")
+    assert "Questions answered now 1210" in (cost := told(made(), "cost")) and "Cost at your prices 0.37" in cost
+    assert "Language model" not in told(made(judge_usage=None), "cost")

@@ -16,7 +16,7 @@ from moslim_core.report import Both, all_figures, render, summarise
 from moslim_core.report.benchmarks import benchmarks_said, compared
 from moslim_core.report.front import hypervolume_said
 from moslim_core.report.overoptimisation import axis_of, said, verdict, watched
-from tests.core.report.made_content import BENCHMARKS, STRONG, WEAK, Drawn, fronts, made, run_of, steps, text_of
+from tests.core.report.made_content import BENCHMARKS, STRONG, WEAK, Drawn, fronts, made, run_of, steps, text_of, told, undrawn
 
 # Nothing else to draw.
 PLAIN: dict[str, Any] = {"reward_heads": {}, "samples": [], "training": []}
@@ -78,7 +78,7 @@ def test_attack_is_told_with_what_it_moved(page: str) -> None:
     assert sentence in told and sentence in " ".join(summarise(made()).remarks)
     assert "1.60 [1.60, 1.60]" in told, "of verbosity's range of four levels"
     assert told.count("a plain wish for the other end") == 4
-    assert 'id="attack"' not in render(made(attack=None, **PLAIN))
+    assert 'id="attack"' not in undrawn(made(attack=None, **PLAIN))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_score_that_no_judge_gave_leaves_a_gap() -> None:
     scores["warmth"] = scores["warmth"].model_copy(update={"value": None, "low": None, "high": None})
     figure = all_figures(made(fronts=given, **PLAIN))["front"]
     assert math.isnan(list(figure.axes[1].lines[0].get_ydata())[2])
-    assert "n/a" in text_of(render(made(fronts=given, **PLAIN)), "front")
+    assert "n/a" in told(made(fronts=given, **PLAIN), "front")
 
 
 def test_fronts_of_different_operating_points_are_refused() -> None:
@@ -160,7 +160,7 @@ def test_benchmark_table_tells_what_was_asked_left_out_and_not_run(page: str) ->
 def test_systems_that_differ_in_missing_verdicts_show_both_numbers() -> None:
     runs = one_measure(0.5, 0.5)
     runs.after.result.measures["m"].overall.judged, runs.after.result.measures["m"].overall.missing = 40, 20
-    assert "58 / 40 2 / 20" in text_of(render(made(benchmarks={"b": runs}, **PLAIN)), "benchmarks")
+    assert "58 / 40 2 / 20" in told(made(benchmarks={"b": runs}, **PLAIN), "benchmarks")
 
 
 # --- judges and overoptimisation --------------------------------------------------------------------------------------
@@ -217,14 +217,14 @@ def test_kl_is_the_axis_where_it_was_logged() -> None:
 def test_training_without_a_judge_is_called_that(page: str) -> None:
     assert "No independent judge watched the training of harmlessness" in text_of(page, "overoptimisation")
     alone = made(**PLAIN | {"training": [{k: v for k, v in row.items() if not k.startswith("judged/")} for row in steps()]})
-    shown = text_of(render(alone), "overoptimisation")
+    shown = told(alone, "overoptimisation")
     assert shown.startswith("Overoptimisation No independent judge watched the training of verbosity, simplicity, warmth and harmlessness")
     assert "overoptimisation" not in all_figures(alone)
 
 
 def test_what_was_not_measured_has_no_section() -> None:
     bare = made(fronts=None, benchmarks={}, agreement={}, training=[{"step": 1.0, "reward": 0.5}])
-    html = render(bare)
+    html = undrawn(bare)
     assert not {"front", "benchmarks", "judges", "overoptimisation"} & set(re.findall(r'<section id="([\w-]+)">', html))
     assert not {"front", "overoptimisation"} & set(all_figures(bare))
     assert not re.search("hypervolume|benchmark|overoptimisation", " ".join(summarise(bare).remarks), re.IGNORECASE)
