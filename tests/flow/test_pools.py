@@ -24,8 +24,8 @@ from tests.flow.test_up import ask
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-# Long enough to be disturbed on the way, and what is enough otherwise.
-STEPS, FEW_STEPS = 80, 4
+# Of the policy: long enough to be disturbed on the way.
+STEPS = 80
 # The time is the test here: the servers are gone for so long, while the training goes on.
 AWAY_SECONDS = 60.0
 STAGES = ("label", "train_reward", "train_policy", "evaluate", "report")
@@ -45,8 +45,8 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
 class Service:
     """MLflow and Prefect on loopback, and workers. A flow run is asked for as Prefect's page asks for it."""
 
-    def __init__(self, folder: Path, profile: Path, steps: int) -> None:
-        self.folder, self.steps = folder, steps
+    def __init__(self, folder: Path, profile: Path) -> None:
+        self.folder = folder
         self.ports = {name: free_port() for name in ("mlflow", "prefect")}
         self.api, self.store = f"http://127.0.0.1:{self.ports['prefect']}/api", f"http://127.0.0.1:{self.ports['mlflow']}"
         self.environment = {
@@ -61,7 +61,7 @@ class Service:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "DO_NOT_TRACK": "true",
         }
-        self.settings = profiles.load(str(profile), [f"policy.steps={steps}", "placement=pools", "work_dir=/dev/null/nowhere"]).dump()
+        self.settings = profiles.load(str(profile), [f"policy.steps={STEPS}", "placement=pools", "work_dir=/dev/null/nowhere"]).dump()
         self.workers = 0
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
         self.client = MlflowClient(self.store)
@@ -104,10 +104,11 @@ class Service:
                 env={**self.environment, **(own or {})},
             )  # fmt: skip
 
-    def align(self) -> str:
+    def align(self, until: str = "report", seed: int = 0) -> str:
         """The id of a new flow run of the deployment `align`."""
         deployment = ask(self.api, "/deployments/name/align/align")["id"]
-        return str(ask(self.api, f"/deployments/{deployment}/create_flow_run", {"parameters": {"settings": self.settings}})["id"])
+        parameters = {"settings": {**self.settings, "seed": seed}, "until": until}
+        return str(ask(self.api, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"])
 
     def completed(self, flow_run: str) -> None:
         """Wait until the flow run is completed. Nothing that runs then is left in either server."""
@@ -153,13 +154,10 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(
-    profile: Path, prepared: Callable[[Path], Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
+def service(profile: Path, prepared: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Servers with everything deployed."""
     folder = prepared(tmp_path_factory.mktemp("service"))
-    disturbed = any(item.get_closest_marker("faults") for item in request.session.items)
-    made = Service(folder, profile, STEPS if disturbed else FEW_STEPS)
+    made = Service(folder, profile)
     try:
         made.start("mlflow", "prefect")
         made.deploy()
@@ -173,32 +171,35 @@ def service(
                 continue
 
 
+def require_all_in_the_ledger(service: Service, stages: tuple[str, ...]) -> tuple[str, dict[str, Run]]:
+    """(the last pipeline's run, its stages' runs): made on the machines of their pools, and the ledger's server has all of them."""
+    pipeline = service.runs("pipeline")[0].info.run_id
+    found = {r.data.tags["moslim.stage"]: r for r in service.runs() if r.data.tags.get("mlflow.parentRunId") == pipeline}
+    assert set(found) == set(stages)
+    for stage, run in found.items():
+        assert run.info.status == "FINISHED"
+        assert "output/stage.json" in service.files(run.info.run_id)
+        assert f"outcomes/{stage}.json" in service.files(pipeline)
+    pools = {run["name"]: run["work_pool_name"] for run in ask(service.api, "/flow_runs/filter", {}) if run["name"] in stages}
+    assert pools == {stage: "gpu" if stage.startswith("train") else "cpu" for stage in stages}
+    assert not list(service.folder.glob("work*/mlflow/mlflow.db")), "every worker's ledger is the server"
+    return pipeline, found
+
+
 @pytest.fixture(scope="module")
 def undisturbed(service: Service) -> dict[str, dict[int, float]]:
-    """What training logs when nothing happens, with a worker of `cpu` that stays. Everything can be read through both servers."""
+    """What training logs when nothing happens, with a worker of `cpu` that stays. The whole path is looked at."""
     service.worker("cpu")
     worker = service.worker("gpu")
-    flow_run = service.align()
-    service.completed(flow_run)
+    service.completed(service.align())
     lose(worker)
-
-    found = {run.data.tags["moslim.stage"]: run for run in service.runs()}
-    assert set(found) == {"pipeline", *STAGES}
-    parent = found.pop("pipeline")
-    for stage, run in found.items():
-        assert run.info.status == "FINISHED" and run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert "output/stage.json" in service.files(run.info.run_id)
-        assert f"outcomes/{stage}.json" in service.files(parent.info.run_id)
-    assert "report.html" in service.files(parent.info.run_id)
+    pipeline, found = require_all_in_the_ledger(service, STAGES)
+    assert "report.html" in service.files(pipeline)
     assert not any(file.startswith("checkpoints/") for file in service.files(found["train_policy"].info.run_id))
-
     tables = ask(service.api, "/artifacts/filter", {"artifacts": {"key": {"any_": ["controllability"]}}})
     assert "length" in tables[0]["data"]
-    children = {run["name"]: run["work_pool_name"] for run in ask(service.api, "/flow_runs/filter", {}) if run["id"] != flow_run}
-    assert children == {stage: "gpu" if stage.startswith("train") else "cpu" for stage in STAGES}
-    assert not list(service.folder.glob("work*/mlflow/mlflow.db")), "every worker's ledger is the server"
     curve = service.curve(found["train_policy"].info.run_id)
-    assert set(curve["reward"]) == set(range(1, service.steps + 1))
+    assert set(curve["reward"]) == set(range(1, STEPS + 1))
     return curve
 
 
@@ -229,8 +230,13 @@ def test_every_flow_is_deployed_and_lost_runs_are_looked_for(service: Service) -
         ask(service.api, f"/flow_runs/{run['id']}", method="DELETE")
 
 
-def test_align_on_pools(undisturbed: dict[str, dict[int, float]]) -> None:
-    assert len(undisturbed) > 5
+def test_stages_run_on_their_pools_and_hand_over_through_the_ledger(service: Service) -> None:
+    """Two stages are enough: one of each pool, and the second reads what the first has made."""
+    workers = [service.worker(pool) for pool in ("cpu", "gpu")]
+    service.completed(service.align("train_reward", seed=1))
+    for worker in workers:
+        lose(worker)
+    require_all_in_the_ledger(service, ("label", "train_reward"))
 
 
 def lose(worker: psutil.Process, how: int = signal.SIGKILL, flows_too: bool = True) -> None:

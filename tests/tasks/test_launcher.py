@@ -20,7 +20,7 @@ from tasks.stage import Job
 ACCELERATE = "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nuse_cpu: true\n"
 
 
-def job(folder: Path, stage: str, **policy: Any) -> Path:
+def job(folder: Path, stage: str, model: Path, **policy: Any) -> Path:
     """A job file whose stage reads twenty rated rows."""
     rows = [{"prompt": f"Question {i}?", "response": "Bread and snow.", "tone": 1 + i % 2} for i in range(20)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -29,6 +29,7 @@ def job(folder: Path, stage: str, **policy: Any) -> Path:
         {
             "preferences": [{"name": "tone", "levels": ["dry", "wry"]}],
             "data": {"source": "jsonl", "path": str(folder / "rows.jsonl"), "validation_fraction": 0.3, "test_fraction": 0.3},
+            "model": {"base": str(model)},
             "policy": {"accelerate": str(folder / "accelerate.yaml"), **policy},
         }
     )
@@ -56,7 +57,7 @@ def test_commands(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_worker_that_accelerate_starts(tmp_path: Path) -> None:
+def test_a_worker_that_accelerate_starts(tiny_chat: Path, tmp_path: Path) -> None:
     seen: list[str] = []
     events: list[dict[str, Any]] = []
 
@@ -65,7 +66,7 @@ def test_a_worker_that_accelerate_starts(tmp_path: Path) -> None:
         seen.extend(" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True))
 
     peak = run_worker(
-        job(tmp_path, "label"), tmp_path / "events.jsonl", tmp_path / "log", on_event, Launch(1, tmp_path / "accelerate.yaml")
+        job(tmp_path, "label", tiny_chat), tmp_path / "events.jsonl", tmp_path / "log", on_event, Launch(1, tmp_path / "accelerate.yaml")
     )
     assert peak > 0 and events
     assert any("accelerate.commands.launch" in line for line in seen)
@@ -73,8 +74,8 @@ def test_a_worker_that_accelerate_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_processes_that_accelerate_does_not_start_are_missed(tmp_path: Path) -> None:
-    file = job(tmp_path, "train_policy", processes=2)
+def test_processes_that_accelerate_does_not_start_are_missed(tiny_chat: Path, tmp_path: Path) -> None:
+    file = job(tmp_path, "train_policy", tiny_chat, processes=2)
     with pytest.raises(UserError, match=r"policy.processes=2, but policy.accelerate=.*accelerate.yaml started 1"):
         run_worker(file, tmp_path / "events.jsonl", tmp_path / "log", lambda event: None, Launch(2, tmp_path / "accelerate.yaml"))
 
@@ -89,8 +90,8 @@ run_worker(folder / "job.json", folder / "events.jsonl", folder / "log", print, 
 
 
 @pytest.mark.integration
-def test_a_killed_parent_takes_accelerate_and_its_worker_along(tmp_path: Path) -> None:
-    job(tmp_path, "label")
+def test_a_killed_parent_takes_accelerate_and_its_worker_along(tiny_chat: Path, tmp_path: Path) -> None:
+    job(tmp_path, "label", tiny_chat)
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.DEVNULL)
     until = time.monotonic() + 120
     started: list[psutil.Process] = []

@@ -38,14 +38,14 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A tracking server that keeps artefacts where only it can reach them."""
-    port, log = free_port(), tmp_path / "server.log"
-    url = f"http://127.0.0.1:{port}"
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A tracking server that keeps artefacts where only it can reach them: (its address, that folder)."""
+    home, port = tmp_path_factory.mktemp("server"), free_port()
+    url, store, log = f"http://127.0.0.1:{port}", home / "store", home / "server.log"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", str(tmp_path / "store"),
+        "--backend-store-uri", f"sqlite:///{home / 'server.db'}", "--artifacts-destination", str(store),
     ]  # fmt: skip
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -53,15 +53,20 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         )
     try:
         wait_until_healthy(f"{url}/health", process, log, "the MLflow server")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-        yield url
+        yield url, store
     finally:
         stop(process)
 
 
-def finish(ledger: Ledger, folder: Path) -> str:
+@pytest.fixture
+def store(running: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", running[0])
+    return running[1]
+
+
+def finish(ledger: Ledger, folder: Path, fingerprint: str = "f" * 64) -> str:
     made, digest = output(folder, "one\n")
-    run = ledger.open_stage("label", "f" * 64, None, {"key": 1})
+    run = ledger.open_stage("label", fingerprint, None, {"key": 1})
     return ledger.finish(run, "rows", made, digest).uri
 
 
@@ -77,7 +82,7 @@ def test_local_output_is_read_in_place(tmp_path: Path, temporary: Path, monkeypa
 
 
 @pytest.mark.integration
-def test_output_of_a_server_is_fetched_once_and_found_by_its_alias(tmp_path: Path, temporary: Path, server: str) -> None:
+def test_output_of_a_server_is_fetched_once_and_found_by_its_alias(tmp_path: Path, temporary: Path, store: Path) -> None:
     ledger = Ledger(tmp_path / "work")
     uri = finish(ledger, tmp_path / "made")
     folder = ledger.download(uri)
@@ -181,20 +186,21 @@ def test_a_run_is_taken_up_only_when_nobody_works_in_it(local: Ledger) -> None:
 
 
 @pytest.mark.integration
-def test_a_server_that_lost_an_output_and_one_that_is_away_differ(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_lost_an_output_and_one_that_is_away_differ(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.ledger.LOOK_SECONDS", 0.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     ledger = Ledger(tmp_path / "work")
-    folder = ledger.download(finish(ledger, tmp_path / "made"))
+    uri = finish(ledger, tmp_path / "made", "e" * 64)
+    folder = ledger.download(uri)
     (folder / "rows.jsonl").write_text("spoiled\n")
-    assert ledger.finished("label", "f" * 64) is not None, "the server's own is intact"
+    assert ledger.finished("label", "e" * 64) is not None, "the server's own is intact"
     shutil.rmtree(folder)
-    (kept,) = (tmp_path / "store").rglob("rows.jsonl")
+    (kept,) = store.rglob(f"{uri.split('/')[1]}/**/rows.jsonl")
     kept.unlink()
-    assert ledger.finished("label", "f" * 64) is None
+    assert ledger.finished("label", "e" * 64) is None
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(kept.parent)
-    assert ledger.finished("label", "f" * 64) is None
+    assert ledger.finished("label", "e" * 64) is None
     ledger.client = MlflowClient(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UserError, match="can't say what was made already"):
-        ledger.finished("label", "f" * 64)
+        ledger.finished("label", "e" * 64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -21,11 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux" or has_accelerator(), re
 
 def forked(folder: Path, base: Path, stage: str = "label") -> preloaded.Forked:
     folder.mkdir()
-    file = job(folder, stage)
-    given = json.loads(file.read_text())
-    given["settings"]["model"]["base"] = str(base)
-    file.write_text(json.dumps(given))
-    worker = preloaded.fork(file)
+    worker = preloaded.fork(job(folder, stage, base))
     assert worker is not None
     return worker
 
