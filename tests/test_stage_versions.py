@@ -103,16 +103,19 @@ def modules_of(kind: str, stage: str, root: Path) -> Iterator[str]:
             yield home if module == file else f"{home}.{module.stem}"
 
 
+# Which files there are stays as it is while this runs; what is in them does not.
+@cache
 def file_of(module: str, root: Path) -> Path | None:
     path = root.joinpath(*module.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
-def texts(file: Path, folders: frozenset[str], library: Path) -> Iterator[Path]:
+@cache
+def texts(file: Path, folders: frozenset[str], library: Path) -> tuple[Path, ...]:
     """Files that are no code beside a module, and below the folders of the library that it builds paths of."""
     beside = file.parent.iterdir() if library in file.parent.parents else ()
     named = (path for folder in folders if re.fullmatch(r"\w+", folder) for path in (library / folder).rglob("*"))
-    yield from (p for p in (*beside, *named) if p.is_file() and not p.name.startswith(".") and p.suffix not in (".py", ".pyc"))
+    return tuple(p for p in (*beside, *named) if p.is_file() and not p.name.startswith(".") and p.suffix not in (".py", ".pyc"))
 
 
 def closure(stage: str, root: Path = ROOT) -> dict[str, str]:
@@ -178,6 +181,11 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def unchanged(copy: Path) -> dict[str, dict[str, str | int]]:
+    return {stage: current(stage, copy) for stage in MODULE_OF}
+
+
 EVALUATING = {"evaluate", *(stage for stage in MODULE_OF if stage.startswith(COMPARED))}
 # They train by the policy's own optimisers. This project's policies have a stage of their own for that.
 TRAINED = {"train_policy", *(f"compared_{name}" for name in ("morlhf", "morlhf_normalised", "rewarded_soups", "rlphf"))}
@@ -212,24 +220,24 @@ APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only
     ],
 )
 def test_what_makes_a_result_is_seen_however_it_is_reached(
-    file: str, old: str, new: str, changes: set[str], leaves: set[str], copy: Path
+    file: str, old: str, new: str, changes: set[str], leaves: set[str], copy: Path, unchanged: dict[str, dict[str, str | int]]
 ) -> None:
     path, looked_at = copy / LIBRARY / file, changes | leaves
-    before, text = {stage: current(stage, copy) for stage in looked_at}, path.read_text()
+    text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     after = {stage: current(stage, copy) for stage in looked_at}
     path.write_text(text)
-    assert {stage for stage in looked_at if after[stage] != before[stage]} == changes
+    assert {stage for stage in looked_at if after[stage] != unchanged[stage]} == changes
 
 
-def test_words_about_code_make_no_results(copy: Path) -> None:
-    path, before = copy / LIBRARY / "policy" / "optimisers" / "ppo.py", current("train_policy", copy)
+def test_words_about_code_make_no_results(copy: Path, unchanged: dict[str, dict[str, str | int]]) -> None:
+    path = copy / LIBRARY / "policy" / "optimisers" / "ppo.py"
     text = path.read_text()
     path.write_text(f'"""Said better."""\n# And here.\n{text.split(chr(34) * 3, 2)[2]}')
     after = current("train_policy", copy)
     path.write_text(text)
-    assert after == before
+    assert after == unchanged["train_policy"]
 
 
 def test_no_module_of_the_library_is_imported_by_a_name_in_text() -> None:

@@ -178,11 +178,11 @@ def test_a_model_per_preference_is_what_training_on_its_rows_alone_gives(
         about = [r._replace(labels={"weather": r.labels["weather"]}) for r in rated if "weather" in r.labels]
         (tmp_path / "alone").mkdir(exist_ok=True)
         write_json_lines(tmp_path / "alone" / f"{name}.jsonl", (r.to_json() for r in about))
-    metrics = train(tiny_encoder, tmp_path, "output", epochs=8, shared=False, tuning=tuning, lora_rank=4)
+    metrics = train(tiny_encoder, tmp_path, "output", epochs=4, shared=False, tuning=tuning, lora_rank=4)
     assert metrics["quality"].accuracy > metrics["quality"].majority_accuracy + 0.1
-    assert '"phase": "training the reward model of weather", "done": 40, "total": 40' in (tmp_path / "progress.jsonl").read_text()
+    assert '"phase": "training the reward model of weather", "done": 20, "total": 20' in (tmp_path / "progress.jsonl").read_text()
     monkeypatch.setitem(globals(), "SCHEMA", PreferenceSchema((SCHEMA["weather"],)))
-    only = train(tiny_encoder, tmp_path / "alone", "output", epochs=8, tuning=tuning, lora_rank=4)
+    only = train(tiny_encoder, tmp_path / "alone", "output", epochs=4, tuning=tuning, lora_rank=4)
     whole, alone = (load_file(folder / "output" / "model.safetensors") for folder in (tmp_path, tmp_path / "alone"))
     for key, weight in alone.items():
         assert torch.equal(weight, whole[key.replace("backbones.0.", "backbones.1.").replace("heads.0.", "heads.1.")]), key
