@@ -139,8 +139,8 @@ def test_reward_rises(
 ) -> None:
     """A toy task: only the top level may be asked for, so that what is good does not depend on the request."""
     monkeypatch.setattr(training.RewardScorer, "load", lambda *_: Vowels())
-    settings: dict[str, Any] = {"steps": 50, "prompts_per_step": 8, "micro_batch": 64, "beta": 0.01, "lora_rank": 8, "lora_layers": None}
-    settings["learning_rate"] = 0.01 if optimiser == "online_dpo" else 0.005
+    settings: dict[str, Any] = {"steps": 30, "prompts_per_step": 8, "micro_batch": 64, "beta": 0.01, "lora_rank": 8, "lora_layers": None}
+    settings["learning_rate"] = 0.015 if optimiser == "online_dpo" else 0.0075
     train(
         tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, Vowels.schema.model_dump(), optimiser=optimiser,
         credit=credit, none_fraction=0.0, held_out_fraction=0.0, checkpoint_every=99, **settings,
