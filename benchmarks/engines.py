@@ -22,10 +22,10 @@ from policy_step import QUESTIONS, processor
 from moslim_core import models
 from moslim_core.policy.engines import engine_class, engines
 from moslim_core.policy.learner import Learner
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.shared_prefix import lay_out
 from moslim_core.preferences import prompt_tokens
 from moslim_core.sampling import generation_config
-from moslim_core.settings import PolicySettings
 
 REQUESTS = ("Answer in a few words.", "Answer at length, and warmly.")
 

@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from moslim_core.data.rows import plain_text
+from moslim_core.data.settings import ColumnSettings
 from moslim_core.data.shapes import Shape, shape_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.json_text import writable
-from moslim_core.settings import ColumnSettings, MappingSettings
+from moslim_core.reward.settings import MappingSettings
 
 # Enough rows for batches of one length each, few enough that a file of any size fits into memory.
 CHUNK_ROWS = 4096

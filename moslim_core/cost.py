@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from moslim_core.evaluation.settings import EvaluationSettings
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.settings import EvaluationSettings, PolicySettings, RewardSettings
+from moslim_core.reward.settings import RewardSettings
 
 # Tokens of an English word; of the chat template's marks and system line, and of the instruction with one preference.
 TOKENS_A_WORD, TEMPLATE_TOKENS, INSTRUCTION_TOKENS = 1.35, 25, 35

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from moslim_core.errors import UserError
-from moslim_core.settings import PolicySettings
-
 if TYPE_CHECKING:
     import torch
 
@@ -34,27 +31,6 @@ def sharded() -> bool:
 def mixed_precision() -> str:
     """The precision that accelerate's launcher asks for: "no" (that of the weights; so without a launcher), "bf16" or "fp16"."""
     return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-
-
-def refuse_sharded(policy: PolicySettings, shared_base: bool) -> None:
-    """Raises UserError, naming what to set, where a policy can't be trained with sharded weights.
-
-    `shared_base`: the reward model is an adapter of the policy's base.
-    """
-    needed = {
-        "policy.warm_start=none": policy.warm_start == "none",
-        "policy.processes=2 or more": policy.processes > 1,
-        "policy.engine=transformers": policy.engine in ("auto", "transformers") and not policy.vllm_url,
-        "a reward model with weights of its own (another reward.backbone, or reward.tuning=full)": not shared_base,
-        # Of the first version no part of a weight can be told from another.
-        "fsdp_version: 2 in the accelerate configuration": os.environ.get("FSDP_VERSION") != "1",
-    }
-    missing = [setting for setting, met in needed.items() if not met]
-    if missing:
-        raise UserError(
-            f"policy.accelerate={policy.accelerate} shares the policy's weights out among processes (FSDP).\n"
-            f"This needs {'; '.join(missing)}. Or take policy.accelerate=ddp."
-        )
 
 
 def take_own_device() -> None:

@@ -1,15 +1,12 @@
-"""The sections about who says which level an answer has: in evaluation, and where rated rows have no label."""
+"""The section about a language model that judges: in evaluation, and where rated rows have no label."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from moslim_core import registry
-from moslim_core.section import NameOf, Section, names
+from moslim_core.section import Section
 
 
 class JudgeSettings(Section):
@@ -33,82 +30,3 @@ class JudgeSettings(Section):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.username or parts.query:
             raise ValueError("write http://HOST:PORT/v1 or https://HOST/v1, without a key in it")
         return value
-
-
-class EvaluationSettings(Section):
-    """Controllability on an independent judge and public benchmarks, always beside the starting model under the same instructions."""
-
-    suite: tuple[Annotated[str, NameOf(registry.benchmark)], ...] = Field(
-        default=("controllability",), min_length=1, description="what to evaluate: control and fronts, and public benchmarks"
-    )
-    policy: str | None = Field(
-        default=None, description="`moslim evaluate` takes this policy (folder, runs:/..., models:/name@alias) in place of training one"
-    )
-    data_dir: Path | None = Field(
-        default=None, description="folder with the benchmarks' files, each in a folder of its name; default: downloaded where possible"
-    )
-    judge: Literal["annotators", "reward_model", "openai"] = Field(
-        default="annotators",
-        description="annotators: the schema's rules; reward_model: a second one, on a disjoint half of the data with another seed; "
-        "openai: the language model at evaluation.endpoint",
-    )
-    second_judge: Literal["annotators", "reward_model", "openai"] | None = Field(
-        default=None, description="also judges the answers to requests, to say how far judges agree"
-    )
-    judge_backbone: str | None = Field(default=None, description="backbone of the judge; default: reward.backbone")
-    endpoint: JudgeSettings = Field(
-        default_factory=JudgeSettings, description="the language model that judges; without endpoint.model what needs one is not run"
-    )
-    targets: dict[str, int] = Field(default_factory=dict, description="what benchmark prompts ask for; default: nothing")
-    operating_points: int = Field(
-        default=5, ge=0, description="points of the front, each a vector of weights, one more than preferences at least; 0: no front"
-    )
-    together: int = Field(
-        default=1, ge=0, description="requests for two preferences at once, and as many for three, of each evaluation prompt; 0: none"
-    )
-    attack_prompts: int = Field(
-        default=8, ge=0, description="evaluation prompts that are also asked with a contradicting wish and a forged instruction; 0: none"
-    )
-    limit: int = Field(default=64, ge=2, description="evaluation prompts, each under every request, and items of each benchmark")
-    temperature: float = Field(default=0.7, ge=0, description="sampling temperature; 0 is greedy")
-    max_new_tokens: int | None = Field(default=None, ge=1, description="longest answer to a benchmark, in tokens; default: as trained")
-    batch_size: int = Field(default=32, ge=1, description="answers generated at once")
-    bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples by prompt for 95 % intervals, from 8 prompts on")
-
-    _split = field_validator("suite", mode="before")(names)
-
-    @property
-    def judges(self) -> tuple[str, ...]:
-        """Who judges, the first one's verdicts being those that count."""
-        return tuple(filter(None, (self.judge, self.second_judge)))
-
-    @model_validator(mode="after")
-    def _complete(self) -> EvaluationSettings:
-        if "openai" in self.judges and not self.endpoint.model:
-            raise ValueError("a language model judges: give evaluation.endpoint.model and evaluation.endpoint.base_url too")
-        if self.judge == self.second_judge:
-            raise ValueError(f"second_judge={self.second_judge} is the first one: name another, or none")
-        return self
-
-
-class AnnotationSettings(Section):
-    """Labels for what the rated rows leave unlabelled."""
-
-    fill: tuple[Literal["rules", "reward_model", "judge"], ...] = Field(
-        default=(), description="who fills in missing labels, in this order: the schema's rules, a reward model, a language model"
-    )
-    reward_model: Path | None = Field(default=None, description="folder of the reward model that fills in labels")
-    min_probability: float = Field(default=0.0, ge=0, le=1, description="the reward model says no level that is less probable than this")
-    judge: JudgeSettings = Field(default_factory=JudgeSettings, description="the language model that fills in labels")
-    agreement_sample: int = Field(default=200, ge=0, description="rows on which those who say levels are compared; 0: none")
-
-    _split = field_validator("fill", mode="before")(names)
-
-    @model_validator(mode="after")
-    def _complete(self) -> AnnotationSettings:
-        if len(set(self.fill)) < len(self.fill):
-            raise ValueError("fill names an annotator twice")
-        for name, key, given in (("reward_model", "reward_model", self.reward_model), ("judge", "judge.model", self.judge.model)):
-            if name in self.fill and not given:
-                raise ValueError(f"fill names {name}: give annotation.{key} too")
-        return self

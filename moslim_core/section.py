@@ -14,6 +14,9 @@ from moslim_core.registry import Registry
 
 M = TypeVar("M", bound=BaseModel)
 
+# numpy takes 32 bits, and the judge's seed is the reward model's next one.
+LARGEST_SEED = 2**32 - 2
+
 
 def names(value: Any) -> Any:
     """Names as the command line has them, with commas between, as a list."""

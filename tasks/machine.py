@@ -8,9 +8,10 @@ from typing import Any, get_args
 import yaml
 
 from moslim_core import models
-from moslim_core.distributed import processes, refuse_sharded
+from moslim_core.distributed import processes
 from moslim_core.errors import UserError
-from moslim_core.settings import AccelerateProfile, PolicySettings, Settings
+from moslim_core.policy.settings import AccelerateProfile, PolicySettings, refuse_sharded
+from moslim_core.settings import Settings
 from tasks.environment import model_of
 from tasks.launcher import Launch
 

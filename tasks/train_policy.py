@@ -6,7 +6,8 @@ import shutil
 from typing import Any
 
 from moslim_core.policy.artifact import TRAINING_LOG
-from moslim_core.settings import PolicySettings, Settings
+from moslim_core.policy.settings import PolicySettings
+from moslim_core.settings import Settings
 from tasks import machine
 from tasks.environment import model_of
 from tasks.references import ArtifactRef

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from moslim_core.reward.settings import RewardSettings
 from moslim_core.section import changed
-from moslim_core.settings import RewardSettings, Settings
+from moslim_core.settings import Settings
 from tasks.environment import model_of
 from tasks.references import ArtifactRef
 from tasks.stage import Check, Job, Outcome, Stage, stage_task, unchecked

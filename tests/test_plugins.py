@@ -22,7 +22,8 @@ from moslim_core import plugins, registry
 from moslim_core.baselines import methods
 from moslim_core.errors import UserError
 from moslim_core.registry import KINDS
-from moslim_core.settings import MappingSettings, Settings, described
+from moslim_core.reward.settings import MappingSettings
+from moslim_core.settings import Settings, described
 from tests.core.baselines.conftest import context, reward_folder  # noqa: F401 - fixtures
 from tests.plugged import ROOT, examples, plugged, written
 from tests.tasks.test_evaluation_stage import job, policy  # noqa: F401 - a fixture

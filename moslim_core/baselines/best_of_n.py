@@ -20,7 +20,7 @@ from moslim_core.preferences import Message, Targets
 from moslim_core.registry import baseline
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
-from moslim_core.settings import MappingSettings
+from moslim_core.reward.settings import MappingSettings
 
 
 @dataclass(frozen=True)

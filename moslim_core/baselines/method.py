@@ -29,10 +29,11 @@ from moslim_core.evaluation.operating_points import steered
 from moslim_core.evaluation.system import System
 from moslim_core.policy.artifact import load_policy
 from moslim_core.policy.generation import Answer, Sampling, generate
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.progress import Progress
 from moslim_core.reward.scorer import RewardScorer
-from moslim_core.settings import PolicySettings, Settings
+from moslim_core.settings import Settings
 
 Array = np.ndarray
 # Of a training; reinforcement learning logs the seconds of each per step.

@@ -15,10 +15,11 @@ from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, examples_under
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.registry import baseline
+from moslim_core.reward.settings import MappingSettings
 from moslim_core.section import changed
-from moslim_core.settings import MappingSettings, PolicySettings
 
 
 class WantedExamples:

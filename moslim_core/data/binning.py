@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moslim_core.data.bad_rows import BadRow, shown
+from moslim_core.data.settings import LabelColumn
 from moslim_core.errors import UserError
 from moslim_core.json_text import NotJSON, parse
-from moslim_core.settings import LabelColumn
 
 # Keeps a level below the half above it, which would round up; a float32 can tell it from the half too.
 MARGIN = 1e-4

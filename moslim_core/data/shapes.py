@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from moslim_core.data.bad_rows import BadRow, shown
 from moslim_core.data.rows import conversation, turns
+from moslim_core.data.settings import ColumnSettings
 from moslim_core.json_text import NotJSON, parse
 from moslim_core.preferences import Message
-from moslim_core.settings import ColumnSettings
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 CHOSEN, REJECTED = "chosen", "rejected"

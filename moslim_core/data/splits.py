@@ -9,8 +9,8 @@ import numpy as np
 
 from moslim_core.data.groups import PromptGroups
 from moslim_core.data.rows import unit_hash
+from moslim_core.data.settings import DataSettings
 from moslim_core.preferences import Message
-from moslim_core.settings import DataSettings
 
 TRAIN, VALIDATION, TEST, JUDGE = "train", "validation", "test", "judge"
 

@@ -17,7 +17,8 @@ from moslim_core.model_identity import ModelId, find
 from moslim_core.models import DeviceName, DType
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.preferences import Placement, PreferenceSchema
-from moslim_core.settings import MappingSettings, Settings
+from moslim_core.reward.settings import MappingSettings
+from moslim_core.settings import Settings
 
 # PEFT's name for the adapter that is the policy.
 ADAPTER = "default"

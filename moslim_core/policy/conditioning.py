@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from moslim_core.data.rows import plain_text
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, TargetSampler, condition, held_out_pairs
 from moslim_core.preferences.distractors import distracted
-from moslim_core.settings import PolicySettings
 
 
 class Example(NamedTuple):

@@ -27,7 +27,7 @@ from moslim_core.policy.drawing_model import DrawingModel
 from moslim_core.policy.log_probs import Read, completion_log_probs, first_broken
 from moslim_core.policy.output_layer import plain_output_layer
 from moslim_core.policy.rollouts import RolloutBatch, Table
-from moslim_core.settings import PolicySettings
+from moslim_core.policy.settings import PolicySettings
 
 STATE_FILE = "learner.safetensors"
 MOST_NORM = 1.0

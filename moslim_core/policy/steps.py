@@ -19,7 +19,7 @@ from moslim_core.policy.rated import RatedAnswers
 from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded
-from moslim_core.settings import PolicySettings
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.templates import Reader
 
 # An answer that another sampler drew counts this much more than one of the policy's own at most (TRL's cap for vLLM).

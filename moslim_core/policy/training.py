@@ -16,7 +16,7 @@ from transformers import set_seed
 from moslim_core import models
 from moslim_core.checkpoints import keep_last, last_complete, mark
 from moslim_core.data.rows import read_json_lines
-from moslim_core.distributed import gather, is_first, join, refuse_sharded, sharded, share, take_own_device, wait
+from moslim_core.distributed import gather, is_first, join, sharded, share, take_own_device, wait
 from moslim_core.export.merged import merge_beside
 from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.policy import engines
@@ -29,6 +29,7 @@ from moslim_core.policy.optimisers import optimiser_class, require_fit
 from moslim_core.policy.rated import RatedAnswers
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import pair
+from moslim_core.policy.settings import PolicySettings, refuse_sharded
 from moslim_core.policy.shared_base import attach, base_of, load_heads
 from moslim_core.policy.steps import Steps, learn
 from moslim_core.policy.training_log import TrainingLog
@@ -37,7 +38,7 @@ from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.sampling import generation_config
-from moslim_core.settings import PolicySettings, Settings
+from moslim_core.settings import Settings
 from moslim_core.templates import Reader
 
 REFERENCE_ROLLOUTS = 128
@@ -86,9 +87,8 @@ def train(
     examples = examples_of(rated.prompts(prompts) if rated and policy.rated_answers == 1 else prompts, schema, policy, seed)
     last = last_complete(checkpoints)
     mapping = RewardMapping(schema, settings.mapping, gather)
-    measured = []
-    if settings.mapping.standardisation == "reference" and last is None:
-        measured = [examples[n % len(examples)] for n in range(REFERENCE_ROLLOUTS)]
+    wanted = REFERENCE_ROLLOUTS if settings.mapping.standardisation == "reference" and last is None else 0
+    measured = [examples[n % len(examples)] for n in range(wanted)]
     plain = generate(model, tokenizer, [e.prompt for e in measured], Sampling(policy.max_new_tokens, policy.temperature), seed)
     optimiser = optimiser_class(policy.optimiser)(policy, mapping)
     learner = Learner(model, policy, optimiser.critic)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from moslim_core.model_identity import ModelId
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import HeadMetrics, PairAccuracy
-from moslim_core.settings import RewardSettings
+from moslim_core.reward.settings import RewardSettings
 
 COLUMNS = ("head", "labelled", "accuracy", "majority", "kappa", "AUC", "AUC of TF-IDF", "ECE")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.registry import utility
-from moslim_core.settings import MappingSettings
+from moslim_core.reward.settings import MappingSettings
 
 Array = np.ndarray
 

@@ -28,10 +28,11 @@ from moslim_core.reward.metrics import CHOICES, CHOICES_FILE, HeadMetrics, PairA
 from moslim_core.reward.model import ADAPTER, APPLICABILITY, MultiHeadRewardModel, create, encode, joined
 from moslim_core.reward.pairs import Pair, pair_accuracy
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.reward.settings import RewardSettings
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.reward.weights import Weighting, row_weights
 from moslim_core.saving import MarkComplete
-from moslim_core.settings import ModelSettings, RewardSettings
+from moslim_core.settings import ModelSettings
 
 # What a batch holds beside the texts.
 LABELS = ("levels", "weights", "choices")

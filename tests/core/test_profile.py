@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows import profile as profiles
+from moslim_core.data.settings import LabelColumn
 from moslim_core.errors import UserError
-from moslim_core.settings import LabelColumn, Settings
+from moslim_core.settings import Settings
 
 
 @pytest.mark.parametrize("name", profiles.packaged())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.section import changed
-from moslim_core.settings import PolicySettings
 
 
 def test_a_change_is_checked_with_the_rest() -> None:

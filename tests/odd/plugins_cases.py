@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows import profile
 from moslim_core.errors import UserError
 from moslim_core.registry import utility
-from moslim_core.settings import MappingSettings
+from moslim_core.reward.settings import MappingSettings
 from tasks.stage import makers
 from tests.odd import tiny_models as tiny
 from tests.odd.case import Case

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core.policy.conditioning import training_examples
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema, Targets, condition, neutralise, parse, prompt_tokens, text_tokens
 from moslim_core.preferences.distractors import distracted
 from moslim_core.reward.model import encode
-from moslim_core.settings import PolicySettings
 from tests.core.preferences.tokenizers_made import KINDS
 from tests.odd.case import Case
 

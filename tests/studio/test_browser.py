@@ -14,9 +14,9 @@ import pytest
 
 from flows.studio.ratings import FILE
 from moslim_core.data.rows import read_json_lines
+from moslim_core.data.settings import DataSettings
 from moslim_core.data.sources import open_sources
 from moslim_core.policy.open_batch import OpenBatch
-from moslim_core.settings import DataSettings
 from tests.studio.made import SCHEMA
 
 pytest.importorskip("nicegui", reason="the extra `studio` is not installed")

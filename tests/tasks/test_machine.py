@@ -10,7 +10,8 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from moslim_core.errors import UserError
-from moslim_core.settings import AccelerateProfile, Settings
+from moslim_core.policy.settings import AccelerateProfile
+from moslim_core.settings import Settings
 from tasks.launcher import Launch
 from tasks.machine import PACKAGED, launch
 from tasks.train_policy import STAGE

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from moslim_core.policy.learner import Learner
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import engine
-from moslim_core.settings import PolicySettings
 
 PLAIN = "transformers"
 # By device, the fastest first (benchmarks/engines.py).

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from moslim_core.policy.engines import Drawn, Engine
 from moslim_core.policy.learner import Learner
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.shared_prefix import can_share, cut_at_ends, lay_out
 from moslim_core.registry import engine
-from moslim_core.settings import PolicySettings
 
 STEP = 64
 

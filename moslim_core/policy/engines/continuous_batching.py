@@ -8,9 +8,9 @@ from transformers import ContinuousBatchingConfig
 
 from moslim_core.policy.engines import Drawn, Engine
 from moslim_core.policy.learner import Learner
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.shared_prefix import can_share, cut_at_ends
 from moslim_core.registry import engine
-from moslim_core.settings import PolicySettings
 
 # Tokens of a page of the cache. By itself the cache would take most of the memory that is free, at every step anew.
 PAGE = 256

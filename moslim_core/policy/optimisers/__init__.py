@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from moslim_core.errors import UserError
 from moslim_core.policy.advantages import divergence_estimate
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import optimiser
 from moslim_core.reward.mapping import RewardMapping
-from moslim_core.settings import PolicySettings
 
 
 class Optimiser(ABC):

@@ -14,8 +14,8 @@ from moslim_core.policy.optimisers import Optimiser, with_advantages
 from moslim_core.policy.optimisers.rloo import token_loss
 from moslim_core.policy.relabelling import centred, standardised
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import optimiser
-from moslim_core.settings import PolicySettings
 
 
 def summed(utilities: Tensor, weights: Tensor, weight: Tensor, batch: RolloutBatch) -> Tensor:

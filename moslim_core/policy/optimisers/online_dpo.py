@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from moslim_core.policy.optimisers import Optimiser
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import optimiser
-from moslim_core.settings import PolicySettings
 
 
 def preference_losses(log_ratios: Tensor, rewards: Tensor, beta: float) -> Tensor:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from moslim_core.data.bad_rows import BadRow
 from moslim_core.data.binning import MARGIN, Binning, quantile_thresholds
 from moslim_core.data.rows import nearest
-from moslim_core.settings import LabelColumn
+from moslim_core.data.settings import LabelColumn
 
 
 def levels(ratings: list[float], thresholds: tuple[float, ...]) -> list[int]:

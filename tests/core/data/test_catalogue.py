@@ -12,12 +12,12 @@ import pytest
 
 from moslim_core.data.catalogue import HubSet
 from moslim_core.data.rows import nearest
+from moslim_core.data.settings import DataSettings
 from moslim_core.data.sources import Rated, open_sources
 from moslim_core.data.tables import FORMATS
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.registry import source
-from moslim_core.settings import DataSettings
 from tests.core.data import hub
 
 HUB_SETS = {name: source[name] for name in source.own if issubclass(source[name], HubSet)}

@@ -28,7 +28,7 @@ import sys
 from moslim_core.data import sources
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.settings import DataSettings
+from moslim_core.data.settings import DataSettings
 name, levels = sys.argv[1:]
 schema = PreferenceSchema.model_validate([{"name": n, "levels": ["one", "two", "three", "four", "five"][: int(k)]}
                                           for n, k in (part.split("=") for part in levels.split(","))])

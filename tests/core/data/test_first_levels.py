@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from moslim_core.data.binning import Binning
 from moslim_core.data.first_levels import LEAST_ROWS, MOST_IN_TABLE, Proposed, proposed
+from moslim_core.data.settings import LabelColumn
 from moslim_core.preferences import Preference
-from moslim_core.settings import LabelColumn
 
 
 def binning(found: Proposed) -> Binning:

@@ -17,9 +17,9 @@ import pytest
 from flows import profile as profiles
 from moslim_core.data import sources
 from moslim_core.data.rows import Row, conversation, plain_text, prompt_key, read_json_lines, unit_hash
+from moslim_core.data.settings import DataSettings
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.settings import DataSettings
 
 SCHEMA = PreferenceSchema.model_validate(
     [{"name": "warmth", "levels": ["cold", "neutral", "warm"]}, {"name": "harm", "levels": ["harmful", "harmless"], "floor": 2}]

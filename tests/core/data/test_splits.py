@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moslim_core.data.rows import prompt_key, unit_hash
+from moslim_core.data.settings import DataSettings
 from moslim_core.data.splits import CROSSES, JUDGE, NEARLY_CROSSES, TEST, TRAIN, VALIDATION, Splits
 from moslim_core.preferences import Message
-from moslim_core.settings import DataSettings
 
 NONE: frozenset[str | None] = frozenset({None})
 ALL: frozenset[str | None] = frozenset({TRAIN, VALIDATION, TEST})

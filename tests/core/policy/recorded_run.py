@@ -27,11 +27,12 @@ from moslim_core.policy.optimisers import optimiser_class, require_fit
 from moslim_core.policy.rated import RatedAnswers
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import RolloutBatch, pair
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.steps import Steps, drift
 from moslim_core.preferences import PreferenceSchema, prompt_tokens
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
-from moslim_core.settings import MappingSettings, PolicySettings
+from moslim_core.reward.settings import MappingSettings
 from moslim_core.templates import Reader
 from tests.core.policy.runs import COMMON, OPTIMISERS, PREFERENCES, prompts, train, write_rows
 

@@ -7,10 +7,10 @@ from collections import Counter
 
 from moslim_core.data.rows import plain_text
 from moslim_core.policy.conditioning import Example, held_out_combinations, training_examples
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema, Targets, is_held_out, neutralise, parse
 from moslim_core.preferences.distractors import ATTACKS, UNSEEN_WISHES, WISHES, attacked, distracted
 from moslim_core.preferences.imitations import OPEN
-from moslim_core.settings import PolicySettings
 
 SCHEMA = PreferenceSchema.model_validate(
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moslim_core.policy.learner import share_of_rate
-from moslim_core.settings import PolicySettings
+from moslim_core.policy.settings import PolicySettings
 
 
 def test_it_warms_up_and_stays() -> None:

@@ -22,9 +22,9 @@ from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.engines import transformers
 from moslim_core.policy.optimisers import require_fit
 from moslim_core.policy.rewards import Judged, Rewards
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.shared_prefix import generate_completions
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.settings import PolicySettings
 from tests.core.family_models import make_family
 from tests.core.policy.runs import GROUP, OPTIMISERS, PREFERENCES, PROMPTS, STEPS, metrics, train
 

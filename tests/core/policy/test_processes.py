@@ -14,12 +14,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from moslim_core.distributed import refuse_sharded
 from moslim_core.errors import UserError
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.engines import transformers
+from moslim_core.policy.settings import PolicySettings, refuse_sharded
 from moslim_core.reward.scorer import RewardScorer
-from moslim_core.settings import PolicySettings
 from tasks.machine import PACKAGED
 from tests.core.policy.recorded_run import EVERY, RUNS, Update, recorded, run, settings, update
 from tests.core.policy.runs import OPTIMISERS, metrics, write_rows

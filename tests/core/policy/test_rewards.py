@@ -15,9 +15,10 @@ from moslim_core.policy import rewards as module
 from moslim_core.policy.conditioning import Example, training_examples
 from moslim_core.policy.rewards import Judged, Rewards, apart, zero_variance
 from moslim_core.policy.rollouts import Rollout, pair
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.mapping import RewardMapping
-from moslim_core.settings import MappingSettings, PolicySettings
+from moslim_core.reward.settings import MappingSettings
 
 SCHEMA = PreferenceSchema.model_validate(
     [{"name": "warmth", "levels": ["cold", "neutral", "warm"]}, {"name": "length", "levels": ["short", "long"]}]

@@ -15,9 +15,10 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from moslim_core.policy.conditioning import Example
 from moslim_core.policy.optimisers import Optimiser, optimiser_class
 from moslim_core.policy.rollouts import Rollout, RolloutBatch, pair
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.mapping import RewardMapping
-from moslim_core.settings import MappingSettings, PolicySettings
+from moslim_core.reward.settings import MappingSettings
 from tests.core.policy.runs import PREFERENCES
 
 GROUPS, GROUP, BETA, CLIP = 3, 4, 0.3, 0.05

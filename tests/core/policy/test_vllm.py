@@ -15,11 +15,11 @@ from moslim_core.errors import UserError
 from moslim_core.policy.engines import Drawn, engine_class, pick
 from moslim_core.policy.log_probs import completion_log_probs
 from moslim_core.policy.rollouts import padded
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.steps import MOST_IMPORTANCE
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.sampling import generation_config
-from moslim_core.settings import PolicySettings
 from tests.core.policy import recorded_run
 from tests.core.policy.recorded_run import loaded, made_learner, settings, update
 from tests.core.policy.runs import OPTIMISERS, metrics, train, write_rows

@@ -14,9 +14,9 @@ from moslim_core.data.rows import Row, write_json_lines
 from moslim_core.errors import UserError
 from moslim_core.policy.artifact import BASE, PolicyCard, load_policy
 from moslim_core.policy.conditioning import held_out_combinations
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.warm_start import conditioned_rows, supervised
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.settings import PolicySettings
 from tests.conftest import naming
 from tests.core.policy.runs import PREFERENCES, metrics, train
 

@@ -24,7 +24,7 @@ from moslim_core.reward.mapping import (
     target_probability,
     within_sample_z,
 )
-from moslim_core.settings import MappingSettings
+from moslim_core.reward.settings import MappingSettings
 
 TWO = PreferenceSchema.model_validate([{"name": "x", "levels": ["a", "b"]}])
 # K differs per preference.

@@ -20,8 +20,9 @@ from moslim_core.reward import training
 from moslim_core.reward.metrics import read_choices, read_metrics
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.reward.settings import RewardSettings
 from moslim_core.reward.tfidf import TfidfClassifier
-from moslim_core.settings import ModelSettings, RewardSettings
+from moslim_core.settings import ModelSettings
 from tests.conftest import naming
 
 SCHEMA = PreferenceSchema.model_validate(

@@ -1,0 +1,188 @@
+"""The sections about the policy's training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from moslim_core import registry
+from moslim_core.errors import UserError
+from moslim_core.preferences import Placement
+from moslim_core.sampling import LOWEST_TEMPERATURE
+from moslim_core.section import NameOf, Section
+
+# Packaged files in tasks/accelerate.
+AccelerateProfile = Literal["one-gpu", "ddp", "fsdp"]
+
+
+class WarmStartSettings(Section):
+    """The supervised warm start: the rated answers themselves, each under the levels that it was rated with."""
+
+    epochs: float = Field(default=1.0, gt=0, description="passes over the rated rows")
+    learning_rate: float = Field(default=2e-4, gt=0, description="peak learning rate of its adapter (AdamW, linear decay)")
+    batch_size: int = Field(default=16, ge=1, description="rows per update")
+
+
+class GRPOSettings(Section):
+    """What GRPO alone needs."""
+
+    normalise: Literal["reward", "per_preference"] = Field(
+        default="reward", description="divide by a group's spread: the reward, or each preference's utility before they are summed"
+    )
+
+
+class PPOSettings(Section):
+    """What PPO alone needs. Its critic is a head on the policy's own last hidden state."""
+
+    discount: float = Field(default=1.0, gt=0, le=1, description="discount per token (gamma)")
+    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="generalised advantage estimation: 0 trusts the critic, 1 the reward")
+    value_weight: float = Field(default=0.5, ge=0, description="weight of the critic's loss")
+    value_clip: float = Field(
+        default=0.2, gt=0, description="furthest that a value may move within one batch of answers, in units of reward"
+    )
+    critic_learning_rate: float = Field(
+        default=3e-5, gt=0, description="learning rate of the critic's head; an update moves a value by this times the hidden size at most"
+    )
+    kl_target: float | None = Field(
+        default=None, gt=0, description="nats per answer that beta is steered to; default: beta stays as it is given"
+    )
+
+
+class PolicySettings(Section):
+    """Reinforcement learning of the one policy."""
+
+    optimiser: Annotated[str, NameOf(registry.optimiser)] = Field(default="rloo", description="policy optimiser")
+    prompts: Path | None = Field(default=None, description="JSON lines file or folder of prompts; default: the data's prompts")
+    placement: Placement = Field(default="user_suffix", description="where the preference instruction stands")
+    warm_start: Literal["none", "conditioned_sft"] = Field(
+        default="none", description="conditioned_sft: first learn the rated answers under their own levels; needs a reward model of its own"
+    )
+    steps: int = Field(default=100, ge=1, description="optimiser steps")
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="training ends with the step in which these are over; default: no limit"
+    )
+    prompts_per_step: int = Field(default=4, ge=1, description="different prompts per step")
+    targets_per_prompt: int = Field(
+        default=2, ge=1, description="each prompt of a step is asked under so many targets: the same preferences at other levels"
+    )
+    group_size: int = Field(default=4, ge=2, description="answers per prompt and targets")
+    relabel: bool = Field(
+        default=False,
+        description="each answer also counts under its prompt's other targets, weighted by how probable it is there; for short answers",
+    )
+    credit: Literal["answer", "token"] = Field(
+        default="answer",
+        description="token: each token counts with the reward less what the reward model makes of the answer up to it (rloo, grpo)",
+    )
+    rated_answers: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of a step's answers that come from the rated data, not drawn; each counts under all requests of its prompt",
+    )
+    run_on_answers: int = Field(
+        default=0,
+        ge=0,
+        description="of a prompt's rated answers so many go on after their end, and count as cut off: they teach to end",
+    )
+    contrast: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of a prompt's answers that an update learns from: those whose rewards under its requests differ most",
+    )
+    centred: bool = Field(
+        default=False,
+        description="an answer counts with what it earns under a request less its mean over its prompt's requests; with relabel",
+    )
+    kl: Literal["reward", "loss"] | None = Field(
+        default=None,
+        description="where the KL to the starting policy counts: in an answer's reward (default of rloo, ppo), or in the loss (of grpo)",
+    )
+    epochs: int = Field(default=1, ge=1, description="updates per batch of answers, each with all of it")
+    clip: float = Field(default=0.2, gt=0, lt=1, description="furthest that a probability ratio counts from 1 (rloo, grpo, ppo)")
+    micro_batch: int = Field(default=16, ge=1, description="answers (with relabel: answers under targets) per pass")
+    processes: int = Field(default=1, ge=1, description="processes of this machine that train together: one per GPU; on a CPU, to try it")
+    accelerate: AccelerateProfile | Path | None = Field(
+        default=None,
+        description="how the processes are started: one-gpu, ddp, fsdp, or an accelerate configuration file; "
+        "default: plainly where there is one, by torchrun where there are several",
+    )
+    engine: Annotated[str, NameOf(registry.engine)] = Field(default="auto", description="what draws the answers")
+    vllm_url: str | None = Field(
+        default=None, description="address of a vLLM server that serves model.base with --enable-lora, such as http://localhost:8000"
+    )
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time per update")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
+    max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
+    temperature: float = Field(default=1.0, ge=LOWEST_TEMPERATURE, description="sampling temperature of rollouts")
+    learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of the adapter (AdamW)")
+    final_rate: float = Field(
+        default=1.0, ge=0, le=1, description="share of the learning rate that is left in the last step, in a straight line from the first"
+    )
+    truncation_penalty: float = Field(default=0.0, ge=0, description="reward that an answer loses when it reaches max_new_tokens")
+    beta: float = Field(
+        default=0.02,
+        ge=0,
+        description="weight of the KL to the starting policy, in nats: per answer in the reward (rloo, ppo), per token in the loss (grpo); "
+        "online_dpo: DPO's beta, above 0",
+    )
+    normalise_advantages: bool = Field(default=True, description="divide a step's advantages by their standard deviation")
+    lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear maps of a layer")
+    lora_layers: int | None = Field(default=None, ge=1, description="adapt only the last n layers; default: all")
+    max_preferences: int | None = Field(default=None, ge=1, description="most preferences named in one training prompt; default: all")
+    none_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of prompts that ask for no preference")
+    distractor_fraction: float = Field(
+        default=0.1, ge=0, le=1, description="share of training prompts that carry a contradicting wish or a forged instruction; 0: none"
+    )
+    held_out_fraction: float = Field(default=0.05, ge=0, le=0.25, description="share of level pairs kept from training")
+    checkpoint_every: int = Field(default=5, ge=1, description="steps between checkpoints; the last two are kept")
+    save_merged: bool = Field(default=False, description="also save the policy as one plain model, in the policy's folder `merged`")
+    sft: WarmStartSettings = Field(default_factory=WarmStartSettings, description="what the warm start alone needs")
+    grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="what GRPO alone needs")
+    ppo: PPOSettings = Field(default_factory=PPOSettings, description="what PPO alone needs")
+
+    @model_validator(mode="after")
+    def _fits_optimiser(self) -> PolicySettings:
+        if self.credit == "token" and self.max_new_tokens == 1:
+            raise ValueError("credit=token, but with max_new_tokens=1 there is one token to credit: set credit=answer")
+        if self.prompts_per_step % self.processes:
+            raise ValueError(
+                f"a prompt's answers stay in one process, but prompts_per_step={self.prompts_per_step} can't be shared out evenly among "
+                f"processes={self.processes}"
+            )
+        if self.accelerate == "one-gpu" and self.processes > 1:
+            raise ValueError(f"accelerate=one-gpu starts one process, but processes={self.processes}: set accelerate=ddp")
+        if self.optimiser == "ppo" and self.ppo.kl_target is not None and self.beta == 0:
+            raise ValueError(f"ppo.kl_target={self.ppo.kl_target} steers beta by factors, and beta=0 stays 0: give beta more, say 0.02")
+        if self.rated_answers and self.run_on_answers and not self.truncation_penalty:
+            raise ValueError(
+                f"run_on_answers={self.run_on_answers} lose what is lost by being cut off, but truncation_penalty=0: give it more, say 0.5"
+            )
+        if self.engine == "vllm" and self.vllm_url is None:
+            raise ValueError("engine=vllm needs the address of a vLLM server: set vllm_url, such as http://localhost:8000")
+        return self
+
+
+def refuse_sharded(policy: PolicySettings, shared_base: bool) -> None:
+    """Raises UserError, naming what to set, where a policy can't be trained with sharded weights.
+
+    `shared_base`: the reward model is an adapter of the policy's base.
+    """
+    needed = {
+        "policy.warm_start=none": policy.warm_start == "none",
+        "policy.processes=2 or more": policy.processes > 1,
+        "policy.engine=transformers": policy.engine in ("auto", "transformers") and not policy.vllm_url,
+        "a reward model with weights of its own (another reward.backbone, or reward.tuning=full)": not shared_base,
+        # Of the first version no part of a weight can be told from another.
+        "fsdp_version: 2 in the accelerate configuration": os.environ.get("FSDP_VERSION") != "1",
+    }
+    missing = [setting for setting, met in needed.items() if not met]
+    if missing:
+        raise UserError(
+            f"policy.accelerate={policy.accelerate} shares the policy's weights out among processes (FSDP).\n"
+            f"This needs {'; '.join(missing)}. Or take policy.accelerate=ddp."
+        )
