@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks import environment
+from tasks.execution import environment
 
 ROOT = Path(__file__).parents[1]
 STEPS, TARGETS, GROUP, RANK = 5, 2, 4, 16

@@ -72,7 +72,9 @@ def peak_of_scoring(rows: int, folder: Path, questions: list[str], answers: list
         for number in range(rows):
             i = number % len(answers)
             out.write(json.dumps({"prompt": questions[i], "response": f"{number} {answers[i]}"[:200]}) + "\n")
-    code = "import sys; from pathlib import Path; from flows.scoring import score_rows; score_rows(Path(sys.argv[1]), *sys.argv[2:4], '')"
+    code = (
+        "import sys; from pathlib import Path; from flows.cli.scoring import score_rows; score_rows(Path(sys.argv[1]), *sys.argv[2:4], '')"
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     subprocess.run([sys.executable, "-c", code, str(folder / "model"), str(file), str(folder / "scored.jsonl")], check=True)
     with (folder / "scored.jsonl").open() as scored:

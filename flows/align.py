@@ -13,18 +13,18 @@ from pydantic import BaseModel
 from flows.form import Form, filled_in, name_of
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.evaluate import evaluate, given_policy
-from tasks.label import label
-from tasks.latest import publish
-from tasks.machine import launch
-from tasks.pipeline import close_pipeline, open_pipeline
-from tasks.prefect_page import entitle
-from tasks.questions import ask
-from tasks.report import report
-from tasks.stage import Outcome, unchecked
+from tasks.display.latest import publish
+from tasks.display.prefect_page import entitle
+from tasks.execution.machine import launch
+from tasks.execution.questions import ask
+from tasks.execution.stage import Outcome, unchecked
+from tasks.ledger.pipeline import close_pipeline, open_pipeline
 from tasks.stages import STAGES as LISTED
-from tasks.train_policy import train_policy
-from tasks.train_reward import train_judge, train_reward
+from tasks.stages.evaluate import evaluate, given_policy
+from tasks.stages.label import label
+from tasks.stages.report import report
+from tasks.stages.train_policy import train_policy
+from tasks.stages.train_reward import train_judge, train_reward
 
 StageName = Literal["label", "train_reward", "train_policy", "evaluate", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)

@@ -11,14 +11,14 @@ from prefect import flow
 from pydantic import BaseModel
 
 from flows.align import STAGES, Pipeline, StageName, run_pipeline
+from flows.cli.compared import FIGURES, LastStage, parse_over
 from flows.form import Form, filled_in
 from flows.profile import override
-from flows.variants import FIGURES, LastStage, parse_over
 from moslim_core.evaluation.comparison import Comparison, Measured
-from tasks.ledger import Ledger
-from tasks.prefect_page import entitle
-from tasks.references import digest_of
-from tasks.stage import ledger_of
+from tasks.display.prefect_page import entitle
+from tasks.execution.stage import ledger_of
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.references import digest_of
 
 OF = {"train_reward": "head/", "evaluate": "after/"}
 # The starting model under the same instructions and no RL: the row that every policy is measured against.

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from prefect import flow
 
 from flows.align import run_pipeline
+from flows.cli.compared import parse_baselines, parse_search
 from flows.compare import Compared, closing_on_error, publish
 from flows.form import Form, filled_in
 from flows.profile import override
-from flows.variants import parse_baselines, parse_search
 from moslim_core.baselines import START, ours
 from moslim_core.evaluation.comparison import Measured
 from moslim_core.section import changed
 from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import Interval
-from tasks.compare_systems import compared, stage_of
-from tasks.ledger import Ledger
-from tasks.prefect_page import entitle
-from tasks.references import ArtifactRef, digest_of
-from tasks.stage import Outcome, ledger_of
-from tasks.train_reward import train_judge
+from tasks.display.prefect_page import entitle
+from tasks.execution.stage import Outcome, ledger_of
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.references import ArtifactRef, digest_of
+from tasks.stages.compare_systems import compared, stage_of
+from tasks.stages.train_reward import train_judge
 
 if TYPE_CHECKING:
     from moslim_core.baselines.measure import Row

@@ -11,8 +11,8 @@ from flows import profile as profiles
 from moslim_core.model_identity import public_name
 from moslim_core.section import Section
 from moslim_core.settings import Settings
-from tasks import hosted
-from tasks.overview import run_name
+from tasks.display.overview import run_name
+from tasks.execution import on_worker
 
 # What flows/profiles holds: a form offers names, and no path.
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def form_of(settings: Settings, profile: str) -> FromProfile | Settings:
 
 def filled_in(form: FromProfile | Settings) -> Settings:
     """The settings that a form stands for, their work directory made ready. Raises UserError."""
-    return hosted.prepared(form.settings() if isinstance(form, FromProfile) else profiles.absolute(form))
+    return on_worker.prepared(form.settings() if isinstance(form, FromProfile) else profiles.absolute(form))
 
 
 def name_of(form: FromProfile | Settings, settings: Settings, until: str) -> str:

@@ -12,11 +12,11 @@ from moslim_core.evaluation.gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.section import changed
 from moslim_core.settings import Settings
-from tasks.prefect_page import entitle
-from tasks.references import digest_of
-from tasks.registry import CHAMPION, Registry
-from tasks.retrain import drifts_from, measured, show, show_control, told
-from tasks.stage import ledger_of
+from tasks.display.prefect_page import entitle
+from tasks.execution.stage import ledger_of
+from tasks.ledger.references import digest_of
+from tasks.ledger.registry import CHAMPION, Registry
+from tasks.ledger.retrain import drifts_from, measured, show, show_control, told
 
 DEFAULT_BOUNDS = Bounds()
 SAME = "the challenger is the champion: neither data nor settings changed"

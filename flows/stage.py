@@ -6,10 +6,10 @@ from prefect import flow
 
 from moslim_core.section import changed
 from moslim_core.settings import Settings
-from tasks import hosted
-from tasks.elsewhere import FLOW, leave_outcome, require_parent
-from tasks.references import ArtifactRef
-from tasks.stage import ledger_of, stage_task
+from tasks.execution import on_worker
+from tasks.execution.on_pool import FLOW, leave_outcome, require_parent
+from tasks.execution.stage import ledger_of, stage_task
+from tasks.ledger.references import ArtifactRef
 from tasks.stages import stage_named
 
 
@@ -20,7 +20,7 @@ def stage(settings: Settings, name: str, inputs: dict[str, ArtifactRef], parent:
     Raises UserError if there is no such stage, or this worker's ledger has no such run.
     """
     wanted = stage_named(name)
-    settings = hosted.prepared(changed(settings, placement="inline"))
+    settings = on_worker.prepared(changed(settings, placement="inline"))
     ledger = ledger_of(settings.work_dir)
     require_parent(ledger, parent)
     outcome = stage_task(wanted, settings, inputs, parent)

@@ -145,7 +145,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What Prefect's server makes of a new work directory with an odd name, for all processes that test."""
-    from flows.server import prefect_server
+    from flows.service.server import prefect_server
     from tests.flow.conftest import ODD_NAME
 
     root = tmp_path_factory.getbasetemp()

@@ -66,7 +66,7 @@ def about(kind: str) -> str:
 
 
 def test_help_and_documents_tell_them(mine: None) -> None:
-    from flows.cli import app
+    from flows.cli.commands import app
 
     told = "\n".join(what for keys in described().values() for _, _, what in keys)
     page = runpy.run_path(str(ROOT / "docs" / "make_settings.py"))["page"]()
@@ -131,7 +131,7 @@ def test_a_policy_learns_by_an_optimiser_on_what_an_engine_draws_under_a_reward_
 
 def test_a_benchmark_is_a_part_of_the_stage_that_evaluates(mine: None, policy: Path, tmp_path: Path) -> None:  # noqa: F811
     from moslim_core.evaluation.suite import read_benchmarks
-    from tasks.evaluate import work
+    from tasks.stages.evaluate import work
 
     numbers = work(job(tmp_path, policy, suite="capitals"))
     found = read_benchmarks(tmp_path / "output", "after")["capitals"].result
@@ -163,8 +163,8 @@ WORDS = ("rome", "delhi", "cairo", "quito", "oslo", "lagos", "lyon", "perth", "h
 
 @pytest.mark.integration
 def test_a_whole_stage_reads_a_source_and_counts_a_measure_in_a_process_of_its_own(mine: None, tiny_chat: Path, tmp_path: Path) -> None:
-    from tasks.launcher import Launch, run_worker
-    from tasks.stage import Job
+    from tasks.execution.launcher import Launch, run_worker
+    from tasks.execution.stage import Job
 
     settings = whole(tiny_chat, tmp_path, evaluation={"judge": "reward_model"})
     folders = {name: tmp_path / name for name in ("output", "checkpoints", "events", "cache")}
@@ -179,9 +179,9 @@ def test_a_whole_stage_reads_a_source_and_counts_a_measure_in_a_process_of_its_o
 def test_what_uses_a_plug_in_is_made_again_when_that_changes_and_nothing_else_is(
     tiny_chat: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
-    from tasks import compare_systems, evaluate, label, train_policy, train_reward
-    from tasks.references import ArtifactRef
-    from tasks.stage import fingerprint
+    from tasks.execution.stage import fingerprint
+    from tasks.ledger.references import ArtifactRef
+    from tasks.stages import compare_systems, evaluate, label, train_policy, train_reward
 
     inputs = {"reward_model": ArtifactRef(kind="reward_model", uri="x", digest="d", run_id="r")}
     stages = {s.name: s for s in (label.STAGE, train_reward.REWARD_STAGE, evaluate.STAGE)}
@@ -218,7 +218,7 @@ def test_what_uses_a_plug_in_is_made_again_when_that_changes_and_nothing_else_is
 
 
 def test_plug_ins_that_share_a_namespace_are_told_apart(tmp_path: Path) -> None:
-    from tasks.stage import makers
+    from tasks.execution.stage import makers
 
     for name in ("first", "second"):
         text = f"from moslim_core.registry import utility\n@utility('{name}')\ndef mine(p, target):\n    'mine'\n    return p[:, 0]\n"
@@ -271,7 +271,7 @@ def test_one_file_of_the_library_is_all_that_it_takes(tmp_path: Path) -> None:
 
 def test_names_are_listed_and_no_heavy_library_is_imported() -> None:
     heavy = "[m for m in ('torch', 'transformers', 'prefect') if m in sys.modules]"
-    script = f"import sys, flows.cli as cli; cli.common_settings(); cli._systems(); print({heavy})"
+    script = f"import sys, flows.cli.commands as cli; cli.common_settings(); cli._systems(); print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

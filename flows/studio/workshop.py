@@ -20,9 +20,9 @@ from moslim_core.policy.generation import Answer
 from moslim_core.policy.steerable import SteerablePolicy
 from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.reward.scorer import RewardScorer
-from tasks import environment
-from tasks.lineage import KnownPolicy, Lineage, known_policies, lineage_of
-from tasks.stage import folder_of
+from tasks.execution import environment
+from tasks.execution.stage import folder_of
+from tasks.ledger.lineage import KnownPolicy, Lineage, known_policies, lineage_of
 
 # So many policies stay loaded, the last used.
 KEPT = 2

@@ -14,7 +14,7 @@ from moslim_core.preferences import Placement
 from moslim_core.sampling import LOWEST_TEMPERATURE
 from moslim_core.section import NameOf, Section
 
-# Packaged files in tasks/accelerate.
+# Packaged files in tasks/execution/accelerate.
 AccelerateProfile = Literal["one-gpu", "ddp", "fsdp"]
 
 

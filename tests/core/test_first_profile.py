@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from flows import first_profile, profile
+from flows import profile
+from flows.cli import first_profile
 from moslim_core.data.preview import preview
 from moslim_core.errors import UserError
 from moslim_core.section import changed

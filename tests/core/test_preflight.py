@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.doctor import check
+from flows.cli.doctor import check
 from moslim_core import models
 from moslim_core.errors import UserError
 from moslim_core.preflight import check_models

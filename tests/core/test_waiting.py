@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows import waiting
-from flows.cli import app
-from flows.cli_settings import COMMON, common_settings
-from flows.console import Stages
-from flows.waiting import Waiting
+from flows.cli import waiting
+from flows.cli.commands import app
+from flows.cli.console import Stages
+from flows.cli.settings_help import COMMON, common_settings
+from flows.cli.waiting import Waiting
 from moslim_core.settings import described
 
 

@@ -11,7 +11,7 @@ import yaml
 from prefect import Flow
 
 from flows.form import FromProfile
-from tasks.elsewhere import FLOW
+from tasks.execution.on_pool import FLOW
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deployments"

@@ -21,7 +21,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from flows.server import prefect_server
+from flows.service.server import prefect_server
 
 # Against what hangs; a machine that others use too is slow.
 LIMIT = 500
@@ -53,7 +53,7 @@ def served(work_dir: Path) -> Iterator[str]:
 
 def inside(*arguments: str) -> Result:
     """`moslim` in this process, which has loaded already what commands wait for; where a server is `served`."""
-    from flows.cli import app
+    from flows.cli.commands import app
 
     before = dict(os.environ)
     try:

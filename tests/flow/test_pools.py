@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from flows import profile as profiles
-from flows.deploy import LOST
-from flows.server import LEASES, free_port, wait_until_healthy
+from flows.service.deploy import LOST
+from flows.service.server import LEASES, free_port, wait_until_healthy
 from tests.flow.conftest import environment
 from tests.flow.test_up import ask
 
@@ -84,7 +84,7 @@ class Service:
             lose(psutil.Process(self.servers[name].pid))
 
     def deploy(self) -> None:
-        subprocess.run([sys.executable, "-m", "flows.deploy"], check=True, env=self.environment, capture_output=True)
+        subprocess.run([sys.executable, "-m", "flows.service.deploy"], check=True, env=self.environment, capture_output=True)
 
     def worker(self, pool: str) -> psutil.Process:
         """A worker on a machine of its own: no file of another one is below its work directory."""

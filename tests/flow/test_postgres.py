@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.databases import DRIVERS
-from flows.server import free_port
-from flows.up import STATE
+from flows.service.databases import DRIVERS
+from flows.service.server import free_port
+from flows.service.up import STATE
 from tests.flow.conftest import Moslim, environment
 from tests.flow.test_up import ask, completed, family
 

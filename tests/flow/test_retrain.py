@@ -14,7 +14,7 @@ from flows import profile as profiles
 from moslim_core.evaluation.gate import Measured
 from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import Interval
-from tasks.registry import CHALLENGER, CHAMPION, Registry
+from tasks.ledger.registry import CHALLENGER, CHAMPION, Registry
 from tests.flow.conftest import inside, served
 from tests.flow.test_up import ask
 

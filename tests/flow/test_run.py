@@ -20,7 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
 from tests.flow.conftest import LIMIT, STEPS, Finished, Moslim, command, environment, inside, served
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * LIMIT)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.databases import DRIVERS, check_databases
+from flows.service.databases import DRIVERS, check_databases
 from moslim_core.errors import UserError
 
 PASSWORD = "planted-password-5a1e"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.keeper import in_use
+from flows.service.keeper import in_use
 from tests.flow.conftest import environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-USER = "import sys; from pathlib import Path; from flows.server import prefect_server\n"
+USER = "import sys; from pathlib import Path; from flows.service.server import prefect_server\n"
 USER += "with prefect_server(Path(sys.argv[1])) as address: print(address, flush=True); sys.stdin.read()"
 
 

@@ -20,7 +20,7 @@ KEY = "sk-planted-key-77c3"
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 # Someone whom the machine does not know, but who may read what this user may.
 AS_NOBODY = ["unshare", "--user", "--map-user=54321"]
-SPEAKS = "import sys; from tasks.terminal import speak_utf8; speak_utf8(); print(open(sys.argv[1]).read()); print(sys.argv[2])"
+SPEAKS = "import sys; from tasks.execution.terminal import speak_utf8; speak_utf8(); print(open(sys.argv[1]).read()); print(sys.argv[2])"
 
 
 @pytest.mark.parametrize(

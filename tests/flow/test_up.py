@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.up import MARK, STATE
+from flows.service.up import MARK, STATE
 from tests.flow.conftest import Moslim
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

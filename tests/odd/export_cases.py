@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from flows.export import export_model
+from flows.cli.export import export_model
 from moslim_core.export.classifier import export_classifier
 from moslim_core.export.gguf_file import export_gguf
 from moslim_core.export.merged import export_merged

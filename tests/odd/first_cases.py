@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from flows import first_profile, profile
+from flows import profile
+from flows.cli import first_profile
 from tests.odd.case import Case
 
 ROWS = "".join(f"What is {p}?,It is {a} of {p}.,{1 + (p + a) % 3}\n" for p in range(12) for a in range(3))

@@ -10,17 +10,17 @@ from typing import Any
 from unittest.mock import patch
 
 from flows import profile as profiles
-from flows.scoring import score_rows
+from flows.cli.scoring import score_rows
 from moslim_core import models
 from moslim_core.data import sources
 from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.models import load_chat_model
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.preferences import PreferenceSchema
-from tasks import network
-from tasks.ledger import DATABASE_FILE, EXPERIMENT, Ledger
-from tasks.references import path_digest
-from tasks.stage import folder_of
+from tasks.execution import network
+from tasks.execution.stage import folder_of
+from tasks.ledger.ledger import DATABASE_FILE, EXPERIMENT, Ledger
+from tasks.ledger.references import path_digest
 from tests.odd import tiny_models as tiny
 from tests.odd.case import Case
 

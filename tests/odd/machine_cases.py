@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
-from flows import keeper
-from flows.server import wait_until_healthy
-from flows.up import STATE, running
-from tasks import environment, network, work_dirs
-from tasks.ledger import Ledger, sqlite
-from tasks.processes import own_name
+from flows.service import keeper
+from flows.service.server import wait_until_healthy
+from flows.service.up import STATE, running
+from tasks.execution import environment, network, work_dirs
+from tasks.execution.processes import own_name
+from tasks.ledger.ledger import Ledger, sqlite
 from tests.odd.case import Case
 
 DEAD_PROXY = "http://127.0.0.1:9"

@@ -13,7 +13,7 @@ from flows import profile
 from moslim_core.errors import UserError
 from moslim_core.registry import utility
 from moslim_core.reward.settings import MappingSettings
-from tasks.stage import makers
+from tasks.execution.stage import makers
 from tests.odd import tiny_models as tiny
 from tests.odd.case import Case
 from tests.plugged import plugged, written
@@ -32,7 +32,7 @@ def installed(text: str, act: Callable[[], object] = lambda: profile.load("demo"
 
 
 def help_says_so(folder: Path) -> None:
-    from flows.cli import app
+    from flows.cli.commands import app
 
     def act() -> None:
         found = CliRunner().invoke(app, ["run", "--help"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.scoring import score_pairs, score_rows
+from flows.cli.scoring import score_pairs, score_rows
 from tests.odd import tiny_models as tiny
 from tests.odd.case import Case
 

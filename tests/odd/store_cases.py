@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from tasks import environment, reach, work_dirs
-from tasks.latest import write_summary
-from tasks.ledger import given_store
-from tasks.registry import Registry
+from tasks.display.latest import write_summary
+from tasks.execution import environment, work_dirs
+from tasks.ledger import reach
+from tasks.ledger.ledger import given_store
+from tasks.ledger.registry import Registry
 from tests.odd.case import Case
 
 

@@ -14,7 +14,7 @@ from flows.studio.ratings import Ratings
 from flows.studio.session import Session
 from flows.studio.workshop import newest
 from moslim_core.preferences import PreferenceSchema
-from tasks import work_dirs
+from tasks.execution import work_dirs
 from tests.odd.case import Case
 
 SCHEMA = PreferenceSchema.model_validate([{"name": "warmth", "levels": ["cold", "warm"]}])

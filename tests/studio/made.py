@@ -79,10 +79,10 @@ def make_evaluation(folder: Path) -> Path:
 
 def record(work_dir: Path, policy: Path, reward_model: Path, evaluation: Path) -> None:
     """Runs that made these outputs, and a registered name; the folders given stay."""
-    from tasks.ledger import Ledger
-    from tasks.references import ArtifactRef, write_manifest
-    from tasks.registry import Registry
-    from tasks.stage import ledger_of
+    from tasks.execution.stage import ledger_of
+    from tasks.ledger.ledger import Ledger
+    from tasks.ledger.references import ArtifactRef, write_manifest
+    from tasks.ledger.registry import Registry
 
     ledger: Ledger = ledger_of(work_dir)
 

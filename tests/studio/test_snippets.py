@@ -7,7 +7,7 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from flows import cli, cli_policy
+from flows.cli import commands, policy_commands
 from flows.studio import snippets
 from flows.studio.session import Drawn
 from tests.studio.made import SCHEMA
@@ -20,12 +20,12 @@ TARGETS = {"verbosity": 3, "warmth": 1}
 
 def test_the_chat_command_gives_chat_what_the_page_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[object] = []
-    monkeypatch.setattr("flows.chat.talk", lambda *given: said.extend(given))
-    monkeypatch.setattr(cli_policy, "folder_of", lambda reference, home: reference)
-    monkeypatch.setattr("tasks.environment.prepare", lambda work_dir: work_dir)
+    monkeypatch.setattr("flows.cli.chat.talk", lambda *given: said.extend(given))
+    monkeypatch.setattr(policy_commands, "folder_of", lambda reference, home: reference)
+    monkeypatch.setattr("tasks.execution.environment.prepare", lambda work_dir: work_dir)
     words = shlex.split(snippets.chat("models:/a b@champion", ONE, TARGETS, Drawn(0.4, 9, 5), "/w d", "/base"))
     assert words[:2] == ["moslim", "chat"]
-    result = CliRunner().invoke(cli.app, words[1:])
+    result = CliRunner().invoke(commands.app, words[1:])
     assert result.exit_code == 0, result.output
     folder, prefer, message, temperature, longest, seed, _, base = said
     assert (folder, message, temperature, longest, seed, base) == ("models:/a b@champion", ODD, 0.4, 9, 5, "/base")

@@ -9,10 +9,10 @@ import pytest
 from prefect.states import Completed, Crashed, Failed
 
 from moslim_core.errors import UserError
-from tasks import elsewhere
-from tasks.elsewhere import ATTEMPTS, leave_outcome, require_parent, run_elsewhere
-from tasks.ledger import Ledger
-from tasks.references import ArtifactRef, Outcome
+from tasks.execution import on_pool
+from tasks.execution.on_pool import ATTEMPTS, leave_outcome, require_parent, run_elsewhere
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.references import ArtifactRef, Outcome
 
 
 class Anything:
@@ -43,7 +43,7 @@ def run(ledger: Ledger, parent: str, endings: list[Any], monkeypatch: pytest.Mon
             leave_outcome(ledger, parent, outcome)
         return state
 
-    monkeypatch.setattr(elsewhere, "_run", ended)
+    monkeypatch.setattr(on_pool, "_run", ended)
     inputs = {"rows": outcome.ref}
     found = run_elsewhere("label", "cpu", Anything(), inputs, ledger, parent)  # type: ignore[arg-type]
     assert found == outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.profile import load
-from tasks import compare_systems, train_policy
+from tasks.stages import compare_systems, train_policy
 
 DEMO = load("demo")
 

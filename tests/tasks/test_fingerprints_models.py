@@ -9,8 +9,9 @@ import pytest
 
 from flows.profile import load
 from moslim_core.settings import Settings
-from tasks import compare_systems, evaluate, label, machine, train_policy, train_reward
-from tasks.stage import Stage, fingerprint
+from tasks.execution import machine
+from tasks.execution.stage import Stage, fingerprint
+from tasks.stages import compare_systems, evaluate, label, train_policy, train_reward
 
 CHAT = [label.STAGE, train_policy.STAGE, evaluate.STAGE, *compare_systems.stages().values()]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from moslim_core.checkpoints import MARKER, last_complete
-from tasks.handover import KEPT, Handover
-from tasks.ledger import Ledger
+from tasks.ledger.checkpoints import KEPT, Handover
+from tasks.ledger.ledger import Ledger
 from tests.core.test_checkpoints import saved
 
 

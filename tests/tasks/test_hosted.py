@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import prefect_server
+from flows.service.server import prefect_server
 from moslim_core.preferences import Preference, PreferenceSchema
 from moslim_core.settings import Settings
-from tasks import environment, hosted
-from tasks.ledger import Ledger
+from tasks.execution import environment, on_worker
+from tasks.ledger.ledger import Ledger
 from tests.flow.test_up import ask
 
 FLOW = """
 import signal, sys, time
-from tasks.hosted import prepared
+from tasks.execution.on_worker import prepared
 from tests.tasks.test_hosted import SETTINGS
 signal.signal(signal.SIGTERM, lambda *_: (print("stopped", flush=True), sys.exit(0)))
 prepared(SETTINGS)
@@ -31,7 +31,7 @@ time.sleep(120)
 WORKER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 MAKER = """
 import sys, time
-from tasks.hosted import making
+from tasks.execution.on_worker import making
 with making("0123456789abcdef"):
     print("started", time.time(), flush=True)
     time.sleep(2)
@@ -41,20 +41,20 @@ SETTINGS = Settings(preferences=PreferenceSchema((Preference(name="warmth", leve
 
 
 def test_a_workers_own_work_directory_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(hosted.WORK_DIR, str(tmp_path / "machine"))
+    monkeypatch.setenv(on_worker.WORK_DIR, str(tmp_path / "machine"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hosted, "_end_after", lambda worker: None)
+    monkeypatch.setattr(on_worker, "_end_after", lambda worker: None)
     # The libraries' places in this process's own environment stay as they are.
     monkeypatch.setattr(environment, "prepare", lambda work_dir: work_dir.absolute())
-    assert hosted.prepared(SETTINGS).work_dir == tmp_path / "elsewhere", "no worker started this process"
+    assert on_worker.prepared(SETTINGS).work_dir == tmp_path / "elsewhere", "no worker started this process"
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "x")
-    assert hosted.prepared(SETTINGS).work_dir == tmp_path / "machine"
-    monkeypatch.delenv(hosted.WORK_DIR)
-    assert hosted.prepared(SETTINGS).work_dir == tmp_path / "elsewhere"
+    assert on_worker.prepared(SETTINGS).work_dir == tmp_path / "machine"
+    monkeypatch.delenv(on_worker.WORK_DIR)
+    assert on_worker.prepared(SETTINGS).work_dir == tmp_path / "elsewhere"
 
 
 def test_a_flow_is_stopped_and_can_say_so_when_its_worker_is_killed(tmp_path: Path) -> None:
-    variables = {**os.environ, "PREFECT__FLOW_RUN_ID": "x", hosted.WORK_DIR: str(tmp_path)}
+    variables = {**os.environ, "PREFECT__FLOW_RUN_ID": "x", on_worker.WORK_DIR: str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", WORKER, FLOW], env=variables, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "started\n"
@@ -86,17 +86,17 @@ def test_a_run_whose_flow_ended_on_another_machine_is_closed(api: str, tmp_path:
     flow_runs = {s: ask(api, "/flow_runs/", {"flow_id": flow, "state": {"type": s}})["id"] for s in states}
     ledger, opened = Ledger(tmp_path), {}
     for state, flow_run in flow_runs.items():
-        monkeypatch.setenv(hosted.FLOW_RUN, flow_run)
+        monkeypatch.setenv(on_worker.FLOW_RUN, flow_run)
         opened[state] = ledger.open_stage("label", state, None, {})
         ledger.client.set_tag(opened[state], "moslim.owner", "elsewhere:1:1")
 
     def statuses() -> list[str]:
         return [ledger.client.get_run(opened[state]).info.status for state in states]
 
-    monkeypatch.delenv(hosted.FLOW_RUN)
+    monkeypatch.delenv(on_worker.FLOW_RUN)
     ledger.reconcile()
     assert statuses() == ["RUNNING", "RUNNING"], "no worker started this process, which may have another Prefect"
-    monkeypatch.setenv(hosted.FLOW_RUN, flow_runs["RUNNING"])
+    monkeypatch.setenv(on_worker.FLOW_RUN, flow_runs["RUNNING"])
     with temporary_settings({PREFECT_API_URL: api}):
         ledger.reconcile()
     assert statuses() == ["RUNNING", "KILLED"]

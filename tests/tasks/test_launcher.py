@@ -14,8 +14,8 @@ import pytest
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.launcher import Launch, run_worker
-from tasks.stage import Job
+from tasks.execution.launcher import Launch, run_worker
+from tasks.execution.stage import Job
 
 ACCELERATE = "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nuse_cpu: true\n"
 
@@ -48,7 +48,7 @@ def job(folder: Path, stage: str, model: Path, **policy: Any) -> Path:
 
 
 def test_commands(tmp_path: Path) -> None:
-    file, logs, worker = tmp_path / "job.json", str(tmp_path / "launcher"), ["-m", "tasks.worker", str(tmp_path / "job.json")]
+    file, logs, worker = tmp_path / "job.json", str(tmp_path / "launcher"), ["-m", "tasks.execution.worker", str(tmp_path / "job.json")]
     assert Launch().command(file) == [sys.executable, *worker]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--log-dir", logs, "--nproc_per_node", "2"]
     assert Launch(2).command(file) == [sys.executable, *torchrun, *worker]
@@ -83,7 +83,7 @@ def test_processes_that_accelerate_does_not_start_are_missed(tiny_chat: Path, tm
 PARENT = """
 import sys
 from pathlib import Path
-from tasks.launcher import Launch, run_worker
+from tasks.execution.launcher import Launch, run_worker
 folder = Path(sys.argv[1])
 run_worker(folder / "job.json", folder / "events.jsonl", folder / "log", print, Launch(1, folder / "accelerate.yaml"))
 """

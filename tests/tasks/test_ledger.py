@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.server import free_port, stop, wait_until_healthy
+from flows.service.server import free_port, stop, wait_until_healthy
 from moslim_core.errors import UserError
-from tasks.launcher import guarded
-from tasks.ledger import OWNER, Ledger
-from tasks.references import MANIFEST, intact_digest, write_manifest
+from tasks.execution.launcher import guarded
+from tasks.ledger.ledger import OWNER, Ledger
+from tasks.ledger.references import MANIFEST, intact_digest, write_manifest
 
 
 def output(folder: Path, text: str) -> tuple[Path, str]:
@@ -153,7 +153,7 @@ def test_a_work_directory_that_was_moved_finds_its_outputs_and_goes_on(local: Le
 
 
 def test_only_what_is_missing_or_damaged_is_made_again(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.ledger.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.ledger.ledger.LOOK_SECONDS", 0.0)
     (uri,) = {local.finished("label", "f" * 64).uri}  # type: ignore[union-attr]
     folder, real, errors = local.download(uri), local.download, [PermissionError("not now"), OSError("a disk is away")]
 
@@ -187,7 +187,7 @@ def test_a_run_is_taken_up_only_when_nobody_works_in_it(local: Ledger) -> None:
 
 @pytest.mark.integration
 def test_a_server_that_lost_an_output_and_one_that_is_away_differ(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.ledger.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.ledger.ledger.LOOK_SECONDS", 0.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     ledger = Ledger(tmp_path / "work")
     uri = finish(ledger, tmp_path / "made", "e" * 64)

@@ -12,9 +12,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from moslim_core.errors import UserError
 from moslim_core.policy.settings import AccelerateProfile
 from moslim_core.settings import Settings
-from tasks.launcher import Launch
-from tasks.machine import PACKAGED, launch
-from tasks.train_policy import STAGE
+from tasks.execution.launcher import Launch
+from tasks.execution.machine import PACKAGED, launch
+from tasks.stages.train_policy import STAGE
 
 TYPES = {"one-gpu": "NO", "ddp": "MULTI_GPU", "fsdp": "FSDP"}
 

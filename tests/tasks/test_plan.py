@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flows import first_profile, profile
+from flows import profile
+from flows.cli import first_profile
 from moslim_core.errors import UserError
 from moslim_core.section import changed
-from tasks.plan import plan, size_of
+from tasks.execution.plan import plan, size_of
 from tests.core.test_first_profile import rows, table
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import keeper
-from tasks import processes
-from tasks.ledger import OWNER, Ledger
-from tasks.processes import birth, is_alive, is_here, lives, name_of, own_name, pid_of
+from flows.service import keeper
+from tasks.execution import processes
+from tasks.execution.processes import birth, is_alive, is_here, lives, name_of, own_name, pid_of
+from tasks.ledger.ledger import OWNER, Ledger
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from moslim_core.errors import UserError
-from tasks.ledger import Ledger
-from tasks.references import ArtifactRef, write_manifest
-from tasks.registry import CHALLENGER, CHAMPION, Registry
-from tasks.stage import ledger_of
+from tasks.execution.stage import ledger_of
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.references import ArtifactRef, write_manifest
+from tasks.ledger.registry import CHALLENGER, CHAMPION, Registry
 
 
 class Killed(BaseException):

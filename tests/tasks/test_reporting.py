@@ -10,7 +10,7 @@ import prefect.artifacts
 import pytest
 from prefect.context import TaskRunContext
 
-from tasks import reporting
+from tasks.display import progress
 
 
 def test_every_task_run_has_a_progress_artifact_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,13 +21,13 @@ def test_every_task_run_has_a_progress_artifact_of_its_own(monkeypatch: pytest.M
         shown[made] = [progress]
         return made
 
-    monkeypatch.setattr(reporting, "ARTIFACT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "ARTIFACT_SECONDS", 0.0)
     monkeypatch.setattr(prefect.artifacts, "create_progress_artifact", create)
     monkeypatch.setattr(prefect.artifacts, "update_progress_artifact", lambda of, progress, **_: shown[of].append(progress))
     runs = [SimpleNamespace(task_run=SimpleNamespace(id=uuid4())) for _ in range(2)]
     for run, done in ((runs[0], 1), (runs[0], 2), (runs[1], 1), (runs[0], 3), (runs[1], 4)):
         monkeypatch.setattr(TaskRunContext, "get", lambda run=run: run)
-        reporting.progress("label", "rows", done, 4)
+        progress.progress("label", "rows", done, 4)
     monkeypatch.setattr(TaskRunContext, "get", lambda: None)
-    reporting.progress("label", "rows", 4, 4)
+    progress.progress("label", "rows", 4, 4)
     assert list(shown.values()) == [[25.0, 50.0, 75.0], [25.0, 100.0]]

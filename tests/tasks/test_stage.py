@@ -9,9 +9,9 @@ import pytest
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.label import STAGE
-from tasks.references import STAGE_FILE, write_manifest
-from tasks.stage import fingerprint, ledger_of, run_stage
+from tasks.execution.stage import fingerprint, ledger_of, run_stage
+from tasks.ledger.references import STAGE_FILE, write_manifest
+from tasks.stages.label import STAGE
 from tests.odd.tiny_models import PREFERENCES
 
 

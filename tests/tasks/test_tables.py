@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from moslim_core.evaluation.suite import Runs, read_benchmarks
-from tasks.evaluate import SYSTEMS
-from tasks.latest import _summary
-from tasks.ledger import Ledger
-from tasks.references import ArtifactRef
-from tasks.report import _paired
-from tasks.stage import Outcome
-from tasks.tables import log_tables
+from tasks.display.latest import _summary
+from tasks.display.tables import log_tables
+from tasks.execution.stage import Outcome
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.references import ArtifactRef
+from tasks.stages.evaluate import SYSTEMS
+from tasks.stages.report import _paired
 from tests.core.report.made_content import made
 
 OUTCOMES = {

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.commands import app
 from moslim_core.errors import UserError
-from tasks import ledger as ledger_module
-from tasks import work_dirs
-from tasks.cleaning import DAY, Sweep
-from tasks.ledger import LOCKED_SECONDS, Ledger, name_in, store_error
-from tasks.references import write_manifest
-from tasks.stage import ledger_of
+from tasks.execution import work_dirs
+from tasks.execution.stage import ledger_of
+from tasks.ledger import ledger as ledger_module
+from tasks.ledger.cleaning import DAY, Sweep
+from tasks.ledger.ledger import LOCKED_SECONDS, Ledger, name_in, store_error
+from tasks.ledger.references import write_manifest
 
 ODD_NAME = "w#1 100%41 %2e é 日本\u3000&=;'\""
 
@@ -147,9 +147,9 @@ def test_usual_names_stay_and_long_ones_are_cut() -> None:
 NOT_MINE = """
 import os, sys
 from pathlib import Path
-from flows.cli import app
+from flows.cli.commands import app
 from moslim_core.errors import UserError
-from tasks import work_dirs
+from tasks.execution import work_dirs
 os.setgid(54321); os.setuid(54321)
 for folder in sys.argv[1:]:
     try:

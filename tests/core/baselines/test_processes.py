@@ -16,7 +16,7 @@ from moslim_core.baselines.measure import read_rows
 from moslim_core.baselines.method import Context
 from moslim_core.errors import UserError
 from moslim_core.section import changed
-from tasks.compare_systems import stage_of
+from tasks.stages.compare_systems import stage_of
 
 RUN = Path(__file__).with_name("measured_run.py")
 # Reinforcement learning, and supervised learning on what was drawn before.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import profile, sample
+from flows import profile
+from flows.cli import sample
 from moslim_core.data.annotation import Annotation, RuleAnnotators
 from moslim_core.data.drawn_answers import BATCH_PROMPTS, draw, spread, wished, wishes
 from moslim_core.data.preview import preview

@@ -19,7 +19,7 @@ from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.engines import transformers
 from moslim_core.policy.settings import PolicySettings, refuse_sharded
 from moslim_core.reward.scorer import RewardScorer
-from tasks.machine import PACKAGED
+from tasks.execution.machine import PACKAGED
 from tests.core.policy.recorded_run import EVERY, RUNS, Update, recorded, run, settings, update
 from tests.core.policy.runs import OPTIMISERS, metrics, write_rows
 

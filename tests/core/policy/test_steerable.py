@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import chat
+from flows.cli import chat
 from moslim_core.errors import UserError
 from moslim_core.policy.steerable import SteerablePolicy
 from tests.core.policy.runs import train

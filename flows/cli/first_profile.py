@@ -1,0 +1,269 @@
+"""`moslim init`: a commented profile from a file of rows, which trains as it is."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import typer
+import yaml
+
+from flows import profile
+from flows.cli.printed_commands import command
+from moslim_core.data import sources
+from moslim_core.data.bad_rows import BadRow, shown
+from moslim_core.data.columns import Found, find
+from moslim_core.data.first_levels import WORDS
+from moslim_core.errors import UserError
+
+# Tokens of a word of English, as small models cut it, with room for names and punctuation.
+TOKENS_A_WORD = 1.6
+# What the instruction and the chat template add to a prompt, in tokens.
+INSTRUCTION = 96
+# On a CPU each token costs; a GPU has room for the longest answers.
+LONGEST_ON_CPU, LONGEST = 64, 512
+# Rated answers to a prompt that a step of the packaged profile takes.
+RATED_EACH = 8
+# The sections of the packaged profile that are taken as they are where there is no GPU.
+SMALL = "demo"
+
+
+class Machine(NamedTuple):
+    """The models for a machine, and why."""
+
+    base: str
+    backbone: str
+    gpu: bool
+    why: str
+
+
+def machine() -> Machine:
+    """A chat model and a backbone that this machine can train."""
+    import torch
+
+    if not torch.cuda.is_available():
+        why = f"{os.cpu_count()} CPU cores and no GPU: the packaged small models, which know English only"
+        return Machine("smollm2-135m", "minilm-l6", False, why)
+    memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+    size = "7B" if memory > 70 else "1.5B" if memory > 20 else "0.5B"
+    model = f"Qwen/Qwen2.5-{size}-Instruct"
+    return Machine(model, model, True, f"{torch.cuda.get_device_name(0)} with {memory:.0f} GB; fetched from the hub")
+
+
+def write(file: Path, output: Path) -> None:
+    """Look at `file`, write `output`, say what is unclear. Raises UserError where `output` is there or `file` can't be used."""
+    if os.path.lexists(output):
+        raise UserError(f"{output} is there already, and nothing is overwritten.\nGive another name: --output FILE.yaml")
+    if not output.parent.is_dir():
+        raise UserError(f"{output.parent}: there is no such folder.\nMake it, or give another: --output FILE.yaml")
+    if output.suffix not in (".yaml", ".yml") or str(output) in profile.packaged():
+        raise UserError(f"--output {output}: a profile's name ends in .yaml.\nGive one: --output mine.yaml")
+    if file.is_dir() or not os.path.exists(file):
+        raise UserError(f"{file}: there is no such file.\nGive a file of rows: CSV, TSV, JSON, JSON lines or Parquet.")
+    found, here = find(file), machine()
+    beside = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        beside.write_text(_text(file, output, found, here, {}), encoding="utf-8")
+        text = _text(file, output, found, here, _unusable(str(beside)))
+        beside.write_text(text, encoding="utf-8")
+        profile.load(str(beside))
+        with output.open("x", encoding="utf-8") as whole:
+            whole.write(text)
+    except OSError as error:
+        raise UserError(f"{output}: can't be written ({error.strerror or error}).\nGive another: --output FILE.yaml") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    _tell(output, found, here)
+
+
+def _unusable(written: str) -> Counter[str]:
+    """Rows that a run with this profile can't use, by reason."""
+    settings = profile.load(written)
+    bad: Counter[str] = Counter()
+
+    def count(error: BadRow) -> None:
+        bad[error.reason] += 1
+
+    for source in sources.open_sources(settings.data, settings.preferences):
+        for _ in source.rows(count):
+            pass
+    return bad
+
+
+def _text(file: Path, output: Path, found: Found, here: Machine, bad: Counter[str] | dict[str, int]) -> str:
+    parts = [
+        f"# From {shown(file.name)}: {found.rows} rows, {found.prompts} prompts. Written by `moslim init`; every line may be changed.",
+        "# See what a run would learn from: moslim data preview --profile " + output.name,
+        *(f"# UNCLEAR: {note}." for note in _unclear(found)),
+        "",
+        "# What can be asked for. The level words stand in the prompt, lowest first: put your own words there.",
+        "preferences:",
+        *_preferences(found),
+        "",
+        *_data(file, output, found, bad),
+        "",
+        f"# Chosen for {here.why}.",
+        "model:",
+        f"  base: {here.base}",
+        "",
+        *_training(found, here),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _preferences(found: Found) -> Iterator[str]:
+    for column, name, levels in found.ratings:
+        yield f"  - name: {name}"
+        yield f"    description: {_quoted(f'what column {shown(column)} rates')}  # say it in your words"
+        yield f"    levels: [{', '.join(_quoted(label) for label in levels.labels)}]  # rows: {', '.join(map(str, levels.rows))}"
+        for note in levels.notes:
+            yield f"    # UNCLEAR: {note}."
+    if found.pairs and not found.ratings:
+        yield "  - name: quality"
+        yield "    description: which of two answers was chosen"
+        yield "    levels: [the worse answer, the better answer]"
+    elif not found.ratings:
+        yield "  - name: verbosity"
+        yield "    description: how many words the answer has"
+        yield f"    levels: [{', '.join(WORDS[3][i] + ' verbosity' for i in range(3))}]"
+        yield f"    annotator: {{measure: word_count, thresholds: [{', '.join(map(str, _thirds(found)))}]}}"
+
+
+def _thirds(found: Found) -> list[int]:
+    first, second = (int(np.quantile(found.lengths[:, 1], share)) for share in (1 / 3, 2 / 3))
+    return [max(1, first), max(2, first + 1, second)]
+
+
+def _quoted(text: Any) -> str:
+    """A text as YAML reads it back: plain where it can be."""
+    return (
+        yaml.safe_dump(text, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+        .removesuffix("\n")
+        .removesuffix("\n...")
+    )
+
+
+def _data(file: Path, output: Path, found: Found, bad: Counter[str] | dict[str, int]) -> Iterator[str]:
+    here, home = file.absolute(), output.absolute().parent
+    path = os.path.relpath(here, home) if here.is_relative_to(home) else str(here)
+    yield "data:"
+    yield f"  source: {found.form}"
+    yield f"  path: {_quoted(path)}"
+    if bad:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in sorted(bad.items()))
+        yield f"  # UNCLEAR: some rows can't be used ({reasons[:200]})."
+        yield "  bad_rows: drop"
+    columns: dict[str, Any] = {}
+    for key, column in (("prompt", found.prompt), ("response", found.response), ("messages", found.messages)):
+        if column is not None and column != key:
+            columns[key] = column
+    if found.pairs:
+        columns["pairs"] = found.ratings[0].preference if found.ratings else "quality"
+    labels = {}
+    for column, name, levels in found.ratings:
+        of: dict[str, Any] = {} if column == name else {"column": column}
+        labels[name] = of | ({"levels": levels.table} if levels.table is not None else {"thresholds": list(levels.thresholds or ())})
+    if columns or labels:
+        yield "  columns:"
+    for key, column in columns.items():
+        yield f"    {key}: {_quoted(column)}"
+    if labels:
+        yield "    # Rating -> level, or K-1 rising thresholds: a rating up to the first is level 1."
+        yield "    labels:"
+    for name, of in labels.items():
+        yield f"      {name}: {_quoted(of)}"
+    for column, why in found.unused.items():
+        yield f"  # Not used: column {shown(column)} ({why})."
+    if not found.ratings and not found.pairs:
+        yield ""
+        yield "# UNCLEAR: no column rates the answers: a rule measures them."
+        yield "annotation:"
+        yield "  fill: rules"
+
+
+def _training(found: Found, here: Machine) -> Iterator[str]:
+    packaged = yaml.safe_load(files("flows").joinpath("profiles", f"{SMALL}.yaml").read_text(encoding="utf-8"))
+    names = [r.preference for r in found.ratings] or ["quality" if found.pairs else "verbosity"]
+    prompt, answer = (int(np.quantile(found.lengths[:, i], 0.95) * TOKENS_A_WORD) + 8 for i in (0, 1))
+    # An independent judge has half of what tests and calibration leave.
+    training = int(found.several * 0.4)
+    longest = min(LONGEST if here.gpu else LONGEST_ON_CPU, max(16, answer))
+    several = found.several >= 10
+    reward = {**packaged["reward"], "backbone": here.backbone, "max_length": min(512, max(64, prompt + answer))}
+    policy = {
+        **packaged["policy"],
+        "prompts_per_step": max(1, min(packaged["policy"]["prompts_per_step"], training if several else int(found.prompts * 0.4))),
+        "rated_answers": packaged["policy"]["rated_answers"] if several else 0.0,
+        "max_new_tokens": longest,
+        "max_prompt_tokens": min(1024, prompt + INSTRUCTION + 64),
+    }
+    if several and found.answers < RATED_EACH:
+        # What the data has too little of would be drawn: fewer answers to each request, and of these the three that differ most.
+        policy["group_size"] = max(2, -(-(found.answers + 1) // 2))
+        policy["contrast"] = round(3 / (2 * policy["group_size"]), 2)
+    if found.rows < 1000:
+        # Few rows are passed over more often.
+        reward["epochs"] = round(min(12.0, packaged["reward"]["epochs"] * 4000 / found.rows), 1)
+        reward["batch_size"] = 8 if found.rows < 300 else 16
+    if here.gpu:
+        reward = {"backbone": here.backbone, "tuning": "lora", "epochs": 2, "learning_rate": 2e-4, "batch_size": 16}
+        reward |= {"max_length": min(1024, max(64, prompt + answer)), "class_weights": "balanced"}
+        policy = {key: policy[key] for key in ("prompts_per_step", "max_new_tokens", "max_prompt_tokens")}
+        policy |= {"steps": 300, "learning_rate": 1e-4, "micro_batch": 8, "gradient_checkpointing": True, "max_preferences": 2}
+    judge = "reward_model" if found.ratings or found.pairs else "annotators"
+    evaluation = {**packaged["evaluation"], "judge": judge, "operating_points": max(4, len(names) + 1)}
+    yield "reward:"
+    yield from _keys(reward)
+    if not here.gpu:
+        yield ""
+        yield "mapping:"
+        yield from _keys({**packaged["mapping"], "weights": dict.fromkeys(names, 2)})
+    yield ""
+    if not several and not found.pairs:
+        yield "# Few prompts have several answers, so the policy learns from its own only: `moslim sample` draws more to rate."
+    yield "policy:"
+    if answer > longest:
+        yield f"  # UNCLEAR: one answer in twenty has more than about {answer} tokens; longer ones are cut here, to save time."
+    yield from _keys(policy)
+    yield ""
+    if judge == "reward_model":
+        yield "# The judge is a second reward model, trained on half of the training prompts."
+    yield "evaluation:"
+    yield from _keys(evaluation)
+
+
+def _keys(section: dict[str, Any]) -> Iterator[str]:
+    for key, value in section.items():
+        yield f"  {key}: {_quoted(value)}"
+
+
+def _unclear(found: Found) -> list[str]:
+    notes = list(found.notes)
+    if found.prompts < 50:
+        notes.append(f"{found.prompts} prompts are few: what is learnt may not carry to others")
+    if found.ratings:
+        notes.append("whether a high rating is a high level: turn the words round where it is not")
+    return notes
+
+
+def _tell(output: Path, found: Found, here: Machine) -> None:
+    what = f"column {found.messages}" if found.messages else f"prompt {found.prompt}, answer {found.response}"
+    typer.echo(f"{found.rows} rows, {found.prompts} prompts ({'chosen and rejected' if found.pairs else what})")
+    for column, name, levels in found.ratings:
+        typer.echo(f"  {name} (column {shown(column)}): " + ", ".join(f"{w} {n}" for w, n in zip(levels.labels, levels.rows, strict=True)))
+        for note in levels.notes:
+            typer.echo(f"    unclear: {note}")
+    if not found.ratings and not found.pairs:
+        typer.echo("  unclear: no column rates the answers; a rule measures their length until you give another")
+    for column, why in found.unused.items():
+        typer.echo(f"  not used: column {shown(column)} ({why})")
+    for note in _unclear(found):
+        typer.echo(f"  unclear: {note}")
+    typer.echo(f"models: {here.base} and {here.backbone} ({here.why})")
+    typer.echo(f"profile  {output}")
+    typer.echo(f"next     {command('data', 'preview', '--profile', str(output))}")

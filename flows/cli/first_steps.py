@@ -1,0 +1,69 @@
+"""The command line's first steps: a profile from one's own rows, and what a run would make of it before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import JsonOption, ProfileOption, SetOption, settings_of, user_errors
+from moslim_core.errors import UserError
+
+
+def add_to(app: typer.Typer, data_app: typer.Typer) -> None:
+    """Make these commands of `app`; `data_app` holds those about data."""
+    app.command()(init)
+    data_app.command()(preview)
+    app.command()(plan)
+    app.command()(sample)
+
+
+@user_errors
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="rows of yours: CSV, TSV, JSON, JSON lines or Parquet")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="profile to write; one that is there is never overwritten")] = Path(
+        "mine.yaml"
+    ),
+) -> None:
+    """Write a commented profile for your own rows: columns, preferences and levels as they look, models as this machine has room for."""
+    from flows.cli.first_profile import write
+
+    write(file, output)
+
+
+@user_errors
+def preview(profile: ProfileOption = "demo", set_: SetOption = None, json: JsonOption = False) -> None:
+    """Rows, levels, splits, and what is dropped and why, before anything is trained."""
+    from flows.cli.preview import show
+
+    show(settings_of(profile, set_), profile, set_ or [], json)
+
+
+@user_errors
+def plan(profile: ProfileOption = "demo", set_: SetOption = None, json: JsonOption = False) -> None:
+    """What a run would do and cost here: stages, what is reused, minutes, memory, disk and tokens."""
+    from flows.cli.plan import show
+
+    show(settings_of(profile, set_), profile, set_ or [], json)
+
+
+@user_errors
+def sample(
+    prompts: Annotated[Path, typer.Option("--prompts", help="prompts to answer: CSV, TSV, JSON lines or Parquet with a column prompt")],
+    profile: ProfileOption = "demo",
+    set_: SetOption = None,
+    answers: Annotated[int, typer.Option("--answers", min=1, help="answers to each prompt, each under a wish for one level")] = 8,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines file of rated rows to write")] = Path("rows.jsonl"),
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="draw from an OpenAI-compatible address in place of the profile's model")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="with --endpoint: the model's name there")] = None,
+) -> None:
+    """Draw answers at every level from a chat model and label them: rated rows for who has prompts only. The same command resumes."""
+    from flows.cli.sample import sample as draw
+
+    if (endpoint is None) != (model is None):
+        raise UserError("--endpoint URL and --model NAME go together, and one was given without the other.\nGive both, or none.")
+    served = (endpoint, model) if endpoint is not None and model is not None else None
+    draw(settings_of(profile, set_), profile, set_ or [], prompts, answers, output, served)

@@ -1,0 +1,50 @@
+"""`moslim plan`: what a run would do and cost, as a table or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.printed_commands import with_settings
+from moslim_core.settings import Settings
+from tasks.execution.plan import Plan, plan
+
+
+def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool) -> None:
+    """Print it. Raises UserError where the rows or the models can't be read."""
+    found = plan(settings)
+    if json:
+        typer.echo(found.model_dump_json(indent=1))
+        return
+    console = Console()
+    console.print(_table(found))
+    console.print(
+        f"on {found.device} in {found.dtype}; memory free {found.memory_free_gb:.0f} GB, disk {found.disk_free_gb:.0f} GB\n{found.how}\n"
+        f"next     {with_settings('run', profile=profile, overrides=overrides)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for what, needed, free in (("memory", found.memory_gb, found.memory_free_gb), ("disk", found.disk_gb, found.disk_free_gb)):
+        if needed > free:
+            typer.echo(f"warning: about {needed:.1f} GB of {what} are needed, and {free:.1f} GB are free.", err=True)
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _table(found: Plan) -> Table:
+    table = Table(title=f"About {minutes(found.seconds)}, {found.memory_gb:.1f} GB of memory, {found.disk_gb:.1f} GB of disk")
+    table.title_justify = "left"
+    for heading in ("stage", "time", "memory", "tokens drawn", "tokens read", ""):
+        table.add_column(heading)
+    for stage in found.stages:
+        if stage.reused:
+            table.add_row(stage.name, "reused", "", "", "", "")
+            continue
+        tokens = [f"{n:,}" if n else "" for n in (stage.tokens_drawn, stage.tokens_read)]
+        table.add_row(stage.name, minutes(stage.seconds), f"{stage.memory_gb:.1f} GB", *tokens, stage.note)
+    return table

@@ -1,0 +1,57 @@
+"""`moslim data preview`: what a run would learn from, as tables or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.printed_commands import with_settings
+from moslim_core.data.preview import PURPOSE, Preview, preview
+from moslim_core.settings import Settings
+from tasks.execution import environment
+
+
+def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool) -> None:
+    """Print it; ends with code 2 where a run would be refused. Raises UserError where the rows can't be read."""
+    found = preview(settings, environment.model_cache(settings.work_dir))
+    if json:
+        typer.echo(found.model_dump_json(indent=1))
+    else:
+        _print(found)
+    if found.refused is not None:
+        typer.echo(f"error: {found.refused}", err=True)
+        raise typer.Exit(2)
+    if not json:
+        typer.echo(f"next     {with_settings('plan', profile=profile, overrides=overrides)}")
+
+
+def _print(found: Preview) -> None:
+    console = Console()
+    splits = [split for split in PURPOSE if split in found.rows]
+    table = Table(title="Splits: a prompt is in one of them only", title_justify="left")
+    for heading in ("split", "rows", "prompts", "used to"):
+        table.add_column(heading)
+    for split in splits:
+        table.add_row(split, str(found.rows[split]), str(found.prompts.get(split, 0)), PURPOSE[split])
+    table.add_row("all", str(sum(found.rows.values())), str(sum(found.prompts.values())), "")
+    console.print(table)
+    table = Table(title="Rows by level", title_justify="left")
+    for heading in ("preference", "level", *splits, "all"):
+        table.add_column(heading)
+    for of in found.levels:
+        first = of.preference if of.level == 1 else ""
+        counts = [str(of.rows.get(split, 0)) for split in splits]
+        table.add_row(first, f"{of.level} {of.label}", *counts, str(sum(of.rows.values())))
+    console.print(table)
+    if found.policy_prompts:
+        kept = found.policy_prompts
+        console.print(f"prompts for the policy: {kept['training']} to train on, {kept['evaluation']} to be evaluated on", highlight=False)
+    for reason, count in found.dropped.items():
+        console.print(f"dropped: {count} x {reason}", highlight=False, markup=False)
+    for bad in found.bad_rows:
+        console.print(f"  first: {bad['first']}", highlight=False, markup=False)
+    for warning in found.warnings:
+        console.print(f"note: {warning}", highlight=False, markup=False)

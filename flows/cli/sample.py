@@ -1,0 +1,129 @@
+"""`moslim sample`: answers of a chat model to a file of prompts, under wishes for every level, labelled by the profile's annotators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.printed_commands import with_settings
+from flows.cli.waiting import Waiting
+from moslim_core.data.annotation import Annotation
+from moslim_core.data.drawn_answers import Drawing, draw, spread
+from moslim_core.data.rows import Row, prompt_key
+from moslim_core.data.sources import prompts as read_prompts
+from moslim_core.errors import UserError
+from moslim_core.preferences import Message, PreferenceSchema
+from moslim_core.section import changed
+from moslim_core.settings import Settings
+from tasks.execution import environment
+
+# A level needs rows in training and in every split beside it.
+FEW_ROWS = 10
+
+
+def sample(
+    settings: Settings,
+    profile: str,
+    overrides: Sequence[str],
+    prompts: Path,
+    answers: int,
+    output: Path,
+    endpoint: tuple[str, str] | None,
+) -> None:
+    """Draw, label, write `output`, and say how the levels are spread. Raises UserError; the same command goes on after a kill."""
+    if os.path.lexists(output):
+        raise UserError(f"{output} is there already, and nothing is overwritten.\nGive another name: --output FILE.jsonl")
+    if not output.name.endswith(".jsonl") or not output.absolute().parent.is_dir():
+        raise UserError(f"--output {output}: a file of JSON lines in a folder that is there.\nGive one: --output rows.jsonl")
+    settings = _labelling(settings)
+    if not os.path.exists(prompts):
+        raise UserError(f"--prompts {prompts}: there is no such file.\nGive a file of prompts: CSV, TSV, JSON lines or Parquet.")
+    asked = {prompt_key(prompt): prompt for _, prompt in read_prompts(prompts)}
+    annotation = Annotation.of(settings, settings.work_dir / "cache" / "answers.sqlite")
+    drawing, told = _endpoint(settings, *endpoint) if endpoint else _model(settings)
+    with Waiting(Console(stderr=True)) as waiting:
+        rows, dropped = draw(
+            list(asked.values()),
+            settings.preferences,
+            answers,
+            drawing,
+            annotation,
+            output,
+            settings.seed,
+            [told, settings.annotation.model_dump(mode="json")],
+            lambda done, total: waiting.update("sample", f"prompts with {answers} answers each", done, total),
+        )
+    _tell(rows, settings.preferences)
+    for reason, count in dropped.items():
+        typer.echo(f"left out: {count} x {reason}")
+    typer.echo(f"{len(rows)} rows: {output}")
+    reads = ["data.source=jsonl", f"data.path={output}", *(["data.columns={}"] if settings.data.columns.model_fields_set else [])]
+    typer.echo(f"next     {with_settings('label', profile=profile, overrides=[*overrides, *reads])}")
+
+
+def _labelling(settings: Settings) -> Settings:
+    """With somebody who says levels: as the settings name them, else the rules."""
+    chosen = settings.annotation
+    if not chosen.fill:
+        unruled = [p.name for p in settings.preferences.preferences if p.annotator is None]
+        if unruled:
+            raise UserError(
+                f"nobody says the levels of {', '.join(unruled)}: no rule, and annotation.fill names no one.\n"
+                "Take a reward model (--set annotation.fill=reward_model --set annotation.reward_model=.moslim/latest/reward_model), "
+                "or a judge (--set annotation.fill=judge --set annotation.judge.model=NAME --set annotation.judge.base_url=URL)."
+            )
+        chosen = changed(chosen, fill=("rules",))
+    return changed(settings, annotation=changed(chosen, agreement_sample=0))
+
+
+def _model(settings: Settings) -> tuple[Drawing, dict[str, Any]]:
+    """The profile's chat model on this machine, and what its answers depend on."""
+    from moslim_core import models
+    from moslim_core.policy.generation import Sampling, generate
+
+    cache = environment.model_cache(settings.work_dir)
+    model, tokenizer = models.load_chat_model(settings.model.base, cache, settings.model.dtype, settings.model.device)
+    sampling = Sampling(settings.policy.max_new_tokens, settings.policy.temperature, settings.evaluation.batch_size)
+
+    def drawing(conversations: Sequence[list[Message]], seed: int) -> list[tuple[str, bool]]:
+        return [(a.text, not a.truncated) for a in generate(model, tokenizer, conversations, sampling, seed)]
+
+    return drawing, {"model": environment.model_of(settings.model.base, settings).id.digest, "sampling": list(sampling)}
+
+
+def _endpoint(settings: Settings, url: str, name: str) -> tuple[Drawing, dict[str, Any]]:
+    """A model behind an OpenAI-compatible address; what it answered once is not paid for again."""
+    from moslim_core.endpoint import Endpoint, Question
+    from moslim_core.judge_settings import JudgeSettings
+
+    try:
+        of = JudgeSettings(base_url=url, model=name, max_tokens=settings.policy.max_new_tokens, temperature=settings.policy.temperature)
+    except ValueError as error:
+        raise UserError(f"--endpoint {url}: no address.\nWrite http://HOST:PORT/v1 or https://HOST/v1, without a key in it.") from error
+    server = Endpoint(of, settings.work_dir / "cache" / "answers.sqlite")
+
+    def drawing(conversations: Sequence[list[Message]], seed: int) -> list[tuple[str, bool]]:
+        # The same words asked twice are to bring two answers: the version tells them apart.
+        found = server.ask([Question(c, None, f"sample-{seed}-{n}") for n, c in enumerate(conversations)])
+        texts = [(answer or {}).get("text", "") for answer in found]
+        # The endpoint does not say which answers it cut: those that end like a sentence count as whole.
+        return [(text, text.endswith((".", "!", "?", '"', ")", "。"))) for text in texts]
+
+    return drawing, {"endpoint": url, "model": name, "sampling": [of.max_tokens, of.temperature]}
+
+
+def _tell(rows: Sequence[Row], schema: PreferenceSchema) -> None:
+    table = Table(title="Rows by level", title_justify="left")
+    for heading in ("preference", "level", "rows", ""):
+        table.add_column(heading)
+    for name, counts in spread(rows, schema).items():
+        for level, count in enumerate(counts, start=1):
+            few = "too few: more prompts or answers, or join levels" if count < FEW_ROWS else ""
+            table.add_row(name if level == 1 else "", f"{level} {schema[name].label(level)}", str(count), few)
+    Console().print(table)

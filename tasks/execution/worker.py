@@ -1,0 +1,38 @@
+"""`python -m tasks.execution.worker JOB`: the child that does a stage's work. Exit code 2 and JOB.error for what a user can mend."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from moslim_core.errors import UserError
+from tasks.execution.guard import die_with
+from tasks.stages import module_of
+
+
+def main(path: Path) -> int:
+    from moslim_core.distributed import is_first
+    from tasks.execution.stage import Job
+
+    # A launcher (torchrun, accelerate) may stand in between, and starts sessions of their own: what kills it must reach this one.
+    die_with(os.getppid())
+    try:
+        job = Job.model_validate_json(path.read_bytes())
+        metrics = importlib.import_module(module_of(job.stage)).work(job)
+    except UserError as error:
+        Path(f"{path}.error").write_text(str(error), encoding="utf-8")
+        return 2
+    if is_first():
+        (path.parent / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of libraries (event loops, thread pools) must not keep a finished worker from ending.
+    os._exit(code)

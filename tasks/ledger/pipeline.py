@@ -1,0 +1,43 @@
+"""The pipeline's own run in the ledger: parent of its stages, with their key numbers for MLflow's compare view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from moslim_core.settings import Settings
+from tasks.display.mlflow_pages import describe, link_within
+from tasks.display.overview import headline_figures, stages_table
+from tasks.execution.stage import Outcome, ledger_of
+from tasks.ledger.references import digest_of
+
+
+def open_pipeline(settings: Settings, until: str, name: str, parent: str | None = None) -> str:
+    """The parent run's id: that of an interrupted run with the same settings, else a new one called `name`, below `parent` if given."""
+    ledger = ledger_of(settings.work_dir)
+    ledger.reconcile()
+    section = settings.content()
+    return ledger.open_pipeline(digest_of({"settings": section, "until": until}), name, section, parent)
+
+
+def close_pipeline(settings: Settings, run_id: str, status: str, outcomes: Mapping[str, Outcome]) -> None:
+    """Record key numbers, the data, which stage run each result came from, and the end."""
+    ledger = ledger_of(settings.work_dir)
+    # By name the headline is before the rest: MLflow's charts and its compare page start with the first.
+    numbers = headline_figures(settings, outcomes)
+    for name, outcome in outcomes.items():
+        numbers |= {f"stages/{name}/{figure}": value for figure, value in {"seconds": outcome.seconds, **outcome.metrics}.items()}
+        ledger.client.set_tag(run_id, f"moslim.run.{name}", outcome.ref.run_id)
+    ledger.log_points(run_id, [(0, dict(sorted(numbers.items())))])
+    if "label" in outcomes:
+        rows = outcomes["label"]
+        ledger.log_dataset(run_id, _data_name(settings), rows.ref.digest[:8], rows.ref.uri, rows.metrics)
+    if outcomes:
+        describe(ledger, run_id, stages_table(outcomes, partial(link_within, ledger)))
+    ledger.close(run_id, status)
+
+
+def _data_name(settings: Settings) -> str:
+    """The rated answers, as a person calls them: names of public sets, or of the user's file or folder."""
+    path = settings.data.path
+    return path.name if path is not None else ", ".join(settings.data.source)

@@ -1,0 +1,92 @@
+"""Stages `compared_<method>`: one compared system trains within the rollout budget, answers at the operating points, and is judged."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from moslim_core import registry
+from moslim_core.baselines import methods, ours
+from moslim_core.errors import UserError
+from moslim_core.settings import Settings
+from tasks.execution import machine
+from tasks.execution.launcher import Launch
+from tasks.execution.stage import Job, Outcome, Stage, stage_task
+from tasks.ledger.references import ArtifactRef
+from tasks.stages import COMPARED, train_policy
+from tasks.stages.evaluate import UNCOUNTED, judge_of
+
+
+def _section(name: str, settings: Settings) -> dict[str, Any]:
+    from moslim_core.baselines.measure import method_of
+
+    method = method_of(name)
+    chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap"}
+    evaluation = settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED})
+    learning = {"sft": settings.policy.sft.model_dump(mode="json")} if method.supervised else {}
+    training = train_policy.section(settings)
+    mapping = training["mapping"] if method.mapped else {"weights": training["mapping"]["weights"]}
+    own = {"baseline": name} if registry.baseline.plugged(name) else {}
+    return {**training, **learning, **own, "mapping": mapping, "evaluation": evaluation}
+
+
+def trains(name: str) -> bool:
+    """Whether a method's stage trains; this project's own policies are trained by a stage before it."""
+    from moslim_core.baselines.measure import method_of
+
+    return name not in ours() and method_of(name).trained
+
+
+def launch(name: str, settings: Settings) -> Launch:
+    """How a method is started: what it trains is trained in as many processes as the policy is, so that seconds and memory compare.
+
+    Raises UserError where its training can't be shared out so, or this machine lacks what that needs.
+    """
+    if not trains(name):
+        return Launch()
+    if registry.baseline[name].supervised and machine.sharded(settings.policy):
+        raise UserError(
+            f"policy.accelerate={settings.policy.accelerate} shares weights out among processes, which {name}'s training does not know.\n"
+            f"Set policy.accelerate=ddp, or leave {name} out of --baselines."
+        )
+    return machine.launch(settings)
+
+
+def stages() -> dict[str, Stage]:
+    """Of every method, by its name."""
+    return {name: stage_of(name) for name in methods()}
+
+
+def stage_of(name: str) -> Stage:
+    return Stage(COMPARED + name, version=8, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
+
+
+def work(job: Job) -> dict[str, float]:
+    from moslim_core.baselines.measure import measure, read_rows
+    from moslim_core.baselines.method import Context
+    from moslim_core.distributed import is_first
+    from moslim_core.progress import Progress
+
+    name = job.stage.removeprefix(COMPARED)
+    if trains(name):
+        machine.require_started(job.settings.policy)
+    start = read_rows(job.inputs["start"])[0] if "start" in job.inputs else None
+    context = Context(
+        settings=job.settings,
+        rows=job.inputs["rows"],
+        reward_model=job.inputs["reward_model"],
+        policy=job.inputs.get("policy"),
+        judge=judge_of(job),
+        reference=start.front.reference if start else None,
+        cache=job.cache,
+        work=job.checkpoints,
+        output=job.output,
+        progress=Progress(job.events if is_first() else None),
+    )
+    return measure(name, context)
+
+
+def compared(name: str, settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:
+    """The rows of one method. `inputs`: rows and reward_model, judge where it is one, `start`, the output of prompt_only, for all but
+    prompt_only, and policy for this project's method."""
+    return stage_task(stage_of(name), settings, inputs, parent)

@@ -1,0 +1,53 @@
+"""Stage `label`: rated answers and prompts -> checked, split rows with a data card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moslim_core import registry
+from moslim_core.settings import Settings
+from tasks.execution.environment import model_of
+from tasks.execution.stage import Check, Job, Outcome, Stage, stage_task, unchecked
+from tasks.ledger.references import path_digest
+
+
+def _section(settings: Settings) -> dict[str, Any]:
+    from moslim_core.data import judging, starter
+    from moslim_core.data.catalogue import HubSet
+
+    dumped = settings.dump()
+    data, policy, evaluation = settings.data, dumped["policy"], dumped["evaluation"]
+    return {
+        "data": dumped["data"],
+        "data_digest": path_digest(data.path),
+        "starter_digest": path_digest(starter.ROWS) if "starter" in data.source else None,
+        "revisions": {name: found.revision for name in data.source if issubclass(found := registry.source[name], HubSet)},
+        # How fast and at what price a language model is asked changes no label.
+        "annotation": settings.annotation.model_dump(
+            mode="json", exclude={"judge": {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"}}
+        ),
+        "annotator_digest": path_digest(settings.annotation.reward_model),
+        "judge_prompt": judging.VERSION,
+        "preferences": dumped["preferences"],
+        "base": model_of(settings.model.base, settings).id.digest,
+        "prompts": policy["prompts"],
+        "prompts_digest": path_digest(settings.policy.prompts),
+        **{key: policy[key] for key in ("placement", "max_prompt_tokens", "max_new_tokens")},
+        **{key: evaluation[key] for key in ("judge", "second_judge", "limit")},
+    }
+
+
+STAGE = Stage("label", version=6, kind="rows", section=_section)
+
+
+def work(job: Job) -> dict[str, float]:
+    from moslim_core.data.prepare import prepare
+    from moslim_core.progress import Progress
+
+    card = prepare(job.settings, job.output, job.cache, Progress(job.events))
+    return {f"rows/{split}": float(count) for split, count in card["rows"].items()}
+
+
+def label(settings: Settings, parent: str | None, check: Check = unchecked) -> Outcome:
+    """Rated answers and prompts -> checked, split rows with a data card."""
+    return stage_task(STAGE, settings, {}, parent, check)
