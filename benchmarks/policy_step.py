@@ -64,9 +64,9 @@ def answers(policy: Any) -> int:
 def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
     """An untrained reward model as the reward stage saves one: what it says costs as much as if it were right."""
     from moslim_core import models
-    from moslim_core.adapters import adapter_config
     from moslim_core.model_identity import identify
     from moslim_core.reward.model import ADAPTER, create
+    from moslim_core.training.adapters import adapter_config
 
     model, tokenizer = create(models.resolve(settings.reward.backbone, cache), settings.preferences, None, 256)
     from peft import get_peft_model
@@ -112,7 +112,7 @@ class Clock:
 def ours(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     """The stage as it is, in whatever checkout is on the path: seconds of a step, and of its reward model, from its own record."""
     from moslim_core.policy import training
-    from moslim_core.progress import Progress
+    from moslim_core.training.progress import Progress
 
     reward_folder(settings, cache, folder / "reward")
     rows = [json.dumps({"prompt": [{"role": "user", "content": q}]}) for q in QUESTIONS]
@@ -131,8 +131,8 @@ def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     from trl import RLOOConfig, RLOOTrainer
 
     from moslim_core import models
-    from moslim_core.adapters import adapter_config
     from moslim_core.policy.conditioning import training_examples
+    from moslim_core.training.adapters import adapter_config
 
     policy, base = settings.policy, settings.model.base
     model, tokenizer = models.load_chat_model(base, cache)

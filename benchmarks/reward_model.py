@@ -19,13 +19,13 @@ import numpy as np
 
 from moslim_core.data.prepare import prepare
 from moslim_core.data.rows import load_rows, plain_text, prompt_key
-from moslim_core.progress import Progress
 from moslim_core.reward import training
 from moslim_core.reward.metrics import METRICS_FILE, expected_calibration_error, expected_level, high_against_low
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import interval, resamples
+from moslim_core.training.progress import Progress
 from tasks.execution import environment
 
 SEEDS = (0, 1, 2)

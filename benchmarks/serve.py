@@ -49,9 +49,9 @@ def tiny_policy(folder: Path) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from moslim_core.adapters import adapter_config
     from moslim_core.model_identity import identify
     from moslim_core.policy.artifact import BASE
+    from moslim_core.training.adapters import adapter_config
 
     specials = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

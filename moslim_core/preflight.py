@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core import models
-from moslim_core.adapters import adapted_maps
 from moslim_core.errors import UserError
 from moslim_core.loading import load_weights, require_vocabulary
 from moslim_core.models import DeviceName
@@ -21,6 +20,7 @@ from moslim_core.policy.artifact import PolicyCard
 from moslim_core.preferences import require_placement
 from moslim_core.reward.model import backbone_tokenizer, require_layers
 from moslim_core.settings import Settings
+from moslim_core.training.adapters import adapted_maps
 
 STAGES = ("label", "train_reward", "train_policy", "evaluate")
 # What training hands to a model beside the tokens.

@@ -210,7 +210,7 @@ APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only
         ("reward/heads.py", "1e-12", "1e-13", {"train_reward", *EVALUATING, *TRAINED}, set()),
         ("reward/mapping.py", "1e-6", "1e-7", TRAINED | {"compared_best_of_n"}, {"train_reward"}),
         ("data/starter/prompts.txt", "a", "b", {"label"}, TRAINED),
-        ("judge_prompts/levels-1.user.txt", "e", "a", {"label", *EVALUATING}, {"train_reward"}),
+        ("judging/prompts/levels-1.user.txt", "e", "a", {"label", *EVALUATING}, {"train_reward"}),
         ("evaluation/judge_prompts/turn-1.system.txt", "e", "a", {"evaluate"}, {"train_reward"}),
         ("evaluation/benchmarks/refusal_examples.jsonl", "a", "b", {"evaluate"}, {"train_reward"}),
         ("report/page.css", "{", "{ ", {"report", "label"}, TRAINED),

@@ -99,8 +99,8 @@ def _model(settings: Settings) -> tuple[Drawing, dict[str, Any]]:
 
 def _endpoint(settings: Settings, url: str, name: str) -> tuple[Drawing, dict[str, Any]]:
     """A model behind an OpenAI-compatible address; what it answered once is not paid for again."""
-    from moslim_core.endpoint import Endpoint, Question
-    from moslim_core.judge_settings import JudgeSettings
+    from moslim_core.judging.endpoint import Endpoint, Question
+    from moslim_core.judging.settings import JudgeSettings
 
     try:
         of = JudgeSettings(base_url=url, model=name, max_tokens=settings.policy.max_new_tokens, temperature=settings.policy.temperature)

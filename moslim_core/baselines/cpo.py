@@ -21,7 +21,6 @@ from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
 from moslim_core.baselines.method import Array, Asked, Cost, LevelBased, timed, timed_seconds
 from moslim_core.data.rows import read_json_lines
-from moslim_core.distributed import gather, share
 from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, training_examples
@@ -30,6 +29,7 @@ from moslim_core.preferences import PreferenceSchema, Targets, answered_tokens
 from moslim_core.registry import baseline
 from moslim_core.reward.metrics import expected_level
 from moslim_core.section import changed
+from moslim_core.training.distributed import gather, share
 
 
 def rewards(

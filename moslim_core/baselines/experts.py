@@ -17,16 +17,16 @@ from typing import Any, Literal
 
 from moslim_core.baselines.method import Array, Context, rollouts
 from moslim_core.data.rows import plain_text
-from moslim_core.distributed import is_first
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import Example
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
-from moslim_core.progress import Progress
 from moslim_core.reward.settings import MappingSettings
 from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.training.distributed import is_first
+from moslim_core.training.progress import Progress
 
 Standardisation = Literal["none", "running"]
 # What this project's own training may do, and a compared one does not.

@@ -16,7 +16,6 @@ from moslim_core import registry
 from moslim_core.baselines import OWN, ours
 from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
-from moslim_core.distributed import is_first, join, take_own_device
 from moslim_core.evaluation.answers import judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
@@ -24,6 +23,7 @@ from moslim_core.models import pick_device
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
 from moslim_core.section import changed
+from moslim_core.training.distributed import is_first, join, take_own_device
 
 # A metric of each row that trains, by which settings may be chosen: neither judge nor evaluation prompts have a part in it.
 SUITABILITY = "suitability"

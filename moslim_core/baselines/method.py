@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel
 
-from moslim_core import distributed, models
+from moslim_core import models
 from moslim_core.data.rows import read_json_lines
 from moslim_core.errors import UserError
 from moslim_core.evaluation.fronts import levels_of, simplex_grid
@@ -31,9 +31,10 @@ from moslim_core.policy.artifact import load_policy
 from moslim_core.policy.generation import Answer, Sampling, generate
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets
-from moslim_core.progress import Progress
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.settings import Settings
+from moslim_core.training import distributed
+from moslim_core.training.progress import Progress
 
 Array = np.ndarray
 # Of a training; reinforcement learning logs the seconds of each per step.

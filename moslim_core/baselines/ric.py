@@ -21,7 +21,6 @@ from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
 from moslim_core.baselines.method import Array, Cost, Method, rollouts, timed, timed_seconds
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines
-from moslim_core.distributed import gather, share
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.policy.warm_start import fine_tune
@@ -29,6 +28,7 @@ from moslim_core.preferences import Message, PreferenceSchema, Targets, conditio
 from moslim_core.registry import baseline
 from moslim_core.reward.metrics import expected_level
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.training.distributed import gather, share
 
 # Of the published code: how good in some reward an answer must be to be learnt in the online round.
 QUANTILE = 0.7

@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from moslim_core import models
 from moslim_core.data.annotators import annotate, annotators_of
-from moslim_core.data.judging import JudgeAnnotator
 from moslim_core.data.rows import Row, plain_text, prompt_key, unit_hash
-from moslim_core.endpoint import Endpoint, Usage
 from moslim_core.errors import UserError
+from moslim_core.judging.annotator import JudgeAnnotator
+from moslim_core.judging.endpoint import Endpoint, Usage
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import finite

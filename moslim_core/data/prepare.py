@@ -29,8 +29,8 @@ from moslim_core.data.splits import JUDGE, TEST, TRAIN, VALIDATION, Splits
 from moslim_core.data.spool import Spool, Spooled
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.progress import Progress
 from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 
 PROGRESS_ROWS = 1000
 NO_LABEL = "no label"

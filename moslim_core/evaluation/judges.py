@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from moslim_core.data.annotators import annotate_all
-from moslim_core.data.judging import JudgeAnnotator
 from moslim_core.data.rows import Row
-from moslim_core.endpoint import Endpoint
+from moslim_core.judging.annotator import JudgeAnnotator
+from moslim_core.judging.endpoint import Endpoint
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import expected_level
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from moslim_core import registry
-from moslim_core.judge_settings import JudgeSettings
+from moslim_core.judging.settings import JudgeSettings
 from moslim_core.section import NameOf, Section, names
 
 

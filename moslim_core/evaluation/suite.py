@@ -15,7 +15,6 @@ import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
-from moslim_core.endpoint import Endpoint
 from moslim_core.evaluation import attack, together
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
@@ -24,6 +23,7 @@ from moslim_core.evaluation.fronts import FIGURES, Front
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.operating_points import measure, steered
 from moslim_core.evaluation.system import System
+from moslim_core.judging.endpoint import Endpoint
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.generation import Sampling
 from moslim_core.preferences import Targets

@@ -10,7 +10,7 @@ from typing import Any
 
 from moslim_core.policy.generation import Answer, Sampling, generate, room
 from moslim_core.preferences import Message, Placement, PreferenceSchema, Targets, condition, prompt_tokens
-from moslim_core.progress import Progress
+from moslim_core.training.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import BaseModel, PositiveInt, ValidationError
 
 from moslim_core import models
-from moslim_core.adapters import name_base
 from moslim_core.errors import UserError
 from moslim_core.loading import load_adapter
 from moslim_core.model_files import read_json
@@ -19,6 +18,7 @@ from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.reward.settings import MappingSettings
 from moslim_core.settings import Settings
+from moslim_core.training.adapters import name_base
 
 # PEFT's name for the adapter that is the policy.
 ADAPTER = "default"

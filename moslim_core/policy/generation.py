@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from moslim_core.batching import batches
 from moslim_core.errors import UserError
 from moslim_core.models import context, end_tokens
 from moslim_core.preferences import Message, prompt_tokens
 from moslim_core.sampling import generation_config
 from moslim_core.templates import Reader
+from moslim_core.training.batching import batches
 
 LENGTH_STEP = 32
 # Of a batch, padded. A prompt of thousands of tokens would make all that share its batch as long.

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from moslim_core.adapters import adapter_config
-from moslim_core.distributed import parts, processes, sharded, total
 from moslim_core.errors import UserError
 from moslim_core.policy.artifact import ADAPTER
 from moslim_core.policy.drawing_model import DrawingModel
@@ -28,6 +26,8 @@ from moslim_core.policy.log_probs import Read, completion_log_probs, first_broke
 from moslim_core.policy.output_layer import plain_output_layer
 from moslim_core.policy.rollouts import RolloutBatch, Table
 from moslim_core.policy.settings import PolicySettings
+from moslim_core.training.adapters import adapter_config
+from moslim_core.training.distributed import parts, processes, sharded, total
 
 STATE_FILE = "learner.safetensors"
 MOST_NORM = 1.0

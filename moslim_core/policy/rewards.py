@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from moslim_core.data.annotators import annotate
-from moslim_core.distributed import parts
 from moslim_core.policy.rollouts import Pairs
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.mapping import Mapped, RewardMapping
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.training.distributed import parts
 
 ZERO_STD = 1e-4
 

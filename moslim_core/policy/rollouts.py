@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from moslim_core.distributed import total
 from moslim_core.policy.conditioning import Example
+from moslim_core.training.distributed import total
 
 # What has not been made yet.
 NOTHING = torch.empty(0)

@@ -14,9 +14,7 @@ from typing import Any
 from transformers import set_seed
 
 from moslim_core import models
-from moslim_core.checkpoints import keep_last, last_complete, mark
 from moslim_core.data.rows import read_json_lines
-from moslim_core.distributed import gather, is_first, join, sharded, share, take_own_device, wait
 from moslim_core.export.merged import merge_beside
 from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.policy import engines
@@ -34,12 +32,14 @@ from moslim_core.policy.shared_base import attach, base_of, load_heads
 from moslim_core.policy.steps import Steps, learn
 from moslim_core.policy.training_log import TrainingLog
 from moslim_core.preferences import Message, PreferenceSchema, prompt_tokens
-from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.sampling import generation_config
 from moslim_core.settings import Settings
 from moslim_core.templates import Reader
+from moslim_core.training.checkpoints import keep_last, last_complete, mark
+from moslim_core.training.distributed import gather, is_first, join, sharded, share, take_own_device, wait
+from moslim_core.training.progress import Progress
 
 REFERENCE_ROLLOUTS = 128
 WARM_START = "warm_start"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from moslim_core.distributed import agree
-from moslim_core.progress import Progress
+from moslim_core.training.distributed import agree
+from moslim_core.training.progress import Progress
 
 # Of a training's history what a policy's model card shows.
 SHOWN = "expected_level/"

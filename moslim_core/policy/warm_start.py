@@ -17,17 +17,17 @@ from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from moslim_core import models
-from moslim_core.adapters import adapter_config
-from moslim_core.checkpoints import last_complete
 from moslim_core.data.rows import Row, load_rows
-from moslim_core.distributed import is_first, mixed_precision, processes, wait
 from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema, answered_tokens, condition, is_held_out
-from moslim_core.progress import Progress
-from moslim_core.saving import MarkComplete
 from moslim_core.settings import Settings
+from moslim_core.training.adapters import adapter_config
+from moslim_core.training.checkpoints import last_complete
+from moslim_core.training.distributed import is_first, mixed_precision, processes, wait
+from moslim_core.training.progress import Progress
+from moslim_core.training.saving import MarkComplete
 
 
 def conditioned_rows(rows: list[Row], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[dict[str, Any]]:

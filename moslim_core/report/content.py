@@ -6,12 +6,12 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from moslim_core.endpoint import Usage
 from moslim_core.evaluation.attack import UnderAttack
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability
 from moslim_core.evaluation.fronts import Front
 from moslim_core.evaluation.together import Together
+from moslim_core.judging.endpoint import Usage
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import HeadMetrics, PairAccuracy
 from moslim_core.statistics.agreement import JudgeAgreement

@@ -14,12 +14,9 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from moslim_core import models
-from moslim_core.adapters import adapter_config, name_base
-from moslim_core.checkpoints import last_complete
 from moslim_core.data.rows import Row, load_rows, plain_text
 from moslim_core.model_identity import ModelId, identify
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.progress import Progress
 from moslim_core.reward.batches import LengthBatches
 from moslim_core.reward.calibration import fit_calibration
 from moslim_core.reward.card import model_card
@@ -31,8 +28,11 @@ from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.settings import RewardSettings
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.reward.weights import Weighting, row_weights
-from moslim_core.saving import MarkComplete
 from moslim_core.settings import ModelSettings
+from moslim_core.training.adapters import adapter_config, name_base
+from moslim_core.training.checkpoints import last_complete
+from moslim_core.training.progress import Progress
+from moslim_core.training.saving import MarkComplete
 
 # What a batch holds beside the texts.
 LABELS = ("levels", "weights", "choices")

@@ -8,10 +8,10 @@ from typing import Any, get_args
 import yaml
 
 from moslim_core import models
-from moslim_core.distributed import processes
 from moslim_core.errors import UserError
 from moslim_core.policy.settings import AccelerateProfile, PolicySettings, refuse_sharded
 from moslim_core.settings import Settings
+from moslim_core.training.distributed import processes
 from tasks.execution.environment import model_of
 from tasks.execution.launcher import Launch
 

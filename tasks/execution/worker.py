@@ -14,7 +14,7 @@ from tasks.stages import module_of
 
 
 def main(path: Path) -> int:
-    from moslim_core.distributed import is_first
+    from moslim_core.training.distributed import is_first
     from tasks.execution.stage import Job
 
     # A launcher (torchrun, accelerate) may stand in between, and starts sessions of their own: what kills it must reach this one.

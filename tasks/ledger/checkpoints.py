@@ -37,7 +37,7 @@ class Handover:
         """Bring the newest intact checkpoint of the run here, unless one that is here is as new."""
         from mlflow.exceptions import MlflowException
 
-        from moslim_core.checkpoints import intact, step_of
+        from moslim_core.training.checkpoints import intact, step_of
 
         if not self.ledger.served:
             return
@@ -109,7 +109,7 @@ class Handover:
     def _send_new(self, ended: threading.Event) -> None:
         from mlflow.exceptions import MlflowException
 
-        from moslim_core.checkpoints import MARKER, step_of
+        from moslim_core.training.checkpoints import MARKER, step_of
 
         while not ended.wait(LOOK_SECONDS):
             newest: dict[Path, Path] = {}
@@ -126,7 +126,7 @@ class Handover:
                     progress.tell(f"{path} was not sent to MLflow: {progress.first_line(error)}")
 
     def _send(self, checkpoint: Path, path: PurePosixPath) -> None:
-        from moslim_core.checkpoints import MARKER
+        from moslim_core.training.checkpoints import MARKER
 
         parcel = self.home / "leaving"
         shutil.rmtree(parcel, ignore_errors=True)

@@ -64,8 +64,8 @@ def stage_of(name: str) -> Stage:
 def work(job: Job) -> dict[str, float]:
     from moslim_core.baselines.measure import measure, read_rows
     from moslim_core.baselines.method import Context
-    from moslim_core.distributed import is_first
-    from moslim_core.progress import Progress
+    from moslim_core.training.distributed import is_first
+    from moslim_core.training.progress import Progress
 
     name = job.stage.removeprefix(COMPARED)
     if trains(name):

@@ -16,8 +16,8 @@ from tasks.ledger.references import ArtifactRef, digest_of, intact_digest, path_
 from tasks.ledger.shared_answers import shared
 
 if TYPE_CHECKING:
-    from moslim_core.endpoint import Endpoint
     from moslim_core.evaluation.judges import Judge
+    from moslim_core.judging.endpoint import Endpoint
     from moslim_core.preferences import PreferenceSchema
 
 # `before` is the starting model under the same instructions and no RL.
@@ -66,7 +66,7 @@ def work(job: Job) -> dict[str, float]:
     from moslim_core.evaluation.suite import Benchmarks, Control, Part
     from moslim_core.evaluation.system import System
     from moslim_core.policy.artifact import PolicyCard, load_policy
-    from moslim_core.progress import Progress
+    from moslim_core.training.progress import Progress
 
     settings, rows = job.settings, job.inputs["rows"]
     chosen, card = settings.evaluation, PolicyCard.load(job.inputs["policy"])
@@ -112,7 +112,7 @@ def _store(job: Job, content: list[str | None]) -> Path:
 
 
 def _endpoint(job: Job) -> Endpoint | None:
-    from moslim_core.endpoint import Endpoint
+    from moslim_core.judging.endpoint import Endpoint
 
     chosen = job.settings.evaluation.endpoint
     return Endpoint(chosen, job.cache / "judge.sqlite") if chosen.model else None

@@ -12,8 +12,9 @@ from tasks.ledger.references import path_digest
 
 
 def _section(settings: Settings) -> dict[str, Any]:
-    from moslim_core.data import judging, starter
+    from moslim_core.data import starter
     from moslim_core.data.catalogue import HubSet
+    from moslim_core.judging.annotator import VERSION
 
     dumped = settings.dump()
     data, policy, evaluation = settings.data, dumped["policy"], dumped["evaluation"]
@@ -27,7 +28,7 @@ def _section(settings: Settings) -> dict[str, Any]:
             mode="json", exclude={"judge": {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"}}
         ),
         "annotator_digest": path_digest(settings.annotation.reward_model),
-        "judge_prompt": judging.VERSION,
+        "judge_prompt": VERSION,
         "preferences": dumped["preferences"],
         "base": model_of(settings.model.base, settings).id.digest,
         "prompts": policy["prompts"],
@@ -42,7 +43,7 @@ STAGE = Stage("label", version=6, kind="rows", section=_section)
 
 def work(job: Job) -> dict[str, float]:
     from moslim_core.data.prepare import prepare
-    from moslim_core.progress import Progress
+    from moslim_core.training.progress import Progress
 
     card = prepare(job.settings, job.output, job.cache, Progress(job.events))
     return {f"rows/{split}": float(count) for split, count in card["rows"].items()}

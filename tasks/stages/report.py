@@ -23,8 +23,8 @@ STAGE = Stage("report", version=10, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
-    from moslim_core.progress import Progress
     from moslim_core.report import all_figures, render, save_png, summarise
+    from moslim_core.training.progress import Progress
 
     progress = Progress(job.events)
     content = build_content(job.settings, job.inputs)
@@ -42,8 +42,8 @@ def work(job: Job) -> dict[str, float]:
 
 def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
-    from moslim_core.endpoint import Usage
     from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front, read_together
+    from moslim_core.judging.endpoint import Usage
     from moslim_core.model_identity import public_name
     from moslim_core.report import Both, ReportContent
     from moslim_core.reward.metrics import read_choices, read_metrics

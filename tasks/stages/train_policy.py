@@ -42,9 +42,9 @@ STAGE = Stage("train_policy", version=11, kind="policy", section=section, launch
 
 
 def work(job: Job) -> dict[str, float]:
-    from moslim_core.distributed import is_first
     from moslim_core.policy import training
-    from moslim_core.progress import Progress
+    from moslim_core.training.distributed import is_first
+    from moslim_core.training.progress import Progress
 
     machine.require_started(job.settings.policy)
     training.train(

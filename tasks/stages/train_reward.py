@@ -42,8 +42,8 @@ JUDGE_STAGE = Stage(JUDGE, version=9, kind="reward_model", section=_judge_sectio
 
 
 def work(job: Job) -> dict[str, float]:
-    from moslim_core.progress import Progress
     from moslim_core.reward.training import dump_metrics, train
+    from moslim_core.training.progress import Progress
 
     settings = job.settings
     judge = job.stage == JUDGE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moslim_core.checkpoints import MARKER, last_complete, mark
+from moslim_core.training.checkpoints import MARKER, last_complete, mark
 
 
 def saved(folder: Path, step: int, state: dict[str, int]) -> Path:

@@ -11,7 +11,6 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from moslim_core import models
-from moslim_core.adapters import adapter_config
 from moslim_core.data.prepare import prepare
 from moslim_core.data.rows import write_json_lines
 from moslim_core.evaluation.judges import RewardModelJudge
@@ -24,13 +23,14 @@ from moslim_core.policy.shared_prefix import can_share, generate_completions
 from moslim_core.policy.steerable import SteerablePolicy
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.preflight import check_models
-from moslim_core.progress import Progress
 from moslim_core.reward import training as reward_training
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.sampling import generation_config
 from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.training.adapters import adapter_config
+from moslim_core.training.progress import Progress
 from tests.core.family_models import FAMILIES, OPTIONS, RECURRENT, make_family
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from moslim_core.progress import Progress
+from moslim_core.training.progress import Progress
 
 
 def test_events(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from moslim_core.data.rows import Row, load_rows
 from moslim_core.data.settings import DataSettings
 from moslim_core.data.sources import open_sources
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.progress import Progress
 from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 from tests.odd.case import Case
 
 FIVE = ["icy", "cold", "neutral", "warm", "hot"]

@@ -16,8 +16,8 @@ from moslim_core.data.prepare import prepare
 from moslim_core.data.rows import load_rows, read_json_lines
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.progress import Progress
 from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 from tests.studio.made import SCHEMA
 
 MESSAGES = [{"role": "user", "content": "Rain?"}]

@@ -32,7 +32,7 @@ def policy(tiny_chat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from peft import get_peft_model
 
     from moslim_core import models
-    from moslim_core.adapters import adapter_config
+    from moslim_core.training.adapters import adapter_config
 
     folder = tmp_path_factory.mktemp("policy")
     base, tokenizer = models.load_chat_model(str(tiny_chat), folder, "float32", "cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moslim_core.checkpoints import MARKER, last_complete
+from moslim_core.training.checkpoints import MARKER, last_complete
 from tasks.ledger.checkpoints import KEPT, Handover
 from tasks.ledger.ledger import Ledger
 from tests.core.test_checkpoints import saved

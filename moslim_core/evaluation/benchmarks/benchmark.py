@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from moslim_core.data.rows import unit_hash
-from moslim_core.endpoint import Endpoint
 from moslim_core.evaluation.benchmarks.sources import File
+from moslim_core.judging.endpoint import Endpoint
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import Message
 from moslim_core.statistics.bootstrap import Interval, interval, resamples

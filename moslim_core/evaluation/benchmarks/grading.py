@@ -1,6 +1,6 @@
 """What a language model is asked about an answer: versioned wording from package files, and the form of what it says.
 
-As in data/judging.py: what is judged stands between tags and can't leave them, and another wording is another version, under which
+As in judging/annotator.py: what is judged stands between tags and can't leave them, and another wording is another version, under which
 everything is asked anew. The wording is ours, not that of the benchmarks' own prompts: grades compare with ours only.
 """
 
@@ -12,8 +12,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from moslim_core.data.judging import escape
-from moslim_core.endpoint import Endpoint, Question
+from moslim_core.judging.annotator import escape
+from moslim_core.judging.endpoint import Endpoint, Question
 
 # Each names two files of the wording, .system.txt and .user.txt.
 TURN, HONESTY, HARMLESSNESS, FACTS, TRUTH = "turn-1", "honesty-1", "harmlessness-1", "facts-1", "truth-1"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from moslim_core.endpoint import Endpoint, Question
 from moslim_core.evaluation.benchmarks import grading
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Benchmark, Chat, Judged, Meaning, Verdict, less, more
 from moslim_core.evaluation.benchmarks.sources import File, records
+from moslim_core.judging.endpoint import Endpoint, Question
 from moslim_core.policy.generation import Answer
 from moslim_core.registry import benchmark
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moslim_core.endpoint import Question
 from moslim_core.evaluation.benchmarks import grading
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Benchmark, Chat, Judged, Verdict, more
 from moslim_core.evaluation.benchmarks.sources import File, records
+from moslim_core.judging.endpoint import Question
 from moslim_core.policy.generation import Answer
 from moslim_core.registry import benchmark
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from moslim_core import registry
-from moslim_core.endpoint import Endpoint
 from moslim_core.evaluation.benchmarks import sources
 from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Result, ask, evaluate, limited
 from moslim_core.evaluation.benchmarks.overlap import overlaps
 from moslim_core.evaluation.system import System
+from moslim_core.judging.endpoint import Endpoint
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, Targets
 

@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import torch
 
-from moslim_core.distributed import is_first, parts, wait
 from moslim_core.errors import UserError
 from moslim_core.policy.artifact import ADAPTER
 from moslim_core.policy.engines import Drawn, Engine
@@ -26,6 +25,7 @@ from moslim_core.policy.learner import Learner
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.shared_prefix import cut_at_ends
 from moslim_core.registry import engine
+from moslim_core.training.distributed import is_first, parts, wait
 
 # A step's answers may take minutes; a connection that is not there is told at once.
 TIMEOUT = httpx.Timeout(600.0, connect=5.0)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from moslim_core.distributed import total
 from moslim_core.policy.optimisers import Optimiser, with_advantages
 from moslim_core.policy.optimisers.rloo import token_loss
 from moslim_core.policy.relabelling import centred, standardised
 from moslim_core.policy.rollouts import RolloutBatch
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import optimiser
+from moslim_core.training.distributed import total
 
 
 def summed(utilities: Tensor, weights: Tensor, weight: Tensor, batch: RolloutBatch) -> Tensor:

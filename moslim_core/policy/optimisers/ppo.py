@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moslim_core.distributed import total
 from moslim_core.policy.advantages import estimate, steer, token_rewards, value_loss, whiten
 from moslim_core.policy.optimisers import Optimiser, with_advantages
 from moslim_core.policy.optimisers.rloo import token_loss
@@ -19,6 +18,7 @@ from moslim_core.policy.relabelling import centred
 from moslim_core.policy.rollouts import RolloutBatch
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import optimiser
+from moslim_core.training.distributed import total
 
 
 class Critic(nn.Module):

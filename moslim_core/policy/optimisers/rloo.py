@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from moslim_core.distributed import total
 from moslim_core.policy.advantages import clipped
 from moslim_core.policy.optimisers import Optimiser, with_advantages
 from moslim_core.policy.relabelling import leave_one_out
 from moslim_core.policy.rollouts import RolloutBatch
 from moslim_core.registry import optimiser
+from moslim_core.training.distributed import total
 
 
 def normalised(advantages: Tensor, weight: Tensor, kept: Tensor) -> Tensor:

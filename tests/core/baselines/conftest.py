@@ -11,8 +11,8 @@ import pytest
 from moslim_core.baselines.method import Context
 from moslim_core.data.rows import Row, write_json_lines
 from moslim_core.evaluation.judges import AnnotatorJudge
-from moslim_core.progress import Progress
 from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 from tests.core.policy.runs import random_reward_model
 
 PREFERENCES: list[dict[str, Any]] = [

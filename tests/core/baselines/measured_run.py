@@ -15,8 +15,8 @@ import torch
 from moslim_core.baselines.measure import measure
 from moslim_core.baselines.method import Context
 from moslim_core.evaluation.judges import AnnotatorJudge
-from moslim_core.progress import Progress
 from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 
 
 def main(file: Path, rows: Path, reward: Path, work: Path, *methods: str) -> None:

@@ -21,9 +21,9 @@ from moslim_core.baselines.method import Context, Method, rollouts
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema, Targets, parse
-from moslim_core.progress import Progress
 from moslim_core.registry import baseline, optimiser
 from moslim_core.reward.mapping import RewardMapping
+from moslim_core.training.progress import Progress
 
 Make = Callable[..., Context]
 

@@ -7,8 +7,8 @@ import pytest
 
 from moslim_core.data.prepare import prepare
 from moslim_core.data.rows import write_json_lines
-from moslim_core.progress import Progress
 from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 from tests.core.data.labelling import PREFERENCES
 
 

@@ -17,8 +17,8 @@ from moslim_core.data import annotation
 from moslim_core.data.annotation import GIVEN, Annotation, RewardModelAnnotator, Verdict, agreement
 from moslim_core.data.rows import Row
 from moslim_core.data.settings import AnnotationSettings
-from moslim_core.endpoint import Usage
 from moslim_core.errors import UserError
+from moslim_core.judging.endpoint import Usage
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer

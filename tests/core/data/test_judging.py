@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moslim_core.data.judging import VERSION, JudgeAnnotator, escape, question
 from moslim_core.data.rows import Row
-from moslim_core.endpoint import Endpoint, parse
-from moslim_core.judge_settings import JudgeSettings
+from moslim_core.judging.annotator import VERSION, JudgeAnnotator, escape, question
+from moslim_core.judging.endpoint import Endpoint, parse
+from moslim_core.judging.settings import JudgeSettings
 from moslim_core.preferences import PreferenceSchema
 from tests.core.chat_server import error, in_turn, says, serving
 
@@ -32,7 +32,7 @@ def row(response: str, prompt: str = "Rain?") -> Row:
 
 
 def test_wording_has_a_version() -> None:
-    texts = [files("moslim_core").joinpath("judge_prompts", f"{VERSION}.{part}.txt").read_bytes() for part in ("system", "user")]
+    texts = [files("moslim_core").joinpath("judging", "prompts", f"{VERSION}.{part}.txt").read_bytes() for part in ("system", "user")]
     known = {"levels-1": "96f2e25b926de5ecf2fe24b25b6a0b019d06a543f35cc0470cb8d0e0b4c33389"}
     assert hashlib.sha256(b"".join(texts)).hexdigest() == known[VERSION], "another wording is another version: name the files anew"
 

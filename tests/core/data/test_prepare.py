@@ -15,8 +15,8 @@ import pytest
 
 from moslim_core.data.prepare import prepare
 from moslim_core.data.rows import load_rows, prompt_key
-from moslim_core.progress import Progress
 from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 from tests.core.data import hub
 from tests.core.data.labelling import PREFERENCES, asked, disjoint, keys, rated, refused
 

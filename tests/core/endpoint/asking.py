@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from moslim_core.endpoint import Question
 from moslim_core.errors import UserError
+from moslim_core.judging.endpoint import Question
 from tests.core.chat_server import says
 
 SCHEMA = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from moslim_core.endpoint import Endpoint
-from moslim_core.judge_settings import JudgeSettings
+from moslim_core.judging.endpoint import Endpoint
+from moslim_core.judging.settings import JudgeSettings
 from tests.core.chat_server import ChatServer
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from moslim_core.endpoint import MOST_UNANSWERED, Endpoint, Question
+from moslim_core.judging.endpoint import MOST_UNANSWERED, Endpoint, Question
 from tests.core.chat_server import ChatServer, Reply, error, in_turn, serving
 from tests.core.endpoint.asking import FINE, KEY, SCHEMA, questions, refused
 
@@ -126,8 +126,8 @@ def test_file_that_is_no_cache_is_named(endpoint: Callable[..., Endpoint], tmp_p
 CHILD = """
 import sys
 from pathlib import Path
-from moslim_core.endpoint import Endpoint, Question
-from moslim_core.judge_settings import JudgeSettings
+from moslim_core.judging.endpoint import Endpoint, Question
+from moslim_core.judging.settings import JudgeSettings
 schema = {schema!r}
 asked = [Question([{{"role": "user", "content": f"question {{n}}"}}], schema, "v1") for n in range(60)]
 Endpoint(JudgeSettings(base_url=sys.argv[1], model="judge", concurrency=3), Path(sys.argv[2])).ask(asked)

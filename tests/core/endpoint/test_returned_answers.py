@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from moslim_core.endpoint import Endpoint, Usage, _retry_after, parse
-from moslim_core.judge_settings import JudgeSettings
+from moslim_core.judging.endpoint import Endpoint, Usage, _retry_after, parse
+from moslim_core.judging.settings import JudgeSettings
 from tests.core.chat_server import Reply, Request, error, in_turn, says, serving
 from tests.core.endpoint.asking import FINE, KEY, SCHEMA, questions, refused
 

@@ -12,9 +12,9 @@ from moslim_core.evaluation.judges import AnnotatorJudge, RewardModelJudge
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Sampling
 from moslim_core.preferences import PreferenceSchema, Targets, is_held_out
-from moslim_core.progress import Progress
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.training.progress import Progress
 
 SCHEMA = PreferenceSchema.model_validate(
     [

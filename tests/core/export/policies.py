@@ -22,7 +22,7 @@ def make_policy(family: str, tiny_chat: Path, folder: Path, placement: str = "us
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from moslim_core.adapters import adapter_config, name_base
+    from moslim_core.training.adapters import adapter_config, name_base
 
     base = make_family(family, tiny_chat, folder / "base")
     model = AutoModelForCausalLM.from_pretrained(base)

@@ -11,10 +11,10 @@ import torch
 from moslim_core.data.rows import write_json_lines
 from moslim_core.policy import training
 from moslim_core.preferences import Message, PreferenceSchema
-from moslim_core.progress import Progress
 from moslim_core.registry import optimiser
 from moslim_core.reward.model import create
 from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 
 PREFERENCES: list[dict[str, Any]] = [
     {"name": "warmth", "levels": ["cold", "neutral", "warm"]},

@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from accelerate.state import DistributedType, PartialState
 
-from moslim_core.distributed import is_first, sharded
 from moslim_core.policy.engines import transformers
 from moslim_core.policy.shared_prefix import generate_completions
+from moslim_core.training.distributed import is_first, sharded
 from tests.core.policy.recorded_run import recorded, run
 
 KILLED = ("rloo", "ppo")

@@ -10,11 +10,11 @@ import torch
 from peft import get_peft_model
 
 from moslim_core import models
-from moslim_core.adapters import adapter_config
 from moslim_core.policy.artifact import ADAPTER
 from moslim_core.policy.drawing_model import DrawingModel
 from moslim_core.policy.shared_prefix import generate_completions
 from moslim_core.sampling import generation_config
+from moslim_core.training.adapters import adapter_config
 from tests.core.family_models import make_family
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]

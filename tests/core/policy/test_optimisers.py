@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from moslim_core import registry
-from moslim_core.checkpoints import MARKER, mark
 from moslim_core.errors import UserError
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
@@ -25,6 +24,7 @@ from moslim_core.policy.rewards import Judged, Rewards
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.shared_prefix import generate_completions
 from moslim_core.preferences import PreferenceSchema
+from moslim_core.training.checkpoints import MARKER, mark
 from tests.core.family_models import make_family
 from tests.core.policy.runs import GROUP, OPTIMISERS, PREFERENCES, PROMPTS, STEPS, metrics, train
 

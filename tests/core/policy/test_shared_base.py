@@ -12,13 +12,13 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 
 from moslim_core import models
-from moslim_core.adapters import adapter_config
 from moslim_core.model_identity import identify
 from moslim_core.policy import training
 from moslim_core.policy.shared_base import SharedBackbone, active, attach, base_of, load_heads
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.model import ADAPTER, create
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.training.adapters import adapter_config
 from tests.core.policy.runs import PREFERENCES, STEPS, metrics, train
 
 QUESTIONS, ANSWERS = ["How is rain?", "How is snow?", "Bread?"], ["warm and short", "a cold, long answer about the river", "good"]

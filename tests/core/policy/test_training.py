@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from moslim_core import models
-from moslim_core.adapters import adapter_config
 from moslim_core.errors import UserError
 from moslim_core.policy import learner, training
 from moslim_core.policy.artifact import PolicyCard, load_policy
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.policy.training_log import TrainingLog
-from moslim_core.progress import Progress
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.settings import Settings
+from moslim_core.training.adapters import adapter_config
+from moslim_core.training.progress import Progress
 from tests.conftest import naming
 from tests.core.policy.runs import GROUP, PROMPTS, STEPS, metrics, train
 

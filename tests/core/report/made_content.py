@@ -14,13 +14,13 @@ from unittest.mock import patch
 
 import numpy as np
 
-from moslim_core.endpoint import Usage
 from moslim_core.evaluation.attack import Attacked, UnderAttack, ends, under_attack
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, Meaning, Verdict, evaluate, less, more
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import Front, front, levels_of, reference_point, simplex_grid
 from moslim_core.evaluation.together import Together, together
+from moslim_core.judging.endpoint import Usage
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.report import Both, ReportContent, Sample, SampleRow, render

@@ -11,11 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moslim_core.checkpoints import MARKER
 from moslim_core.data.rows import Row, write_json_lines
 from moslim_core.model_identity import identify
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.progress import Progress
 from moslim_core.reward import training
 from moslim_core.reward.metrics import read_choices, read_metrics
 from moslim_core.reward.model import create
@@ -23,6 +21,8 @@ from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.settings import RewardSettings
 from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.settings import ModelSettings
+from moslim_core.training.checkpoints import MARKER
+from moslim_core.training.progress import Progress
 from tests.conftest import naming
 
 SCHEMA = PreferenceSchema.model_validate(

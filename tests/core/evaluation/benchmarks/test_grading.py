@@ -8,9 +8,9 @@ from importlib.resources import files
 
 import pytest
 
-from moslim_core.endpoint import parse
 from moslim_core.evaluation.benchmarks.grading import FACTS, GRADE, HARMLESSNESS, HONESTY, TRUTH, TURN, question, tagged
 from moslim_core.evaluation.benchmarks.halueval2 import truth_question
+from moslim_core.judging.endpoint import parse
 
 KNOWN = {
     "turn-1": "93d1643f5dcceb8d85e30a5b2f9a68861459f69f8395d3ea6a50d42c3ec2d8a8",

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from moslim_core.data.rows import read_json_lines
-from moslim_core.endpoint import Endpoint
 from moslim_core.errors import UserError
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, ask, evaluate
 from moslim_core.evaluation.benchmarks.hackaprompt import (
@@ -24,6 +23,7 @@ from moslim_core.evaluation.benchmarks.hackaprompt import (
     Level,
     says,
 )
+from moslim_core.judging.endpoint import Endpoint
 from tests.core.chat_server import says as replies
 from tests.core.chat_server import serving
 from tests.core.evaluation.benchmarks.made_files import REAL, needs_real, said, write

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from moslim_core.endpoint import Endpoint
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, evaluate
 from moslim_core.evaluation.benchmarks.halueval2 import QUESTIONS, HaluEval2, hallucination
+from moslim_core.judging.endpoint import Endpoint
 from tests.core.chat_server import Reply, Request, says, serving
 from tests.core.evaluation.benchmarks.made_files import REAL, needs_real, said, write
 

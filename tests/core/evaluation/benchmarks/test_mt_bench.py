@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from moslim_core.endpoint import Endpoint
 from moslim_core.errors import UserError
 from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, evaluate
 from moslim_core.evaluation.benchmarks.mt_bench import QUESTIONS, REFERENCES, MTBench, MTQuestion
+from moslim_core.judging.endpoint import Endpoint
 from tests.core.chat_server import Reply, Request, error, says, serving
 from tests.core.evaluation.benchmarks.made_files import REAL, needs_real, said, write
 

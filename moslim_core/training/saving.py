@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from moslim_core.checkpoints import mark
-from moslim_core.distributed import wait
+from moslim_core.training.checkpoints import mark
+from moslim_core.training.distributed import wait
 
 
 class MarkComplete(TrainerCallback):

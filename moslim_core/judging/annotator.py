@@ -13,7 +13,7 @@ from string import Template
 from typing import Any
 
 from moslim_core.data.rows import Row
-from moslim_core.endpoint import Endpoint, Question
+from moslim_core.judging.endpoint import Endpoint, Question
 from moslim_core.preferences import Preference, PreferenceSchema
 
 # Names the files of the wording; another wording is another version, under which every question is asked anew.
@@ -73,4 +73,4 @@ def _scale(preference: Preference) -> str:
 
 @cache
 def _wording(part: str) -> Template:
-    return Template(files("moslim_core").joinpath("judge_prompts", f"{VERSION}.{part}.txt").read_text(encoding="utf-8").strip())
+    return Template(files("moslim_core").joinpath("judging", "prompts", f"{VERSION}.{part}.txt").read_text(encoding="utf-8").strip())

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple, TypeVar
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from moslim_core.data.rows import well_formed
 from moslim_core.errors import UserError
-from moslim_core.judge_settings import JudgeSettings
+from moslim_core.json_text import well_formed
+from moslim_core.judging.settings import JudgeSettings
 from moslim_core.preferences import Message
 
 log = logging.getLogger(__name__)
