@@ -127,6 +127,7 @@ def draw_seconds(size: Size, answers: float, prompt: float, longest: float, batc
 
 
 def label_cost(counts: Counts) -> Cost:
+    """Of the stage `label`: it reads rows, and no model."""
     return Cost(START_SECONDS / 2 + ROW_SECONDS * sum(counts.rows.values()), START_GB / 2)
 
 
@@ -209,4 +210,5 @@ def evaluation_cost(
 
 
 def report_cost(schema: PreferenceSchema) -> Cost:
+    """Of the stage `report`: figures, a few for each preference."""
     return Cost(REPORT_SECONDS + FIGURES_SECONDS * len(schema), START_GB / 2)

@@ -31,6 +31,7 @@ def declared(source: str, kind: str) -> dict[str, str]:
 
 
 def first_line(docstring: str | None) -> str:
+    """What lists say of a thing: the first line of its docstring, without its full stop."""
     return (docstring or "").strip().partition("\n")[0].rstrip(".")
 
 

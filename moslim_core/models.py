@@ -43,6 +43,8 @@ BFLOAT16_SECONDS = 0.2
 
 
 class PackagedModel(NamedTuple):
+    """A model that a package on PyPI brings: the requirement, the module with its files, and the digest of the one that is read."""
+
     requirement: str
     module: str
     file: str

@@ -15,6 +15,8 @@ from moslim_core.errors import UserError
 
 
 class Thought(NamedTuple):
+    """The marks between which a model thinks."""
+
     begin: str
     end: str
 

@@ -56,6 +56,7 @@ def settings_of(profile: str, overrides: list[str] | None) -> Any:
 
 
 def folder_of(reference: str, work_dir: Path) -> Path:
+    """The folder of a reference: itself, or of `runs:/...` and `models:/...` a copy below the work directory. Raises UserError."""
     from tasks.execution import stage
 
     return stage.folder_of(reference, work_dir)

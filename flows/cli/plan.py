@@ -33,6 +33,7 @@ def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool)
 
 
 def minutes(seconds: float) -> str:
+    """Seconds as a person reads them: "80 s", "12 min" or "1.6 h"."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 

@@ -9,6 +9,8 @@ from flows.serve.request import Asked
 
 
 class Usage(NamedTuple):
+    """Tokens of a prompt with its instruction, and of its answer, as OpenAI's clients count them."""
+
     prompt_tokens: int
     completion_tokens: int
 

@@ -34,4 +34,5 @@ class ApiError(Exception):
 
 
 def as_json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response with `body` as JSON in UTF-8."""
     return Response(json.dumps(body, ensure_ascii=False).encode(), status, dict(headers or {}), "application/json")

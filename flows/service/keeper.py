@@ -68,6 +68,7 @@ def known(home: Path) -> tuple[str, str] | None:
 
 
 def main(home: Path, command: list[str]) -> None:
+    """Run COMMAND until nobody uses the server of `home` any more, or until SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server = subprocess.Popen(guarded(command))
     try:

@@ -30,6 +30,7 @@ POLL = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
 def main(work_dir: Path, deployments: Path) -> None:
+    """Start everything, write `work_dir`/up.json once it serves, and end all of it with the first part that dies."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with mlflow_server(work_dir) as (mlflow, page), prefect_server(work_dir) as api:
         deploy(deployments)

@@ -30,6 +30,8 @@ class Sampling(NamedTuple):
 
 
 class Answer(NamedTuple):
+    """An answer as a person reads it, how many tokens it took, and whether the limit cut it."""
+
     text: str
     tokens: int
     truncated: bool

@@ -116,6 +116,7 @@ def layout_for(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) ->
 
 
 def pass_tokens(model: Any) -> int:
+    """What a pass more costs on the model's device, in tokens."""
     return PASS_TOKENS.get(model.device.type, GPU_PASS_TOKENS)
 
 

@@ -55,6 +55,7 @@ def dress(ax: Axes, title: str, x: str, y: str, grid: bool = True) -> None:
 
 
 def legend(figure: Figure, ax: Axes) -> None:
+    """One legend above all panels, with what was obtained after what was asked for."""
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda n: labels[n].startswith("obtained"))
     figure.legend(
@@ -64,12 +65,14 @@ def legend(figure: Figure, ax: Axes) -> None:
 
 
 def cell(ax: Axes, x: int, y: int, text: str, colour: str, strength: float, bold: bool = False, size: float = 8) -> None:
+    """A cell of a table at column x and row y; `strength` in [0, 1] says how full its colour is."""
     # At most 60 % opaque: the page's own text colour stays readable on it, light or dark.
     ax.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fc=colour, alpha=0.04 + 0.56 * min(strength, 1.0), lw=0))
     ax.text(x, y, text, ha="center", va="center", fontsize=size, color=INK, fontweight="bold" if bold else "normal")
 
 
 def columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Points as matplotlib takes them: all x, all y."""
     return [x for x, _ in points], [y for _, y in points]
 
 

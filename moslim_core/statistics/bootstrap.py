@@ -31,6 +31,7 @@ class Interval(BaseModel):
 
 
 def finite(value: float) -> float | None:
+    """The number, or None where it is not finite: JSON has no NaN."""
     return float(value) if np.isfinite(value) else None
 
 

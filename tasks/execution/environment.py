@@ -76,6 +76,7 @@ def point(work_dir: Path) -> None:
 
 
 def has_accelerator() -> bool:
+    """Whether this machine has a GPU, told by its device files: asking torch takes seconds."""
     return any(map(os.path.exists, ACCELERATORS))
 
 

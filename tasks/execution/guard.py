@@ -19,6 +19,7 @@ def die_with(parent: int) -> None:
 
 
 def main() -> None:
+    """Become COMMAND, which dies with PARENT."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     die_with(parent)
     os.execvp(command[0], command)

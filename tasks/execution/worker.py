@@ -14,6 +14,7 @@ from tasks.stages import module_of
 
 
 def main(path: Path) -> int:
+    """Do the work of the job in `path`; the process's exit code."""
     from moslim_core.training.distributed import is_first
     from tasks.execution.stage import Job
 

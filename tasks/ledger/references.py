@@ -58,6 +58,7 @@ def digest_of(value: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
+    """SHA-256 of the content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -49,6 +49,7 @@ QUESTIONS = {"check": "tasks.execution.check", "plan": "tasks.execution.plan"}
 
 
 def names() -> list[str]:
+    """Of all stages, those of compared systems at the end."""
     return [*STAGES, *(COMPARED + name for name in methods())]
 
 

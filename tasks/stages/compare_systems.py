@@ -58,10 +58,12 @@ def stages() -> dict[str, Stage]:
 
 
 def stage_of(name: str) -> Stage:
+    """The stage of a compared system."""
     return Stage(COMPARED + name, version=8, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:
+    """Train one compared system and judge its answers; the key numbers of its rows."""
     from moslim_core.baselines.measure import measure, read_rows
     from moslim_core.baselines.method import Context
     from moslim_core.training.distributed import is_first

@@ -62,6 +62,7 @@ STAGE = Stage("evaluate", version=10, kind="evaluation", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:
+    """Measure the starting model and the policy by all that the suite names; their key numbers."""
     from moslim_core import models
     from moslim_core.evaluation.suite import Benchmarks, Control, Part
     from moslim_core.evaluation.system import System

@@ -42,6 +42,7 @@ STAGE = Stage("label", version=6, kind="rows", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:
+    """Read, label and split the rated answers; counts."""
     from moslim_core.data.prepare import prepare
     from moslim_core.training.progress import Progress
 

@@ -23,6 +23,7 @@ STAGE = Stage("report", version=10, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
+    """Write the page, its figures and its findings."""
     from moslim_core.report import all_figures, render, save_png, summarise
     from moslim_core.training.progress import Progress
 

@@ -42,6 +42,7 @@ STAGE = Stage("train_policy", version=11, kind="policy", section=section, launch
 
 
 def work(job: Job) -> dict[str, float]:
+    """Train the policy. Its figures go out step by step, so that none are left for the end."""
     from moslim_core.policy import training
     from moslim_core.training.distributed import is_first
     from moslim_core.training.progress import Progress

@@ -21,6 +21,7 @@ def judge_settings(settings: Settings) -> RewardSettings:
 
 
 def reward_seed(settings: Settings) -> int:
+    """The seed of the reward model: its own, or the run's."""
     return settings.seed if settings.reward.seed is None else settings.reward.seed
 
 
@@ -42,6 +43,7 @@ JUDGE_STAGE = Stage(JUDGE, version=9, kind="reward_model", section=_judge_sectio
 
 
 def work(job: Job) -> dict[str, float]:
+    """Train a reward model; the metrics of its heads on the test split."""
     from moslim_core.reward.training import dump_metrics, train
     from moslim_core.training.progress import Progress
 

@@ -132,6 +132,8 @@ class Score(BaseModel):
 
 
 class Measure(BaseModel):
+    """One figure of a benchmark: what it means, its value over all items, and over groups of them."""
+
     meaning: Meaning
     overall: Score
     groups: dict[str, Score]

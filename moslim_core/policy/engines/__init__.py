@@ -43,6 +43,7 @@ class Engine(ABC):
 
 
 def engine_class(name: str) -> type[Engine]:
+    """The engine of that name. Raises UserError where there is none."""
     return engine[name]
 
 

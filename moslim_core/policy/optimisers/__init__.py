@@ -81,10 +81,12 @@ class Optimiser(ABC):
 
 
 def with_advantages(batch: RolloutBatch, advantages: Tensor, returns: Tensor | None = None) -> RolloutBatch:
+    """The batch with `advantages` (r,) or (r, c), and `returns` (r, c) where a critic learns."""
     return replace(batch, advantages=advantages, returns=batch.returns if returns is None else returns)
 
 
 def optimiser_class(name: str) -> type[Optimiser]:
+    """The optimiser of that name. Raises UserError where there is none."""
     return optimiser[name]
 
 
