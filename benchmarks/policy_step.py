@@ -20,10 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from tasks.execution import environment
 
 ROOT = Path(__file__).parents[1]
 STEPS, TARGETS, GROUP, RANK = 5, 2, 4, 16
@@ -35,6 +34,14 @@ QUESTIONS = [
 ]
 # What the processor has that decides how fast it multiplies.
 FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+
+
+def either(today: str, before: str) -> Any:
+    """A module of the checkout that runs, by the name that it has today, or had in earlier ones."""
+    try:
+        return import_module(today)
+    except ModuleNotFoundError:
+        return import_module(before)
 
 
 def settings_of(count: int, base: str, prompts: int, tokens: int) -> Any:
@@ -66,8 +73,8 @@ def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
     from moslim_core import models
     from moslim_core.model_identity import identify
     from moslim_core.reward.model import ADAPTER, create
-    from moslim_core.training.adapters import adapter_config
 
+    adapter_config = either("moslim_core.training.adapters", "moslim_core.adapters").adapter_config
     model, tokenizer = create(models.resolve(settings.reward.backbone, cache), settings.preferences, None, 256)
     from peft import get_peft_model
 
@@ -112,8 +119,8 @@ class Clock:
 def ours(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     """The stage as it is, in whatever checkout is on the path: seconds of a step, and of its reward model, from its own record."""
     from moslim_core.policy import training
-    from moslim_core.training.progress import Progress
 
+    Progress = either("moslim_core.training.progress", "moslim_core.progress").Progress
     reward_folder(settings, cache, folder / "reward")
     rows = [json.dumps({"prompt": [{"role": "user", "content": q}]}) for q in QUESTIONS]
     (folder / "prompts.train.jsonl").write_text("\n".join(rows) + "\n")
@@ -132,8 +139,8 @@ def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
 
     from moslim_core import models
     from moslim_core.policy.conditioning import training_examples
-    from moslim_core.training.adapters import adapter_config
 
+    adapter_config = either("moslim_core.training.adapters", "moslim_core.adapters").adapter_config
     policy, base = settings.policy, settings.model.base
     model, tokenizer = models.load_chat_model(base, cache)
     source = models.resolve(base, cache)
@@ -185,6 +192,8 @@ def processor() -> str:
 
 
 def measure(system: str, count: int, options: argparse.Namespace, cache: Path) -> dict[str, Any]:
+    from tasks.execution import environment
+
     checkout = Path(options.against).resolve() if system == "against" else ROOT
     with tempfile.TemporaryDirectory() as name:
         result = Path(name) / "result.json"
