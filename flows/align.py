@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from flows.form import Form, filled_in, name_of
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.display.latest import publish
+from tasks.display.latest_folder import publish
 from tasks.display.prefect_page import entitle
 from tasks.execution.machine import launch
 from tasks.execution.questions import ask

@@ -11,7 +11,7 @@ from prefect import flow
 from pydantic import BaseModel
 
 from flows.align import STAGES, Pipeline, StageName, run_pipeline
-from flows.cli.compared import FIGURES, LastStage, parse_over
+from flows.cli.compare_arguments import FIGURES, LastStage, parse_over
 from flows.form import Form, filled_in
 from flows.profile import override
 from moslim_core.evaluation.comparison import Comparison, Measured

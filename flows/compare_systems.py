@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from prefect import flow
 
 from flows.align import run_pipeline
-from flows.cli.compared import parse_baselines, parse_search
+from flows.cli.compare_arguments import parse_baselines, parse_search
 from flows.compare import Compared, closing_on_error, publish
 from flows.form import Form, filled_in
 from flows.profile import override
 from moslim_core.baselines import START, ours
 from moslim_core.evaluation.comparison import Measured
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from moslim_core.statistics.bootstrap import Interval
 from tasks.display.prefect_page import entitle
 from tasks.execution.stage import Outcome, ledger_of

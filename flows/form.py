@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from flows import profile as profiles
 from moslim_core.model_identity import public_name
-from moslim_core.section import Section
 from moslim_core.settings import Settings
+from moslim_core.settings_section import Section
 from tasks.display.overview import run_name
 from tasks.execution import on_worker
 

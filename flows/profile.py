@@ -12,12 +12,12 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from flows.set_text import read, typed
+from flows.typed_values import read, typed
 from moslim_core.errors import UserError
 from moslim_core.models import PACKAGED
 from moslim_core.policy.settings import AccelerateProfile
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from moslim_core.yaml_text import TextLoader
 
 # Paths in a profile file are relative to it; on the command line, to the current directory.

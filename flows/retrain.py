@@ -8,15 +8,15 @@ from pydantic import BaseModel
 from flows.align import run_pipeline
 from flows.form import Form, filled_in
 from moslim_core.errors import UserError
-from moslim_core.evaluation.gate import Bounds, Decision, gate
+from moslim_core.evaluation.promotion_gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.display.prefect_page import entitle
 from tasks.execution.stage import ledger_of
 from tasks.ledger.references import digest_of
 from tasks.ledger.registry import CHAMPION, Registry
-from tasks.ledger.retrain import drifts_from, measured, show, show_control, told
+from tasks.ledger.retraining import drifts_from, measured, show, show_control, told
 
 DEFAULT_BOUNDS = Bounds()
 SAME = "the challenger is the champion: neither data nor settings changed"

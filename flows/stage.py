@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.execution import on_worker
 from tasks.execution.on_pool import FLOW, leave_outcome, require_parent
 from tasks.execution.stage import ledger_of, stage_task

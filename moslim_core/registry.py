@@ -4,7 +4,7 @@
     def squared(p, target): ...
 
 A registry holds the objects that its decorator was put on. The library's own are below `home`: they are listed from the text there
-(declarations.py), and imported when they are asked for. Others come with plug-ins (plugins.py).
+(registered_names.py), and imported when they are asked for. Others come with plug-ins (plugins.py).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from moslim_core import plugins
-from moslim_core.declarations import LIBRARY, Declared, declared_in, first_line
 from moslim_core.errors import UserError
+from moslim_core.registered_names import LIBRARY, Declared, declared_in, first_line
 
 T = TypeVar("T")
 # As --set takes it, in lists too.

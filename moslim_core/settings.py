@@ -18,7 +18,7 @@ from moslim_core.models import DeviceName, DType
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.settings import MappingSettings, RewardSettings
-from moslim_core.section import LARGEST_SEED, Section, not_text, registries
+from moslim_core.settings_section import LARGEST_SEED, Section, not_text, registries
 
 
 class ModelSettings(Section):

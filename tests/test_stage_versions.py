@@ -23,7 +23,7 @@ import pytest
 
 from flows.align import StageName
 from moslim_core.baselines import OWN, ours
-from moslim_core.declarations import declared
+from moslim_core.registered_names import declared
 from moslim_core.registry import KINDS
 from tasks.stages import COMPARED, STAGES, module_of, names, stage_named
 

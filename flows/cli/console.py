@@ -164,7 +164,7 @@ def run_with_display(settings: Settings, until: StageName, profile: str, overrid
         pipeline = align(settings, until, run_name(settings, profile, overrides, until))
     wall = time.monotonic() - started
     if until == "report":
-        from tasks.display.latest import write_summary
+        from tasks.display.latest_folder import write_summary
 
         figures = {"profile": profile, "wall_seconds": round(wall, 1), "peak_memory_gb": round(memory.bytes / 1e9, 2)}
         write_summary(settings.work_dir / "latest", {"run_id": pipeline.run_id, **figures})
@@ -251,7 +251,7 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
 
 def compare_with_display(settings: Settings, over: str, seeds: str, until: str | None) -> None:
     """Run the flow `compare` with bars, print its table, and say where the page is. Raises UserError on a bad setting."""
-    from flows.cli.compared import last_stage, parse_over, parse_seeds
+    from flows.cli.compare_arguments import last_stage, parse_over, parse_seeds
 
     key, values = parse_over(over)
     for value in values:
@@ -274,7 +274,7 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
 
 def compare_systems_with_display(settings: Settings, baselines: str, seeds: str, search: str | None) -> None:
     """Run the flow `compare_systems` with bars, print its table, and say where the page is. Raises UserError on a bad name."""
-    from flows.cli.compared import parse_baselines, parse_search, parse_seeds
+    from flows.cli.compare_arguments import parse_baselines, parse_search, parse_seeds
 
     names, numbers, factors = parse_baselines(baselines), parse_seeds(seeds), parse_search(search) if search else []
     with display(settings):

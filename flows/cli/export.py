@@ -74,7 +74,7 @@ def _policy(
 ) -> None:
     from moslim_core.export import gguf_file, hub, merged, ollama
     from moslim_core.policy.artifact import PolicyCard
-    from tasks.ledger.exporting import record_of
+    from tasks.ledger.export_facts import record_of
 
     PolicyCard.load(folder)
     repo = hub.require_access(repo, public) if to == "hub" else None

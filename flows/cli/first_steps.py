@@ -27,7 +27,7 @@ def init(
     ),
 ) -> None:
     """Write a commented profile for your own rows: columns, preferences and levels as they look, models as this machine has room for."""
-    from flows.cli.first_profile import write
+    from flows.cli.init_profile import write
 
     write(file, output)
 

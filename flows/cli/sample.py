@@ -19,8 +19,8 @@ from moslim_core.data.rows import Row, prompt_key
 from moslim_core.data.sources import prompts as read_prompts
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message, PreferenceSchema
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.execution import environment
 
 # A level needs rows in training and in every split beside it.

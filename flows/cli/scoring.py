@@ -15,9 +15,9 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 from rich.table import Table
 
+from moslim_core.data.row_formats import Shape, shape_of
 from moslim_core.data.rows import plain_text
 from moslim_core.data.settings import ColumnSettings
-from moslim_core.data.shapes import Shape, shape_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.json_text import writable

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from flows.studio.findings import Found, said
+from flows.studio.found_levels import Found, said
 from moslim_core.preferences import Preference, PreferenceSchema
 from moslim_core.report.page import distance, obtained
 from moslim_core.report.wording import percent

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from flows.studio.findings import Found
+from flows.studio.found_levels import Found
 from flows.studio.session import Drawn, System, Targets
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message

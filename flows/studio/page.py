@@ -13,13 +13,13 @@ from nicegui import ui
 from flows.studio import snippets
 from flows.studio.answer_card import Actions, AnswerCard
 from flows.studio.bars import LEGEND
-from flows.studio.drawer import Drawer
+from flows.studio.earlier_exchanges import Drawer
 from flows.studio.history import Exchange, Given, History
+from flows.studio.loaded_models import Opened, Workshop
 from flows.studio.preset_picture import PresetPicture
 from flows.studio.ratings import Ratings
 from flows.studio.session import MODES, SETTINGS, Asked, Drawn, Session, steered
 from flows.studio.settings_panel import Sliders
-from flows.studio.workshop import Opened, Workshop
 from moslim_core.errors import UserError
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import Message

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from nicegui import ui
 
+from flows.studio.loaded_models import Fronts
 from flows.studio.presets import Preset, Span, presets, shown
-from flows.studio.workshop import Fronts
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.report.wording import number
 

@@ -24,7 +24,7 @@ RECONNECT_SECONDS = 30.0
 def serve(work_dir: Path, policy: str | None, host: str, port: int, base: str | None) -> None:
     """Serve until Ctrl-C. Raises UserError where something is missing: NiceGUI, a policy, a free port."""
     listener = _listener(host, port)
-    from flows.studio.workshop import Workshop, newest
+    from flows.studio.loaded_models import Workshop, newest
 
     workshop = Workshop(work_dir, base)
     reference = policy if policy is not None else newest(workshop.choices())

@@ -28,7 +28,7 @@ from moslim_core.policy.warm_start import Learner, conditioned_sft, fine_tune
 from moslim_core.preferences import PreferenceSchema, Targets, answered_tokens
 from moslim_core.registry import baseline
 from moslim_core.reward.metrics import expected_level
-from moslim_core.section import changed
+from moslim_core.settings_section import changed
 from moslim_core.training.distributed import gather, share
 
 

@@ -23,8 +23,8 @@ from moslim_core.policy.conditioning import Example
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.reward.settings import MappingSettings
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from moslim_core.training.distributed import is_first
 from moslim_core.training.progress import Progress
 

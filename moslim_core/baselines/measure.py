@@ -22,7 +22,7 @@ from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, 
 from moslim_core.models import pick_device
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
-from moslim_core.section import changed
+from moslim_core.settings_section import changed
 from moslim_core.training.distributed import is_first, join, take_own_device
 
 # A metric of each row that trains, by which settings may be chosen: neither judge nor evaluation prompts have a part in it.

@@ -19,7 +19,7 @@ from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.registry import baseline
 from moslim_core.reward.settings import MappingSettings
-from moslim_core.section import changed
+from moslim_core.settings_section import changed
 
 
 class WantedExamples:

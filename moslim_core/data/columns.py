@@ -13,7 +13,7 @@ import numpy as np
 
 from moslim_core.data.bad_rows import skip
 from moslim_core.data.first_levels import Proposed, proposed
-from moslim_core.data.shapes import CHOSEN, CONVERSATIONS, REJECTED
+from moslim_core.data.row_formats import CHOSEN, CONVERSATIONS, REJECTED
 from moslim_core.data.tables import FORMATS, read_table
 from moslim_core.errors import UserError
 

@@ -24,9 +24,9 @@ from moslim_core.data.binning import Binning
 from moslim_core.data.card import Tally, write_card
 from moslim_core.data.prompts import Candidate, write_prompts
 from moslim_core.data.rows import Row
+from moslim_core.data.rows_on_disk import Spool, Spooled
 from moslim_core.data.sources import Source
 from moslim_core.data.splits import JUDGE, TEST, TRAIN, VALIDATION, Splits
-from moslim_core.data.spool import Spool, Spooled
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.settings import Settings

@@ -13,8 +13,8 @@ from moslim_core.data.prepare import Seen, prepare
 from moslim_core.data.splits import JUDGE, TEST, TRAIN, VALIDATION
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from moslim_core.training.progress import Progress
 
 # With fewer training rows a level is hardly learnt.

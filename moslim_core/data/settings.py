@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from moslim_core import registry
 from moslim_core.judging.settings import JudgeSettings
-from moslim_core.section import NameOf, Section, names
+from moslim_core.settings_section import NameOf, Section, names
 
 
 class LabelColumn(Section):

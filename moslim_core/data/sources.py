@@ -12,9 +12,9 @@ from moslim_core.data.bad_rows import BadRow, OnBad, shown, stop
 from moslim_core.data.binning import Binning
 from moslim_core.data.catalogue import HubSet
 from moslim_core.data.files import SPLITS, SplitFile, hub_files, own_files, place_of, prompt_files
+from moslim_core.data.row_formats import need, prompt_of, shape_of
 from moslim_core.data.rows import Row
 from moslim_core.data.settings import ColumnSettings, DataSettings, LabelColumn
-from moslim_core.data.shapes import need, prompt_of, shape_of
 from moslim_core.data.tables import FORMATS, read_table
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message, PreferenceSchema

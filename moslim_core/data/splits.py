@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from moslim_core.data.groups import PromptGroups
+from moslim_core.data.prompt_groups import PromptGroups
 from moslim_core.data.rows import unit_hash
 from moslim_core.data.settings import DataSettings
 from moslim_core.preferences import Message

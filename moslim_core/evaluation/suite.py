@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
-from moslim_core.evaluation import attack, together
+from moslim_core.evaluation import attack, joint_requests
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
@@ -76,9 +76,9 @@ class Control:
         each = self.settings.together
         if not each or steered(self.schema) is None:
             return {}
-        rows = together.answers(system, self.schema, self.held_out, self.prompts, each, self.judges[0], self.sampling)
+        rows = joint_requests.answers(system, self.schema, self.held_out, self.prompts, each, self.judges[0], self.sampling)
         write_json_lines(self.output / f"answers.together.{name}.jsonl", (r.model_dump() for r in rows))
-        found = together.together(rows, alone, self.schema, self.settings.bootstrap, system.seed)
+        found = joint_requests.together(rows, alone, self.schema, self.settings.bootstrap, system.seed)
         _write(self.output / f"together.{name}.json", found)
         return {
             f"together/{size}/{preference}/spearman": value.value
@@ -170,10 +170,10 @@ def read_front(folder: Path, name: str) -> Front | None:
     return Front.model_validate_json(file.read_bytes()) if file.is_file() else None
 
 
-def read_together(folder: Path, name: str) -> together.Together | None:
+def read_together(folder: Path, name: str) -> joint_requests.Together | None:
     """None where no request named several preferences."""
     file = folder / f"together.{name}.json"
-    return together.Together.model_validate_json(file.read_bytes()) if file.is_file() else None
+    return joint_requests.Together.model_validate_json(file.read_bytes()) if file.is_file() else None
 
 
 def read_attack(folder: Path, name: str) -> attack.UnderAttack | None:

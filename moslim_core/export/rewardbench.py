@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from moslim_core.data.row_formats import choice_of
 from moslim_core.data.rows import plain_text
-from moslim_core.data.shapes import choice_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.export.folder import new_folder

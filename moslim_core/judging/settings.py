@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from moslim_core.section import Section
+from moslim_core.settings_section import Section
 
 
 class JudgeSettings(Section):

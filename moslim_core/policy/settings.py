@@ -12,7 +12,7 @@ from moslim_core import registry
 from moslim_core.errors import UserError
 from moslim_core.preferences import Placement
 from moslim_core.sampling import LOWEST_TEMPERATURE
-from moslim_core.section import NameOf, Section
+from moslim_core.settings_section import NameOf, Section
 
 # Packaged files in tasks/execution/accelerate.
 AccelerateProfile = Literal["one-gpu", "ddp", "fsdp"]

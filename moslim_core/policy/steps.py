@@ -14,7 +14,7 @@ from moslim_core.policy.conditioning import Example
 from moslim_core.policy.engines import Engine
 from moslim_core.policy.learner import Learner, Passed
 from moslim_core.policy.optimisers import Optimiser
-from moslim_core.policy.rated import RatedAnswers
+from moslim_core.policy.rated_answers import RatedAnswers
 from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded

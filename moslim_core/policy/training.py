@@ -24,7 +24,7 @@ from moslim_core.policy.contrast import most_different
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.learner import Learner, share_of_rate
 from moslim_core.policy.optimisers import optimiser_class, require_fit
-from moslim_core.policy.rated import RatedAnswers
+from moslim_core.policy.rated_answers import RatedAnswers
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import pair
 from moslim_core.policy.settings import PolicySettings, refuse_sharded

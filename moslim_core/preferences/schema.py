@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, m
 
 from moslim_core import registry
 from moslim_core.errors import UserError
-from moslim_core.section import NameOf
+from moslim_core.settings_section import NameOf
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # Labels stand inside the rendered instruction, whose punctuation the parser relies on.

@@ -10,7 +10,7 @@ from moslim_core.evaluation.attack import UnderAttack
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability
 from moslim_core.evaluation.fronts import Front
-from moslim_core.evaluation.together import Together
+from moslim_core.evaluation.joint_requests import Together
 from moslim_core.judging.endpoint import Usage
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import HeadMetrics, PairAccuracy

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from moslim_core.data.bad_rows import shown
+from moslim_core.data.row_formats import choice_of
 from moslim_core.data.rows import plain_text, prompt_key
-from moslim_core.data.shapes import choice_of
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from moslim_core import registry
-from moslim_core.section import LARGEST_SEED, NameOf, Section
+from moslim_core.settings_section import LARGEST_SEED, NameOf, Section
 
 
 class RewardSettings(Section):

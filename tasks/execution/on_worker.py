@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.execution import environment
 
 WORK_DIR = "MOSLIM_WORK_DIR"

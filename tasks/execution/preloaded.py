@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from tasks.execution import worker
+from tasks.execution.die_with_parent import die_with
 from tasks.execution.environment import has_accelerator
-from tasks.execution.guard import die_with
 from tasks.stages import QUESTIONS, libraries_of
 
 MESSAGE = 1 << 16

@@ -23,8 +23,8 @@ from pydantic import BaseModel
 from moslim_core import plugins
 from moslim_core.errors import UserError
 from moslim_core.registry import KINDS
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.display import progress
 from tasks.execution import environment, on_worker
 from tasks.execution.launcher import Launch, run_worker

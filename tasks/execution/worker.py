@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from moslim_core.errors import UserError
-from tasks.execution.guard import die_with
+from tasks.execution.die_with_parent import die_with
 from tasks.stages import module_of
 
 

@@ -21,8 +21,8 @@ from moslim_core.errors import UserError
 from tasks.display.mlflow_pages import MODEL_TRAINING, show_columns
 from tasks.execution import on_worker
 from tasks.execution.processes import is_alive, own_name
-from tasks.ledger.reach import require_answer
 from tasks.ledger.references import ArtifactRef, digest_of, intact_digest
+from tasks.ledger.store_reachable import require_answer
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from moslim_core import registry
 from moslim_core.errors import UserError
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.execution import environment
 from tasks.execution.stage import Check, Job, Outcome, Stage, folder_of, ledger_of, stage_task, unchecked
 from tasks.ledger.references import ArtifactRef, digest_of, intact_digest, path_digest

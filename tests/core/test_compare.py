@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.cli.compared import last_stage, parse_baselines, parse_over, parse_search, parse_seeds
+from flows.cli.compare_arguments import last_stage, parse_baselines, parse_over, parse_search, parse_seeds
 from moslim_core.baselines import methods
 from moslim_core.errors import UserError
 

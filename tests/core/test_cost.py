@@ -7,7 +7,7 @@ import torch
 
 from flows import profile
 from moslim_core import cost
-from moslim_core.section import changed
+from moslim_core.settings_section import changed
 
 # The demo on two AVX2 cores in float32 (docs/evidence.md): what moslim_core/cost.py is told of the machine, the models and the rows.
 SPEED = cost.Speed(operations=1.69e11, bandwidth=1.95e10, device="cpu", bytes=4)

@@ -27,8 +27,8 @@ from moslim_core.reward import training as reward_training
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.sampling import generation_config
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from moslim_core.training.adapters import adapter_config
 from moslim_core.training.progress import Progress
 from tests.core.family_models import FAMILIES, OPTIONS, RECURRENT, make_family

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from flows import profile
-from flows.cli import first_profile
+from flows.cli import init_profile
 from moslim_core.data.preview import preview
 from moslim_core.errors import UserError
-from moslim_core.section import changed
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 
 
 def rows(count: int = 20, **columns: Any) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def lines(path: Path, values: Iterable[dict[str, Any]]) -> Path:
 def made(file: Path, tiny_chat: Path) -> Settings:
     """The settings of the profile that is written for the file, with a model of the tests'."""
     output = file.with_name("mine.yaml")
-    first_profile.write(file, output)
+    init_profile.write(file, output)
     settings = profile.load(str(output), ["work_dir=" + str(file.parent / "work")])
     return changed(settings, model=changed(settings.model, base=str(tiny_chat)), policy=changed(settings.policy, max_prompt_tokens=512))
 
@@ -79,7 +79,7 @@ def turns(row: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def test_little_is_drawn_where_the_data_has_few_answers_to_a_prompt(tmp_path: Path) -> None:
-    first_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
+    init_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
     policy = profile.load(str(tmp_path / "mine.yaml")).policy
     # Three rated answers a prompt, and one drawn: four, of which the three that differ most are learnt from.
     assert policy.targets_per_prompt * policy.group_size == 4
@@ -90,7 +90,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     file, output = table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml"
     output.write_text("mine")
     with pytest.raises(UserError, match="nothing is overwritten"):
-        first_profile.write(file, output)
+        init_profile.write(file, output)
     assert output.read_text() == "mine"
     assert sorted(f.name for f in tmp_path.iterdir()) == ["mine.yaml", "own.csv"]
 
@@ -99,7 +99,7 @@ def test_what_is_guessed_and_what_is_left_out_is_said(tmp_path: Path, capsys: py
     values = [
         {"A": r["prompt"], "B": r["response"], "warmth": r["warmth"], "id": n, "team": "red blue"[n % 8]} for n, r in enumerate(rows())
     ]
-    first_profile.write(table(tmp_path / "own.csv", values), tmp_path / "mine.yaml")
+    init_profile.write(table(tmp_path / "own.csv", values), tmp_path / "mine.yaml")
     told, written = capsys.readouterr().out, (tmp_path / "mine.yaml").read_text()
     for said in ("prompt is taken from column 'A'", "not used: column id", "not used: column team"):
         assert said in told

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows import profile as profiles
-from moslim_core.evaluation.gate import Measured
+from moslim_core.evaluation.promotion_gate import Measured
 from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import Interval
 from tasks.ledger.registry import CHALLENGER, CHAMPION, Registry

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows import profile
-from flows.cli import first_profile
+from flows.cli import init_profile
 from tests.odd.case import Case
 
 ROWS = "".join(f"What is {p}?,It is {a} of {p}.,{1 + (p + a) % 3}\n" for p in range(12) for a in range(3))
@@ -17,7 +17,7 @@ def init(text: str | bytes, name: str = "own.csv", output: str = "mine.yaml") ->
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         (folder / "output").mkdir()
         try:
-            first_profile.write(folder / name, folder / "output" / output)
+            init_profile.write(folder / name, folder / "output" / output)
         finally:
             if not any((folder / "output").iterdir()):
                 (folder / "output").rmdir()
@@ -43,6 +43,6 @@ CASES = [
     Case("init: bytes that are no text", init(b"\xff\xfe\x00\x01" * 9), "UTF-8"),
     Case("init: an open quote", init('prompt,response,warmth\n"What,It is,1\n'), "never closed"),
     Case("init: a name that is no profile's", init("prompt,response,warmth\n" + ROWS, output="mine.txt"), ".yaml"),
-    Case("init: no such file", lambda folder: first_profile.write(folder / "none.csv", folder / "mine.yaml"), "no such file"),
+    Case("init: no such file", lambda folder: init_profile.write(folder / "none.csv", folder / "mine.yaml"), "no such file"),
     Case("init: numbers alone", init("a,b\n1,2\n3,4\n"), "no column of prompts"),
 ]

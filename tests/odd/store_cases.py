@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from tasks.display.latest import write_summary
+from tasks.display.latest_folder import write_summary
 from tasks.execution import environment, work_dirs
-from tasks.ledger import reach
+from tasks.ledger import store_reachable
 from tasks.ledger.ledger import given_store
 from tasks.ledger.registry import Registry
 from tests.odd.case import Case
@@ -44,7 +44,7 @@ def answering(code: int) -> Iterator[str]:
 
 def store_at(uri: str) -> Callable[[Path], object]:
     def act(folder: Path) -> object:
-        with patch.dict(os.environ, {"MLFLOW_TRACKING_URI": uri}), patch.multiple(reach, WAIT_SECONDS=0.0, ANSWER_SECONDS=0.2):
+        with patch.dict(os.environ, {"MLFLOW_TRACKING_URI": uri}), patch.multiple(store_reachable, WAIT_SECONDS=0.0, ANSWER_SECONDS=0.2):
             return given_store()
 
     return act

@@ -10,9 +10,9 @@ from unittest.mock import patch
 
 from flows.studio import server
 from flows.studio.history import Exchange, Given, History
+from flows.studio.loaded_models import newest
 from flows.studio.ratings import Ratings
 from flows.studio.session import Session
-from flows.studio.workshop import newest
 from moslim_core.preferences import PreferenceSchema
 from tasks.execution import work_dirs
 from tests.odd.case import Case

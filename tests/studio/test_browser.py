@@ -38,8 +38,8 @@ class Studio:
     def __init__(self, work_dir: Path) -> None:
         import uvicorn
 
+        from flows.studio.loaded_models import Workshop, newest
         from flows.studio.server import application
-        from flows.studio.workshop import Workshop, newest
 
         self.home = work_dir / "studio"
         workshop = Workshop(work_dir)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.studio.findings import Found
+from flows.studio.found_levels import Found
 from flows.studio.history import Exchange, Given, History
 from flows.studio.ratings import FILE, Ratings
 from flows.studio.session import Drawn

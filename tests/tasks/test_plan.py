@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from flows import profile
-from flows.cli import first_profile
+from flows.cli import init_profile
 from moslim_core.errors import UserError
-from moslim_core.section import changed
+from moslim_core.settings_section import changed
 from tasks.execution.plan import plan, size_of
 from tests.core.test_first_profile import rows, table
 
 
 def test_the_plan_of_ones_own_rows(tmp_path: Path, tiny_chat: Path, tiny_encoder: Path) -> None:
-    first_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
+    init_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
     settings = profile.load(str(tmp_path / "mine.yaml"), [f"work_dir={tmp_path / 'work'}", "policy.max_prompt_tokens=400"])
     settings = changed(
         settings, model=changed(settings.model, base=str(tiny_chat)), reward=changed(settings.reward, backbone=str(tiny_encoder))

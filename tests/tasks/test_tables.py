@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moslim_core.evaluation.suite import Runs, read_benchmarks
-from tasks.display.latest import _summary
+from tasks.display.latest_folder import _summary
 from tasks.display.tables import log_tables
 from tasks.execution.stage import Outcome
 from tasks.ledger.ledger import Ledger

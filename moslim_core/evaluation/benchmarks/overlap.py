@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from moslim_core.data.groups import PromptGroups
+from moslim_core.data.prompt_groups import PromptGroups
 from moslim_core.evaluation.benchmarks.benchmark import Item
 from moslim_core.preferences import Message
 
@@ -14,7 +14,7 @@ SAME, NEARLY = "prompt that also occurs in training", "prompt nearly the same as
 def overlaps(items: Sequence[Item], trained: Iterable[list[Message]], near: float) -> list[str | None]:
     """Why each item is to be left out; None: it is not.
 
-    Prompts are compared as the splits compare them (data/groups.py): the same but for case and white space, or word triples with a
+    Prompts are compared as the splits compare them (data/prompt_groups.py): the same but for case and white space, or word triples with a
     Jaccard similarity of at least `near`, and what hangs together through such pairs. 1: the same ones only.
     """
     prompts = PromptGroups(near)

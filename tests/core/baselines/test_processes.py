@@ -15,7 +15,7 @@ from moslim_core.baselines import methods
 from moslim_core.baselines.measure import read_rows
 from moslim_core.baselines.method import Context
 from moslim_core.errors import UserError
-from moslim_core.section import changed
+from moslim_core.settings_section import changed
 from tasks.stages.compare_systems import stage_of
 
 RUN = Path(__file__).with_name("measured_run.py")

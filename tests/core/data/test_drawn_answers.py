@@ -16,7 +16,7 @@ from moslim_core.data.drawn_answers import BATCH_PROMPTS, draw, spread, wished, 
 from moslim_core.data.preview import preview
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message
-from moslim_core.section import changed
+from moslim_core.settings_section import changed
 from tests.core.chat_server import says, serving
 
 DEMO = profile.load("demo")

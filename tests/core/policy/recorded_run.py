@@ -23,7 +23,7 @@ from moslim_core.policy.conditioning import training_examples
 from moslim_core.policy.engines import Drawn, Engine, transformers
 from moslim_core.policy.learner import Learner
 from moslim_core.policy.optimisers import optimiser_class, require_fit
-from moslim_core.policy.rated import RatedAnswers
+from moslim_core.policy.rated_answers import RatedAnswers
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import RolloutBatch, pair
 from moslim_core.policy.settings import PolicySettings

@@ -19,7 +19,7 @@ from moslim_core.evaluation.benchmarks.benchmark import NO_JUDGE, Chat, Judged, 
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import Front, front, levels_of, reference_point, simplex_grid
-from moslim_core.evaluation.together import Together, together
+from moslim_core.evaluation.joint_requests import Together, together
 from moslim_core.judging.endpoint import Usage
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import PreferenceSchema, Targets

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.section import changed
+from moslim_core.settings_section import changed
 
 
 def test_a_change_is_checked_with_the_rest() -> None:

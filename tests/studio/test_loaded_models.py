@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.studio import workshop as module
+from flows.studio import loaded_models as module
+from flows.studio.loaded_models import Opened, Workshop, newest
 from flows.studio.session import Asked, Drawn
-from flows.studio.workshop import Opened, Workshop, newest
 from moslim_core.errors import UserError
 from moslim_core.policy.generation import Answer
 from tests.studio.made import LONGEST, SCHEMA

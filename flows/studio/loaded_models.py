@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.studio.findings import Found, find
+from flows.studio.found_levels import Found, find
 from flows.studio.session import Asked, Drawn, System
-from flows.studio.voice import Voice
+from flows.studio.shared_drawing import Voice
 from moslim_core.errors import UserError
 from moslim_core.evaluation.fronts import Front
 from moslim_core.models import load_chat_model, pick_device

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from moslim_core import templates
-from moslim_core.policy.pieces import Pieces
+from moslim_core.policy.streamed_text import Pieces
 from moslim_core.templates import Reader
 
 

@@ -9,7 +9,7 @@ import pytest
 from moslim_core.evaluation.benchmarks.benchmark import Meaning, Measure, Result, Score
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Control, Controllability
-from moslim_core.evaluation.gate import Bounds, Measured, gate
+from moslim_core.evaluation.promotion_gate import Bounds, Measured, gate
 from moslim_core.statistics.bootstrap import Interval
 
 Better = Literal["more", "less"] | None

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from moslim_core.evaluation.controllability import Obtained
-from moslim_core.evaluation.together import requests_together, together
+from moslim_core.evaluation.joint_requests import requests_together, together
 from moslim_core.preferences import PreferenceSchema, Targets, is_held_out
 
 SCHEMA = PreferenceSchema.model_validate(

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from moslim_core.data.rows import Row
+from moslim_core.data.rows_on_disk import DUPLICATE, MERGED, Spool, Spooled
 from moslim_core.data.sources import Rated
-from moslim_core.data.spool import DUPLICATE, MERGED, Spool, Spooled
 
 
 def row(prompt: int, answer: int, stated: str | None = None, level: int = 1) -> Spooled:

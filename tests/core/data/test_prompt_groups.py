@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from moslim_core.data import groups
-from moslim_core.data.groups import PERMUTATIONS, PromptGroups, near_pairs, shingles
+from moslim_core.data import prompt_groups
+from moslim_core.data.prompt_groups import PERMUTATIONS, PromptGroups, near_pairs, shingles
 from moslim_core.data.rows import prompt_key
 from moslim_core.preferences import Message
 
@@ -99,14 +99,14 @@ def components(count: int, pairs: np.ndarray) -> list[int]:
 def test_one_bucket_of_thousands_is_not_compared_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     same = np.ones((5000, PERMUTATIONS), np.uint32)
     compared = 0
-    connect = groups._connect
+    connect = prompt_groups._connect
 
     def counting(members: np.ndarray, *rest: object) -> object:
         nonlocal compared
         compared += len(found := list(connect(members, *rest)))
         return found
 
-    monkeypatch.setattr(groups, "_connect", counting)
+    monkeypatch.setattr(prompt_groups, "_connect", counting)
     assert components(5000, near_pairs(same, 0.8)[:4999]) == [0] * 5000
     assert compared == 4999 * (PERMUTATIONS // 6)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.studio.bars import bars
-from flows.studio.findings import Found, find, said
+from flows.studio.found_levels import Found, find, said
 from moslim_core.reward.scorer import RewardScorer
 from tests.studio.made import SCHEMA, make_reward_model
 

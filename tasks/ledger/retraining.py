@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core.data.drift import Drift, drifts
-from moslim_core.evaluation.gate import Decision, Measured
+from moslim_core.evaluation.promotion_gate import Decision, Measured
 from moslim_core.preferences import PreferenceSchema
 from tasks.display.mlflow_pages import link
 from tasks.display.prefect_page import show_curves

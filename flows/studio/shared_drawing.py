@@ -14,8 +14,8 @@ from moslim_core.models import end_tokens
 from moslim_core.policy import open_batch
 from moslim_core.policy.answering import Answering, Lost
 from moslim_core.policy.generation import Answer
-from moslim_core.policy.pieces import Pieces
 from moslim_core.policy.steerable import SteerablePolicy
+from moslim_core.policy.streamed_text import Pieces
 from moslim_core.preferences import Message
 from moslim_core.templates import Reader
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from moslim_core.data.rows import write_json_lines
 from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import training_examples
-from moslim_core.policy.rated import RUNS_ON, RatedAnswers
+from moslim_core.policy.rated_answers import RUNS_ON, RatedAnswers
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.steps import Steps
 from moslim_core.preferences import PreferenceSchema
