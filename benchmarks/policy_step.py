@@ -36,12 +36,12 @@ QUESTIONS = [
 FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
-def either(today: str, before: str) -> Any:
-    """A module of the checkout that runs, by the name that it has today, or had in earlier ones."""
+def of_training(name: str) -> Any:
+    """A module of `moslim_core.training` in the checkout that runs; earlier ones have it in `moslim_core` itself."""
     try:
-        return import_module(today)
+        return import_module(f"moslim_core.training.{name}")
     except ModuleNotFoundError:
-        return import_module(before)
+        return import_module(f"moslim_core.{name}")
 
 
 def settings_of(count: int, base: str, prompts: int, tokens: int) -> Any:
@@ -74,7 +74,7 @@ def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
     from moslim_core.model_identity import identify
     from moslim_core.reward.model import ADAPTER, create
 
-    adapter_config = either("moslim_core.training.adapters", "moslim_core.adapters").adapter_config
+    adapter_config = of_training("adapters").adapter_config
     model, tokenizer = create(models.resolve(settings.reward.backbone, cache), settings.preferences, None, 256)
     from peft import get_peft_model
 
@@ -120,7 +120,7 @@ def ours(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     """The stage as it is, in whatever checkout is on the path: seconds of a step, and of its reward model, from its own record."""
     from moslim_core.policy import training
 
-    Progress = either("moslim_core.training.progress", "moslim_core.progress").Progress
+    Progress = of_training("progress").Progress
     reward_folder(settings, cache, folder / "reward")
     rows = [json.dumps({"prompt": [{"role": "user", "content": q}]}) for q in QUESTIONS]
     (folder / "prompts.train.jsonl").write_text("\n".join(rows) + "\n")
@@ -140,7 +140,7 @@ def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     from moslim_core import models
     from moslim_core.policy.conditioning import training_examples
 
-    adapter_config = either("moslim_core.training.adapters", "moslim_core.adapters").adapter_config
+    adapter_config = of_training("adapters").adapter_config
     policy, base = settings.policy, settings.model.base
     model, tokenizer = models.load_chat_model(base, cache)
     source = models.resolve(base, cache)

@@ -82,18 +82,7 @@ def tiny_policy(folder: Path) -> Path:
 @contextmanager
 def server(policy: Path, work_dir: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """(its process, its address), once it serves; killed at the end if it still lives."""
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli",
-        "serve",
-        "--policy",
-        str(policy),
-        "--port",
-        str(port),
-        "--work-dir",
-        str(work_dir),
-    ]
+    command = [sys.executable, "-m", "flows.cli", "serve", "--policy", str(policy), "--port", str(port), "--work-dir", str(work_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None

@@ -33,7 +33,7 @@ ATTEMPTS = 4
 POLL_SECONDS = 1.0
 
 
-def run_elsewhere(
+def run_on_pool(
     stage: str, pool: str, settings: Settings, inputs: Mapping[str, ArtifactRef], ledger: Ledger, parent: str | None
 ) -> Outcome:
     """The outcome of a stage that a worker of `pool` runs below the run `parent`.

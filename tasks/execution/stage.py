@@ -28,7 +28,7 @@ from moslim_core.settings_section import changed
 from tasks.display import progress
 from tasks.execution import environment, on_worker
 from tasks.execution.launcher import Launch, run_worker
-from tasks.execution.on_pool import run_elsewhere
+from tasks.execution.on_pool import run_on_pool
 from tasks.ledger.checkpoints import Handover
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import STAGE_FILE, ArtifactRef, Outcome, digest_of, write_manifest
@@ -150,7 +150,7 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
     """
     ledger = ledger_of(settings.work_dir)
     if settings.placement == "pools":
-        return run_elsewhere(stage.name, stage.pool, settings, inputs, ledger, parent)
+        return run_on_pool(stage.name, stage.pool, settings, inputs, ledger, parent)
     key = fingerprint(stage, settings, inputs)
     locks = settings.work_dir / "locks"
     locks.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from prefect.states import Completed, Crashed, Failed
 
 from moslim_core.errors import UserError
 from tasks.execution import on_pool
-from tasks.execution.on_pool import ATTEMPTS, leave_outcome, require_parent, run_elsewhere
+from tasks.execution.on_pool import ATTEMPTS, leave_outcome, require_parent, run_on_pool
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import ArtifactRef, Outcome
 
@@ -45,7 +45,7 @@ def run(ledger: Ledger, parent: str, endings: list[Any], monkeypatch: pytest.Mon
 
     monkeypatch.setattr(on_pool, "_run", ended)
     inputs = {"rows": outcome.ref}
-    found = run_elsewhere("label", "cpu", Anything(), inputs, ledger, parent)  # type: ignore[arg-type]
+    found = run_on_pool("label", "cpu", Anything(), inputs, ledger, parent)  # type: ignore[arg-type]
     assert found == outcome
     return found, asked, stage_run
 
