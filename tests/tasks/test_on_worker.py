@@ -21,7 +21,7 @@ from tests.flow.test_up import ask
 FLOW = """
 import signal, sys, time
 from tasks.execution.on_worker import prepared
-from tests.tasks.test_hosted import SETTINGS
+from tests.tasks.test_on_worker import SETTINGS
 signal.signal(signal.SIGTERM, lambda *_: (print("stopped", flush=True), sys.exit(0)))
 prepared(SETTINGS)
 print("started", flush=True)
