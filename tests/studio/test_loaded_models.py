@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from flows.studio import loaded_models as module
 from flows.studio.loaded_models import Opened, Workshop, newest
 from flows.studio.session import Asked, Drawn
+from moslim_core import models
 from moslim_core.errors import UserError
 from moslim_core.policy.generation import Answer
 from tests.studio.made import LONGEST, SCHEMA
@@ -24,8 +27,11 @@ def workshop(work_dir: Path) -> Workshop:
 
 
 @pytest.fixture(scope="module")
-def opened(workshop: Workshop) -> Opened:
-    return workshop.open(newest(workshop.choices()))
+def opened(workshop: Workshop) -> Iterator[Opened]:
+    """In float32: where the processor multiplies in bfloat16, an answer in a batch is rounded otherwise than one alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "pick_dtype", lambda *_: torch.float32)
+        yield workshop.open(newest(workshop.choices()))
 
 
 async def hear(opened: Opened, asked: Asked, drawn: Drawn) -> tuple[list[str], Answer]:
