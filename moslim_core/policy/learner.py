@@ -99,6 +99,9 @@ class Learner:
         # Whether the policy has changed since the model to draw from was made.
         self.stale = True
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        # The mean of the adapter over so many steps, if any were counted in.
+        self.mean: dict[str, Tensor] = {}
+        self.counted = torch.tensor(0)
 
     def to_draw(self) -> Any:
         """The model that answers are drawn from and read by, as the policy is now."""
@@ -184,15 +187,25 @@ class Learner:
         self._collect()
         return _WentBack(leaves[0].detach(), float(local.detach()), passed.entropy)
 
+    def count_in(self) -> None:
+        """Count the adapter as it is in the mean that `adapter` gives (Izmailov et al. 2018, arXiv 1803.05407)."""
+        self.counted += 1
+        for name in self.used:
+            now = self.learning[name].detach()
+            self.mean[name] = self.mean.get(name, now).lerp(now, 1 / int(self.counted))
+
     def adapter(self) -> dict[str, Tensor]:
-        """All of the adapter in float32 by the names of the policy's parameters; every process has to ask."""
-        return {name: _full(self.learning[name]) for name in self.used}
+        """All of the adapter, its mean if steps were counted in, in float32 by the names of the policy's parameters; every process has to
+        ask."""
+        return {name: _full(self.mean.get(name, self.learning[name])) for name in self.used}
 
     def save(self, folder: Path, first: bool) -> None:
         """Adapter, critic and optimiser, whole, in one file that the first process writes; every process has to call this."""
-        tensors = {}
+        tensors = {"counted": self.counted}
         for name, parameter in self.learning.items():
             tensors[f"parameter/{name}"] = _full(parameter)
+            if name in self.mean:
+                tensors[f"mean/{name}"] = _full(self.mean[name])
             tensors |= {f"{key}/{name}": _full(value) for key, value in self.optimiser.state[parameter].items()}
         if first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +222,10 @@ class Learner:
             if kept.get("parameter", torch.empty(0)).shape != parameter.shape:
                 raise UserError(f"{folder} is a checkpoint of another adapter: {name} is not as it was.\nRemove {folder.parent}.")
             parameter.data.copy_(_like(parameter, kept.pop("parameter")))
+            if "mean" in kept:
+                self.mean[name] = _like(parameter, kept.pop("mean"))
             states[index] = {key: value if key == "step" else _like(parameter, value) for key, value in kept.items()}
+        self.counted = tensors.get("counted", self.counted)
         self.optimiser.load_state_dict({"state": states, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self._use()
 

@@ -123,6 +123,9 @@ class PolicySettings(Section):
     final_rate: float = Field(
         default=1.0, ge=0, le=1, description="share of the learning rate that is left in the last step, in a straight line from the first"
     )
+    average_steps: int = Field(
+        default=1, ge=1, description="the policy is the mean of the adapter as it was after each of so many last steps: less luck in it"
+    )
     truncation_penalty: float = Field(default=0.0, ge=0, description="reward that an answer loses when it reaches max_new_tokens")
     beta: float = Field(
         default=0.02,

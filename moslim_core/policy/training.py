@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import set_seed
 
@@ -113,7 +112,6 @@ def train(
         optimiser.load_state(state["optimiser"])
         done, log = state["step"], TrainingLog(progress, policy.steps, state["seconds"], state["history"])
     progress.update("training the policy", done, policy.steps)
-
     while done < policy.steps and not (done and log.is_over(policy.max_minutes)):
         mine = share(policy.prompts_per_step)
         families = range(done * policy.prompts_per_step + mine.start, done * policy.prompts_per_step + mine.stop)
@@ -131,6 +129,8 @@ def train(
             batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, rewards, utilities, optimiser)
             updated = learn(learner, optimiser, batch, passed, share_of_rate(done, policy))
         done += 1
+        if done > policy.steps - policy.average_steps:
+            learner.count_in()
         log.step(done, figures | more | updated, sum(r.request is not None for r in rollouts))
         if done % policy.checkpoint_every == 0 or done == policy.steps:
             folder = checkpoints / f"checkpoint-{done}"
@@ -144,6 +144,5 @@ def train(
     if is_first():
         save_policy(output, learner.plain, adapter, tokenizer, card, log.history)
         if policy.save_merged:
-            where: Any = learner.plain.device.type
-            merge_beside(output, cache, str(learner.plain.dtype).removeprefix("torch."), where, base)  # type: ignore[arg-type]
+            merge_beside(output, cache, str(model.dtype).removeprefix("torch."), model.device.type, base)  # type: ignore[arg-type]
     wait()

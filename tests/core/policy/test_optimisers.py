@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from moslim_core import registry
+from moslim_core import models, registry
 from moslim_core.errors import UserError
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.engines import transformers
+from moslim_core.policy.learner import STATE_FILE, Learner
 from moslim_core.policy.optimisers import require_fit
 from moslim_core.policy.rewards import Judged, Rewards
 from moslim_core.policy.settings import PolicySettings
@@ -41,7 +42,9 @@ OWN: dict[str, dict[str, Any]] = {
 def run(request: Any, tiny_chat: Path, reward_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     name = request.param
     folder = tmp_path_factory.mktemp(name)
-    train(folder, tiny_chat, reward_folder, "output", {"standardisation": "running"}, optimiser=name, epochs=2, **OWN[name])
+    train(
+        folder, tiny_chat, reward_folder, "output", {"standardisation": "running"}, optimiser=name, epochs=2, average_steps=3, **OWN[name]
+    )
     return name, folder
 
 
@@ -100,8 +103,12 @@ def test_resumed_run_ends_with_the_same_adapter(run: tuple[str, Path], tiny_chat
     name, folder = run
     saved = sorted(p.name for p in (folder / "checkpoints").glob("checkpoint-*"))
     assert saved == [f"checkpoint-{STEPS // 2}", f"checkpoint-{STEPS}"]
+    last = load_file(folder / "checkpoints" / saved[1] / STATE_FILE)
+    assert int(last["counted"]) == 3, "the policy is a mean, which goes on too"
     (folder / "checkpoints" / f"checkpoint-{STEPS}" / MARKER).unlink()  # killed while it was written
-    train(folder, tiny_chat, reward_folder, "resumed", {"standardisation": "running"}, optimiser=name, epochs=2, **OWN[name])
+    train(
+        folder, tiny_chat, reward_folder, "resumed", {"standardisation": "running"}, optimiser=name, epochs=2, average_steps=3, **OWN[name]
+    )
     before, after = metrics(folder, "output"), metrics(folder, "resumed")
     assert list(after) == list(range(STEPS // 2 + 1, STEPS + 1))
     for step, values in after.items():
@@ -214,6 +221,19 @@ def test_base_in_bfloat16_learns_in_float32(optimiser: str, tiny_chat: Path, rew
     adapter = load_file(tmp_path / "output" / "adapter_model.safetensors")
     assert all(v.dtype == torch.float32 for v in adapter.values())
     assert any(v.any() for k, v in adapter.items() if "lora_B" in k)
+
+
+def test_the_mean_of_the_steps_that_were_counted_in_is_the_adapter(tiny_chat: Path, tmp_path: Path) -> None:
+    base, _ = models.load_chat_model(str(tiny_chat), tmp_path, "float32", "cpu")
+    learner = Learner(base, PolicySettings())
+    for value in (1.0, 2.0, 6.0):
+        for parameter in learner.learning.values():
+            parameter.data.fill_(value)
+        learner.count_in()
+        learner.save(tmp_path / "checkpoint", True)
+        learner.load(tmp_path / "checkpoint")
+    assert all(torch.allclose(tensor, torch.tensor(3.0)) for tensor in learner.adapter().values())
+    assert all((parameter == 6).all() for parameter in learner.learning.values()), "what learns goes on from where it is"
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
