@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Everything that the evidence wants from a GPU, for a chat model of a real size: engines, a step beside TRL's, control over three
+# preferences. Needs nothing but this checkout with its environment, and the model's folder (or hub id where the hub can be reached).
+#
+#   benchmarks/real_size.sh BASE [OUT]            all of it
+#   PARTS="engines step" benchmarks/real_size.sh BASE [OUT]   some parts: engines step rows control seeds
+#   SMALL=1 benchmarks/real_size.sh BASE [OUT]    the same at the scale of two CPU cores
+#
+# Each part logs to OUT/PART.log; one that fails does not keep the others from running. A repeat goes on where it stopped.
+set -uo pipefail
+BASE=${1:?the chat model: a folder, or a hub id}
+OUT=$(mkdir -p "${2:-real_size}" && cd "${2:-real_size}" && pwd)
+if [ -d "$BASE" ]; then BASE=$(cd "$BASE" && pwd); fi
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-.venv/bin/python}
+if [ -n "${SMALL:-}" ]; then
+  # The demo's data, and its encoder as the backbone of the reward model.
+  SIZES=(2) STEP=(--prompts 2 --tokens 32) TOKENS=32
+  RUN=(--profile demo --set "model.base=$BASE" --set "work_dir=$OUT/work")
+else
+  SIZES=(8 32) STEP=(--prompts 8 --tokens 96) TOKENS=96
+  RUN=(--profile gpu-small --set "model.base=$BASE" --set "reward.backbone=$BASE" --set data.source=jsonl --set "data.path=$OUT/rows.jsonl"
+    --set "work_dir=$OUT/work")
+fi
+
+engines() {
+  # Two requests a prompt, four answers each: 64 and 256 answers, or 16.
+  for prompts in "${SIZES[@]}"; do
+    "$PYTHON" benchmarks/engines.py --base "$BASE" --prompts "$prompts" --group 4 --tokens "$TOKENS"
+  done
+}
+
+step() { "$PYTHON" benchmarks/policy_step.py --base "$BASE" --rounds 2 --preferences 3 6 "${STEP[@]}"; }
+
+# Rated answers of the model itself, at its own length, where the hub's are out of reach.
+rows() {
+  if [ -n "${SMALL:-}" ] || [ -f "$OUT/rows.jsonl" ]; then return; fi
+  "$PYTHON" -c 'import json; from moslim_core.data import starter; print(*(json.dumps({"prompt": p}) for p in starter.prompts()), sep="\n")' \
+    > "$OUT/prompts.jsonl" || return
+  "$PYTHON" -m flows.cli sample --profile gpu-small --set "model.base=$BASE" --set "work_dir=$OUT/work" \
+    --prompts "$OUT/prompts.jsonl" --answers 10 --output "$OUT/rows.jsonl"
+}
+
+control() { "$PYTHON" -m flows.cli run "${RUN[@]}"; }
+
+seeds() { "$PYTHON" -m flows.cli compare "${RUN[@]}" --over policy.optimiser=online_dpo,rloo --seeds 0,1,2; }
+
+for part in ${PARTS:-engines step rows control seeds}; do
+  echo "$(date +%T) $part: $OUT/$part.log"
+  SECONDS=0
+  if "$part" > "$OUT/$part.log" 2>&1; then echo "  done in $SECONDS s"; else echo "  failed: $(tail -n 1 "$OUT/$part.log")"; fi
+done
