@@ -15,11 +15,16 @@ from transformers.cache_utils import DynamicLayer
 def with_room(cache: Any, owner: Tensor, room: int) -> Any:
     """A copy of `cache` with the rows `owner` (n,) of it and space for `room` more tokens. A sliding window moves: it stays as it is."""
     own = copy.copy(cache)
-    own.layers = [_Roomy(layer, owner, room) if type(layer) is DynamicLayer else copy.copy(layer) for layer in cache.layers]
+    own.layers = [_Roomy(layer, owner, room) if _grows(layer) else copy.copy(layer) for layer in cache.layers]
     for layer in own.layers:
         if not isinstance(layer, _Roomy):
             layer.batch_select_indices(owner)
     return own
+
+
+def _grows(layer: Any) -> bool:
+    """Whether a layer has keys and values of its own, to which each token adds."""
+    return type(layer) in (DynamicLayer, _Roomy) and layer.is_initialized
 
 
 class _Roomy(DynamicLayer):

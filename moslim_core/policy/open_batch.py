@@ -15,8 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from moslim_core.policy.drawing_cache import with_room
 from moslim_core.policy.shared_prefix import can_share, generate_completions, layout_for, read_prompts, sampled
 from moslim_core.sampling import generation_config
+
+# Tokens that a cache gets space for at once: one long answer must not take as much memory for all that are beside it.
+ROOM = 128
 
 
 class Ask(NamedTuple):
@@ -59,6 +63,8 @@ class OpenBatch:
         self.cache: Any = None
         self.mask: Tensor
         self.logits: Tensor
+        # Tokens that the cache has space for.
+        self.room = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,8 +83,9 @@ class OpenBatch:
             cache = _joined(self.cache, self.mask.shape[1], cache, mask.shape[1])
             mask = torch.cat([_padded(self.mask, width, -1), _padded(mask, width, -1)])
             logits = torch.cat([self.logits, logits])
-        self.cache, self.mask, self.logits = cache, mask, logits
+        self.mask, self.logits = mask, logits
         self.rows = [*self.rows, *(_Row(key, ask) for key, ask in asks.items())]
+        self.cache = self._roomy(cache, torch.arange(len(self.rows), device=mask.device))
 
     def drop(self, keys: Collection[int]) -> None:
         """Take out answers that nobody waits for; a key that is not in the batch is passed over."""
@@ -102,6 +109,9 @@ class OpenBatch:
         tokens = tokens[left]
         self._keep(left)
         if left:
+            if not self.room:
+                self.cache = self._roomy(self.cache, torch.arange(len(left), device=self.mask.device))
+            self.room -= 1
             self.mask = F.pad(self.mask, (0, 1), value=1)
             read = self.model(
                 input_ids=tokens.unsqueeze(1),
@@ -132,7 +142,6 @@ class OpenBatch:
             self.cache = None
             return
         left = torch.tensor(places, device=self.mask.device)
-        self.cache.batch_select_indices(left)
         self.mask, self.logits = self.mask[left], self.logits[left]
         # Columns that only longer prompts had.
         unused = int(self.mask.any(dim=0).int().argmax())
@@ -140,6 +149,12 @@ class OpenBatch:
             self.mask = self.mask[:, unused:]
             for layer in filter(_is_filled, self.cache.layers):
                 _set(layer, self.mask.shape[1], layer.keys, layer.values)
+        self.cache = self._roomy(self.cache, left)
+
+    def _roomy(self, cache: Any, owner: Tensor) -> Any:
+        """The rows `owner` (n,) of a cache, with room for what the answers may still get, or a part of it."""
+        self.room = min(ROOM, max(row.ask.max_new_tokens - row.count for row in self.rows))
+        return with_room(cache, owner, self.room)
 
 
 class Alone:

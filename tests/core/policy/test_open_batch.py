@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from moslim_core.policy import open_batch as module
 from moslim_core.policy.open_batch import Alone, Ask, OpenBatch, open_batch
 from moslim_core.policy.shared_prefix import generate_completions
 from moslim_core.sampling import generation_config
@@ -54,7 +55,11 @@ def arrivals_of(arrivals: dict[int, dict[int, Ask]]) -> dict[int, Ask]:
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "qwen3_next"])
-def test_answers_that_join_and_leave_are_those_given_alone(family: str, tiny_chat: Path, tmp_path: Path) -> None:
+def test_answers_that_join_and_leave_are_those_given_alone(
+    family: str, tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its space is used up several times.
+    monkeypatch.setattr(module, "ROOM", 3)
     model = AutoModelForCausalLM.from_pretrained(make_family(family, tiny_chat, tmp_path), dtype=torch.float32).eval()
     asks = [Ask(prompt, 5 + 4 * n, 0.0 if n % 2 else 0.9, seed=n) for n, prompt in enumerate(PROMPTS)]
     batch = open_batch(model, [END], PAD)
