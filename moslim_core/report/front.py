@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from moslim_core.evaluation.fronts import Front, OperatingPoint
+from moslim_core.preferences import PreferenceSchema
 from moslim_core.report.content import Both, ReportContent
 from moslim_core.report.differences import difference, overlap_said
 from moslim_core.report.drawing import INK, SERIES, SYSTEMS, dress, grid, legend
@@ -55,6 +57,12 @@ def non_dominated_said(fronts: Both[Front]) -> str:
         f"Of the {len(fronts.after.points)} points of each, {kept[0]} of the prompt alone and {kept[1]} of the policy are not "
         "dominated by another of the same system."
     )
+
+
+def best_said(schema: PreferenceSchema, names: Iterable[str]) -> str:
+    """What scores 1, in words: "verbosity: a few words; warmth: warm and cheerful"."""
+    preferences = [schema[name] for name in names]
+    return "; ".join(f"{p.name}: {p.label(max(range(1, p.k + 1), key=p.score))}" for p in preferences)
 
 
 def front_figure(content: ReportContent) -> Figure:
