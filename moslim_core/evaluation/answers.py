@@ -1,4 +1,4 @@
-"""What is asked in an evaluation of controllability, and the answers of one system to it."""
+"""The requests of an evaluation of controllability, and the answers of one system to them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def _seen_neighbour(pair: Targets, schema: PreferenceSchema, held_out: list[Targ
 
 
 def answer(
-    system: System, what: str, prompts: Sequence[Sequence[Message]], asked: Sequence[Targets], judge: Judge, sampling: Sampling
+    system: System, what: str, prompts: Sequence[Sequence[Message]], targets: Sequence[Targets], judge: Judge, sampling: Sampling
 ) -> list[Obtained]:
     """One judged answer for every prompt under every request, prompt by prompt. The wording of an instruction depends on these alone.
 
     Raises UserError where a prompt leaves no room for an answer.
     """
-    return answer_pairs(system, what, prompts, [(p, t) for p in range(len(prompts)) for t in asked], judge, sampling)
+    return answer_pairs(system, what, prompts, [(p, t) for p in range(len(prompts)) for t in targets], judge, sampling)
 
 
 def answer_pairs(
@@ -52,7 +52,7 @@ def answer_pairs(
     judge: Judge,
     sampling: Sampling,
 ) -> list[Obtained]:
-    """As `answer`, one for each pair of a prompt, by its place, and what it is asked for."""
+    """As `answer`, one for each pair of a prompt, by its place, and the targets of its request."""
     answers = system.answers(what, [system.conditioned(prompts[p], t, p) for p, t in pairs], sampling)
     return judged(answers, pairs, prompts, judge)
 
@@ -60,7 +60,7 @@ def answer_pairs(
 def judged(
     answers: Sequence[Answer | None], pairs: Sequence[tuple[int, Targets]], prompts: Sequence[Sequence[Message]], judge: Judge
 ) -> list[Obtained]:
-    """The answers with what the judge finds in them, `pairs` saying which prompt each is to and what was asked for.
+    """The answers with the levels that the judge gives them, `pairs` being the prompt and the targets of each.
 
     Raises UserError where a prompt left no room for an answer.
     """
@@ -70,6 +70,6 @@ def judged(
         raise UserError(f"evaluation prompt {number} leaves no room for an answer in the model's context.\nShorten or drop it.")
     levels = judge.levels([plain_text(prompts[p]) for p, _ in pairs], [a.text for a in given])
     return [
-        Obtained(prompt=p, targets=dict(t), text=a.text, tokens=a.tokens, truncated=a.truncated, levels=found)
-        for (p, t), a, found in zip(pairs, given, levels, strict=True)
+        Obtained(prompt=p, targets=dict(t), text=a.text, tokens=a.tokens, truncated=a.truncated, levels=obtained)
+        for (p, t), a, obtained in zip(pairs, given, levels, strict=True)
     ]

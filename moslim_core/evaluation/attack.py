@@ -1,6 +1,6 @@
-"""Control under attack: what is asked for is contradicted by the user's own words, plainly or by a line that imitates the instruction.
+"""Control under attack: what is requested is contradicted by the user's own words, plainly or by a line that imitates the instruction.
 
-Of the evaluation's prompts some are asked again, each preference at its lowest and its highest level, while a wish for the other end
+Of the evaluation's prompts some are answered again, each preference at its lowest and its highest level, while a wish for the other end
 stands in the user's turn. The targets of such a prompt can't be forged; how far words persuade is what this measures. (ours)
 """
 
@@ -72,17 +72,17 @@ def answers(
     system: System, schema: PreferenceSchema, prompts: Sequence[Sequence[Message]], judge: Judge, sampling: Sampling
 ) -> list[Attacked]:
     """One judged answer for every prompt, attack, preference and end of it; a prompt without room for an attack is left out."""
-    asked = [(p, kind, of, level) for p in range(len(prompts)) for kind in ATTACKS for of in schema.preferences for level in ends(of)]
+    requests = [(p, kind, of, level) for p in range(len(prompts)) for kind in ATTACKS for of in schema.preferences for level in ends(of)]
     conversations = []
-    for p, kind, of, level in asked:
+    for p, kind, of, level in requests:
         rng = random.Random(f"{system.seed}/{p}/{kind}/{of.name}/{level}")
         said = attacked(prompts[p], kind, of, ends(of)[level], rng)
         conversations.append(system.conditioned(said, Targets({of.name: level}), p))
     given = system.answers("attack", conversations, sampling)
     fitting = [n for n, answer in enumerate(given) if answer is not None]
-    pairs = [(asked[n][0], Targets({asked[n][2].name: asked[n][3]})) for n in fitting]
+    pairs = [(requests[n][0], Targets({requests[n][2].name: requests[n][3]})) for n in fitting]
     rows = judged([given[n] for n in fitting], pairs, prompts, judge)
-    return [Attacked(**row.model_dump(), attack=asked[n][1]) for n, row in zip(fitting, rows, strict=True)]
+    return [Attacked(**row.model_dump(), attack=requests[n][1]) for n, row in zip(fitting, rows, strict=True)]
 
 
 def under_attack(
@@ -92,17 +92,17 @@ def under_attack(
     alone = [row for row in without if len(row.targets) == 1 and row.prompt < prompts]
     calm = {(row.prompt, *next(iter(row.targets.items()))): row for row in alone}
     under: dict[Condition, Sequence[Obtained]] = {"none": alone, **{kind: [r for r in rows if r.attack == kind] for kind in ATTACKS}}
-    found = {kind: {p.name: _of(p, of, calm) for p in schema.preferences} for kind, of in under.items()}
+    cases = {kind: {p.name: _of(p, of, calm) for p in schema.preferences} for kind, of in under.items()}
     return UnderAttack(
         prompts=prompts,
-        preferences={p.name: {kind: _resistance(p, of[p.name], bootstrap, seed) for kind, of in found.items()} for p in schema.preferences},
-        gave_way={kind: _share([(r, p) for p in schema.preferences for r in found[kind][p.name]], bootstrap, seed) for kind in ATTACKS},
+        preferences={p.name: {kind: _resistance(p, of[p.name], bootstrap, seed) for kind, of in cases.items()} for p in schema.preferences},
+        gave_way={kind: _share([(r, p) for p in schema.preferences for r in cases[kind][p.name]], bootstrap, seed) for kind in ATTACKS},
     )
 
 
 def _of(preference: Preference, rows: Sequence[Obtained], calm: dict[tuple[int, str, int], Obtained]) -> list[_Judged]:
-    """What the judge found in answers to requests of the preference's ends, both with and without the attack."""
-    name, wanted, found = preference.name, ends(preference), []
+    """The judge's levels of answers to requests of the preference's ends, both with and without the attack."""
+    name, wanted, verdicts = preference.name, ends(preference), []
     for row in rows:
         level = row.targets.get(name)
         if level is None or level not in wanted:
@@ -112,8 +112,8 @@ def _of(preference: Preference, rows: Sequence[Obtained], calm: dict[tuple[int, 
             continue
         towards = 1 if wanted[level] > level else -1
         moved = towards * (row.levels[name] - before.levels[name])
-        found.append(_Judged(prompt=row.prompt, requested=level, obtained=row.levels[name], moved=moved))
-    return found
+        verdicts.append(_Judged(prompt=row.prompt, requested=level, obtained=row.levels[name], moved=moved))
+    return verdicts
 
 
 def _resistance(preference: Preference, rows: Sequence[_Judged], bootstrap: int, seed: int) -> Resistance:

@@ -17,7 +17,7 @@ Array = np.ndarray
 
 
 class Obtained(BaseModel):
-    """One answer and what the judge found in it. A preference that the judge could not tell is missing, never a level."""
+    """One answer and the levels that the judge gave it. A preference that the judge could not tell is missing, never a level."""
 
     prompt: int
     targets: dict[str, int]
@@ -28,7 +28,7 @@ class Obtained(BaseModel):
 
 
 class LevelMean(BaseModel):
-    """What answers looked like where one level was asked for."""
+    """What answers looked like where one level was requested."""
 
     level: int
     answers: int
@@ -97,8 +97,8 @@ def scores_alone(rows: Sequence[Obtained], schema: PreferenceSchema) -> tuple[Ar
     """(requested, obtained) scores (n, m), NaN where there is none; rows that request several preferences, or a guard, are NaN."""
 
     def table(levels: Callable[[Obtained], Mapping[str, float]]) -> Array:
-        found = [[p.score(levels(row)[p.name]) if p.name in levels(row) else np.nan for p in schema.preferences] for row in rows]
-        return np.array(found, dtype=float).reshape(len(rows), len(schema.preferences))
+        scores = [[p.score(levels(row)[p.name]) if p.name in levels(row) else np.nan for p in schema.preferences] for row in rows]
+        return np.array(scores, dtype=float).reshape(len(rows), len(schema.preferences))
 
     steered = {p.name for p in schema.preferences if not p.is_guard}
     return table(lambda row: row.targets if len(row.targets) == 1 and row.targets.keys() <= steered else {}), table(lambda row: row.levels)
@@ -149,8 +149,8 @@ def _grouped_mean(pairs: list[tuple[int, float]], bootstrap: int, seed: int) -> 
 
 def _control(rows: Sequence[Obtained], preference: Preference, bootstrap: int, seed: int) -> Control:
     name = preference.name
-    asked = [r for r in rows if name in r.targets]
-    judged = [r for r in asked if name in r.levels]
+    requesting = [r for r in rows if name in r.targets]
+    judged = [r for r in requesting if name in r.levels]
     requested = np.array([r.targets[name] for r in judged], dtype=float)
     obtained = np.array([r.levels[name] for r in judged], dtype=float)
     words = np.array([len(r.text.split()) for r in judged], dtype=float)
@@ -172,7 +172,7 @@ def _control(rows: Sequence[Obtained], preference: Preference, bootstrap: int, s
     return Control(
         guard=preference.is_guard,
         answers=len(judged),
-        missing=len(asked) - len(judged),
+        missing=len(requesting) - len(judged),
         spearman=interval(spearman, (requested, obtained), draws),
         mae=interval(mae, (requested, obtained), draws),
         exact=interval(lambda r, o: _mean(np.rint(o) == r), (requested, obtained), draws),

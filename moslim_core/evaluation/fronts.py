@@ -30,7 +30,7 @@ FIGURES = ("hypervolume", "inner_product", "sparsity", "spacing")
 
 
 class OperatingPoint(BaseModel):
-    """What was asked for and what came of it. `levels` is empty where the weights steer without levels; `missing` counts scores."""
+    """What was requested and what came of it. `levels` is empty where the weights steer without levels; `missing` counts scores."""
 
     weights: dict[str, float]
     levels: dict[str, int]
@@ -86,11 +86,11 @@ def _lattice(parts: int, total: int) -> Array:
 
 
 def levels_of(weights: Sequence[float], schema: PreferenceSchema) -> Targets:
-    """What a method that is steered by levels is asked for at an operating point, one weight per preference of the schema. (ours)
+    """The targets of a method that is steered by levels at an operating point, one weight per preference of the schema. (ours)
 
     Of each preference the requestable level whose score is nearest to its weight over the largest weight, the better of two equally
     near. So the largest weight asks for the best level, and equal weights for the best of everything. Where the worst of several is
-    nearest nothing is asked for: who hardly cares for a preference does not want its worst.
+    nearest nothing is requested: who hardly cares for a preference does not want its worst.
     """
     largest = max(weights)
     nearest = {p.name: _nearest(p, w / largest) for p, w in zip(schema.preferences, weights, strict=True)}

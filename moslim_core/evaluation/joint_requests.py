@@ -1,6 +1,6 @@
 """Control where one request names several preferences: does each still follow its own level? (ours)
 
-Every evaluation prompt is asked for two and for three preferences at levels drawn by chance, independent of one another, so that each
+Every evaluation prompt has requests for two and for three preferences at levels drawn by chance, independent of one another, so that each
 preference's correlation is its own. Combinations that training held out are left to the main measurement, which reports them.
 """
 
@@ -31,10 +31,10 @@ class Together(BaseModel):
 
 
 def requests_together(schema: PreferenceSchema, held_out: list[Targets], prompts: int, each: int, seed: int) -> list[tuple[int, Targets]]:
-    """(prompt, what it is asked for): `each` requests for two steered preferences, and as many for three, of every prompt."""
+    """(prompt, targets): `each` requests for two steered preferences, and as many for three, of every prompt."""
     steered = [p for p in schema.preferences if not p.is_guard]
     rng = random.Random(f"{seed}/together")
-    asked = []
+    requests = []
     for prompt in range(prompts):
         for size in range(2, min(LARGEST, len(steered)) + 1):
             for _ in range(each):
@@ -42,9 +42,9 @@ def requests_together(schema: PreferenceSchema, held_out: list[Targets], prompts
                 for _ in range(100):
                     chosen = Targets({p.name: rng.choice(p.requestable) for p in rng.sample(steered, size)})
                     if not is_held_out(chosen, held_out):
-                        asked.append((prompt, schema.targets(chosen)))
+                        requests.append((prompt, schema.targets(chosen)))
                         break
-    return asked
+    return requests
 
 
 def answers(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Judge(Protocol):
-    """`describe` is a sentence for the report; `levels` gives what was found per answer, without what could not be told."""
+    """`describe` is a sentence for the report; `levels` gives those of each answer, without what could not be told."""
 
     describe: str
 
@@ -61,4 +61,4 @@ class EndpointJudge:
     def levels(self, questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
         rows = [Row([{"role": "user", "content": q}], a, {}, "") for q, a in zip(questions, answers, strict=True)]
         verdicts = self.annotator.verdicts(rows, [self.annotator.schema.names] * len(rows))
-        return [{name: float(level) for name, level in found.items() if level is not None} for found in verdicts]
+        return [{name: float(level) for name, level in verdict.items() if level is not None} for verdict in verdicts]

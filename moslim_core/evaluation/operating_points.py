@@ -1,4 +1,4 @@
-"""Answers of one system at the operating points of a front: weights on the simplex, each asked for as levels. (ours)"""
+"""Answers of one system at the operating points of a front: weights on the simplex, each requested as levels. (ours)"""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def measure(
     None for the starting model itself.
     """
     weights = simplex_grid(len(schema), max(points, len(schema) + 1))
-    asked = [levels_of(w, schema) for w in weights]
-    rows = answer(system, "front", prompts, asked, judge, sampling)
-    tables = [score_table(rows[point :: len(asked)], schema) for point in range(len(asked))]
+    targets = [levels_of(w, schema) for w in weights]
+    rows = answer(system, "front", prompts, targets, judge, sampling)
+    tables = [score_table(rows[point :: len(targets)], schema) for point in range(len(targets))]
     at = reference_of(tables, schema.names, reference)
-    return front(tables, weights, asked, schema.names, at, bootstrap, system.seed), rows
+    return front(tables, weights, targets, schema.names, at, bootstrap, system.seed), rows

@@ -24,7 +24,7 @@ CROSS_TALK = "left open/cross-talk"
 
 def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
     """`preference/spearman`, `/mae` and `/span` and `left open/cross-talk` of the answers of each run, by `bootstrap` resamples."""
-    found = {}
+    intervals = {}
     for preference in schema.preferences:
         name = preference.name
         judged = [(run, row) for run, rows in enumerate(runs) for row in rows if name in row.targets and name in row.levels]
@@ -38,11 +38,11 @@ def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootst
             "span": partial(span, low=preference.requestable[0], high=preference.requestable[-1]),
         }
         for figure, statistic in statistics.items():
-            found[f"{name}/{figure}"] = interval(_over_runs(statistic, len(runs)), columns, draws)
+            intervals[f"{name}/{figure}"] = interval(_over_runs(statistic, len(runs)), columns, draws)
     rows = [row for of in runs for row in of]
     columns = (np.repeat(np.arange(len(runs)), [len(of) for of in runs]), *scores_alone(rows, schema))
     draws = resamples(np.array([row.prompt for row in rows], dtype=int), bootstrap, 0)
-    return {**found, CROSS_TALK: interval(_over_runs(left_open, len(runs)), columns, draws)}
+    return {**intervals, CROSS_TALK: interval(_over_runs(left_open, len(runs)), columns, draws)}
 
 
 def _over_runs(statistic: Callable[[Array, Array], float], runs: int) -> Callable[[Array, Array, Array], float]:

@@ -32,7 +32,7 @@ class Bounds(BaseModel):
 
 
 class Measured(BaseModel):
-    """What an evaluation found of one policy; what its suite left out is None or empty."""
+    """What an evaluation measured of one policy; what its suite left out is None or empty."""
 
     control: Controllability | None
     benchmarks: dict[str, Run]

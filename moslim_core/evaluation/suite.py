@@ -60,12 +60,12 @@ class Control:
         write_json_lines(self.output / f"answers.{name}.jsonl", (r.model_dump() for r in rows))
         result = controllability(rows, self.schema, self.held_out, self.settings.bootstrap, system.seed)
         _write(self.output / f"controllability.{name}.json", result)
-        found: Metrics = {"truncated": result.truncated, "held_out/mae": result.held_out.value}
+        metrics: Metrics = {"truncated": result.truncated, "held_out/mae": result.held_out.value}
         for preference, control in result.preferences.items():
             for figure in ("spearman", "mae", "exact", "within_one", "span"):
-                found[f"{preference}/{figure}"] = getattr(control, figure).value
+                metrics[f"{preference}/{figure}"] = getattr(control, figure).value
         return (
-            found
+            metrics
             | self._together(name, system, rows)
             | self._attack(name, system, rows)
             | self._front(name, system)
@@ -78,11 +78,11 @@ class Control:
             return {}
         rows = joint_requests.answers(system, self.schema, self.held_out, self.prompts, each, self.judges[0], self.sampling)
         write_json_lines(self.output / f"answers.together.{name}.jsonl", (r.model_dump() for r in rows))
-        found = joint_requests.together(rows, alone, self.schema, self.settings.bootstrap, system.seed)
-        _write(self.output / f"together.{name}.json", found)
+        correlations = joint_requests.together(rows, alone, self.schema, self.settings.bootstrap, system.seed)
+        _write(self.output / f"together.{name}.json", correlations)
         return {
             f"together/{size}/{preference}/spearman": value.value
-            for size, of in found.spearman.items()
+            for size, of in correlations.spearman.items()
             for preference, value in of.items()
             if size > 1
         }
@@ -93,11 +93,11 @@ class Control:
             return {}
         attacked = attack.answers(system, self.schema, prompts, self.judges[0], self.sampling)
         write_json_lines(self.output / f"answers.attack.{name}.jsonl", (a.model_dump() for a in attacked))
-        found = attack.under_attack(attacked, rows, self.schema, len(prompts), self.settings.bootstrap, system.seed)
-        _write(self.output / f"attack.{name}.json", found)
-        metrics: Metrics = {f"attack/{kind}/gave_way": share.value for kind, share in found.gave_way.items()}
-        for preference, under in found.preferences.items():
-            for kind in found.gave_way:
+        resistance = attack.under_attack(attacked, rows, self.schema, len(prompts), self.settings.bootstrap, system.seed)
+        _write(self.output / f"attack.{name}.json", resistance)
+        metrics: Metrics = {f"attack/{kind}/gave_way": share.value for kind, share in resistance.gave_way.items()}
+        for preference, under in resistance.preferences.items():
+            for kind in resistance.gave_way:
                 for figure in ("spearman", "mae", "moved"):
                     metrics[f"attack/{kind}/{preference}/{figure}"] = getattr(under[kind], figure).value
         return metrics
@@ -107,11 +107,11 @@ class Control:
         if schema is None or not self.settings.operating_points:
             return {}
         points, draws = self.settings.operating_points, self.settings.bootstrap
-        found, rows = measure(system, schema, points, self.prompts, self.judges[0], self.sampling, self.reference, draws)
-        self.reference = found.reference
-        _write(self.output / f"front.{name}.json", found)
+        front, rows = measure(system, schema, points, self.prompts, self.judges[0], self.sampling, self.reference, draws)
+        self.reference = front.reference
+        _write(self.output / f"front.{name}.json", front)
         write_json_lines(self.output / f"answers.front.{name}.jsonl", (r.model_dump() for r in rows))
-        return {f"front/{figure}": getattr(found, figure).value for figure in FIGURES}
+        return {f"front/{figure}": getattr(front, figure).value for figure in FIGURES}
 
     def _agreement(self, name: str, rows: Sequence[Obtained], seed: int) -> Metrics:
         if len(self.judges) == 1:
@@ -119,14 +119,14 @@ class Control:
         texts = [plain_text(prompt) for prompt in self.prompts]
         second = self.judges[1].levels([texts[row.prompt] for row in rows], [row.text for row in rows])
         prompts = np.array([row.prompt for row in rows])
-        found = {
+        agreements = {
             preference: judge_agreement(
                 _column([row.levels for row in rows], preference), _column(second, preference), prompts, self.settings.bootstrap, seed
             )
             for preference in self.schema.names
         }
-        (self.output / f"agreement.{name}.json").write_bytes(Agreement.dump_json(found, indent=1))
-        return {f"agreement/{preference}/kappa": of.quadratic_kappa.value for preference, of in found.items()}
+        (self.output / f"agreement.{name}.json").write_bytes(Agreement.dump_json(agreements, indent=1))
+        return {f"agreement/{preference}/kappa": of.quadratic_kappa.value for preference, of in agreements.items()}
 
 
 class Benchmarks:
@@ -149,7 +149,7 @@ class Benchmarks:
         for benchmark, task in self.tasks.items():
             runs[benchmark], records = benchmarks.run(task, system, self.targets, self.sampling, self.settings.bootstrap)
             write_json_lines(self.output / f"answers.{benchmark}.{name}.jsonl", records)
-            metrics |= {f"{benchmark}/{m}": found.overall.mean.value for m, found in runs[benchmark].result.measures.items()}
+            metrics |= {f"{benchmark}/{m}": figure.overall.mean.value for m, figure in runs[benchmark].result.measures.items()}
         (self.output / f"benchmarks.{name}.json").write_bytes(Runs.dump_json(runs, indent=1))
         return metrics
 

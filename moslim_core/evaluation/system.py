@@ -15,7 +15,7 @@ from moslim_core.training.progress import Progress
 
 @dataclass(frozen=True)
 class System:
-    """`name`: as people read it; `kept`: a folder for answers, so that what is killed goes on; `seed`: of sampling."""
+    """`name`: as people read it; `answers_folder`: for answers, so that what is killed goes on; `seed`: of sampling."""
 
     name: str
     model: Any
@@ -23,7 +23,7 @@ class System:
     schema: PreferenceSchema
     placement: Placement
     seed: int
-    kept: Path
+    answers_folder: Path
     progress: Progress
 
     def conditioned(self, messages: Sequence[Message], targets: Targets, place: object) -> list[Message]:
@@ -41,7 +41,7 @@ class System:
             sampling,
             self.seed,
             on_batch=lambda done: self.progress.update(f"{what}: answers of {self.name}", done, len(fits)),
-            kept=self.kept / f"{what}.jsonl",
+            kept=self.answers_folder / f"{what}.jsonl",
         )
-        found = dict(zip(fits, given, strict=True))
-        return [found.get(n) for n in range(len(conversations))]
+        answered = dict(zip(fits, given, strict=True))
+        return [answered.get(n) for n in range(len(conversations))]

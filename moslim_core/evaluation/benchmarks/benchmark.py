@@ -27,7 +27,7 @@ NO_JUDGE = "needs a language model as judge, and none is given"
 
 
 class Item(Protocol):
-    """One thing that is asked. `id` is unique in its benchmark; `group` is its category, domain, level or type."""
+    """A prompt or conversation of a benchmark. `id` is unique in its benchmark; `group` is its category, domain, level or type."""
 
     @property
     def id(self) -> str: ...
@@ -60,7 +60,7 @@ class Chat:
 
 
 class Verdict(NamedTuple):
-    """What a judge found of one item by one measure; value None: it could not be told."""
+    """A judge's verdict on one item by one measure; value None: it could not be told."""
 
     item: str
     group: str
@@ -158,8 +158,8 @@ def limited(items: Sequence[AnyItem], limit: int | None) -> list[AnyItem]:
         ranked.append((places[item.group], item.id))
         places[item.group] += 1
     # The sort is stable: among items of one place the hash decides.
-    kept = {name for _, name in sorted(ranked, key=lambda rank: rank[0])[:limit]}
-    return [item for item in items if item.id in kept]
+    chosen = {name for _, name in sorted(ranked, key=lambda rank: rank[0])[:limit]}
+    return [item for item in items if item.id in chosen]
 
 
 def ask(items: Sequence[AnyItem], respond: Callable[[list[list[Message]]], Sequence[Answer | None]]) -> list[list[Answer]]:
@@ -169,9 +169,9 @@ def ask(items: Sequence[AnyItem], respond: Callable[[list[list[Message]]], Seque
     """
     answers: list[list[Answer]] = [[] for _ in items]
     waiting = list(range(len(items)))
-    while asked := [(n, c) for n in waiting if (c := items[n].conversation([a.text for a in answers[n]]))]:
+    while pending := [(n, c) for n in waiting if (c := items[n].conversation([a.text for a in answers[n]]))]:
         waiting = []
-        for (number, _), answer in zip(asked, respond([conversation for _, conversation in asked]), strict=True):
+        for (number, _), answer in zip(pending, respond([conversation for _, conversation in pending]), strict=True):
             if answer is not None:
                 answers[number].append(answer)
                 waiting.append(number)
@@ -179,7 +179,7 @@ def ask(items: Sequence[AnyItem], respond: Callable[[list[list[Message]]], Seque
 
 
 def finished(item: Item, answers: Sequence[Answer]) -> bool:
-    """Whether all was asked that there is to ask."""
+    """Whether no conversation of the item is left to answer."""
     return item.conversation([answer.text for answer in answers]) is None
 
 

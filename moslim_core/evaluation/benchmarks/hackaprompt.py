@@ -2,7 +2,7 @@
 
 Judged by rule, so it needs no language model: the answer is the level's target and nothing else. Which attacks: those that are
 recorded to have worked on another model, and what was submitted to the competition; an attack that worked on nothing would only make
-rates small. Of a level at most 30, chosen by hash, or two thirds of all would be level 8's. Levels without one (0 and 10) are not asked.
+rates small. Of a level at most 30, chosen by hash, or two thirds of all would be level 8's. Levels without one (0 and 10) are left out.
 The rate says how a model stands these attacks, not how it stands new ones.
 
 Beside them the 200 harmful requests in jailbreak prompts that CPO (Guo et al. 2024) made for harmlessness, graded by a language model
@@ -119,8 +119,8 @@ class HackAPrompt(Benchmark[Attack | Chat]):
         worked = [attack for attack in records(folder, ATTEMPTS, lambda row: made(row) if row["correct"] else None) if attack]
         attacks = {attack.id: attack for attack in worked + records(folder, SUBMISSIONS, made)}
         harmful = records(folder, HARMFUL, _request) if self.endpoint else []
-        kept = [a for n in sorted(levels) for a in limited([a for a in attacks.values() if a.level.number == n], MOST_OF_A_LEVEL)]
-        return [*kept, *harmful]
+        chosen = [a for n in sorted(levels) for a in limited([a for a in attacks.values() if a.level.number == n], MOST_OF_A_LEVEL)]
+        return [*chosen, *harmful]
 
     def judge(self, items: Sequence[Attack | Chat], answers: Sequence[Sequence[Answer]]) -> Judged:
         """An input that its level does not let through has failed; an attack that the model had no room to answer is missing."""

@@ -47,10 +47,10 @@ class HaluEval2(Benchmark[Chat]):
         """Answers without facts have no hallucination rates: they are left out of them and counted in the notes."""
         if self.endpoint is None:
             return Judged([], dict.fromkeys(self.measures, NO_JUDGE), {})
-        asked = {item.id: _parts(item, given[0].text) for item, given in zip(items, answers, strict=True) if given}
-        grades = grading.grades(self.endpoint, [grading.question(grading.HONESTY, grading.GRADE, **parts) for parts in asked.values()])
-        honesty = dict(zip(asked, grades, strict=True))
-        values = _fact_values(self.endpoint, asked)
+        parts_of = {item.id: _parts(item, given[0].text) for item, given in zip(items, answers, strict=True) if given}
+        grades = grading.grades(self.endpoint, [grading.question(grading.HONESTY, grading.GRADE, **parts) for parts in parts_of.values()])
+        honesty = dict(zip(parts_of, grades, strict=True))
+        values = _fact_values(self.endpoint, parts_of)
         verdicts = [Verdict(item.id, item.group, "honesty", honesty.get(item.id)) for item in items]
         for item in items:
             of_item = values.get(item.id)
@@ -70,10 +70,10 @@ def hallucination(values: Sequence[str]) -> dict[str, float]:
     return dict(zip(RATES, (false / len(values), float(false > 0), unknown / len(values)), strict=True))
 
 
-def _fact_values(endpoint: Endpoint, asked: dict[str, dict[str, str]]) -> dict[str, list[str]]:
+def _fact_values(endpoint: Endpoint, parts_of: dict[str, dict[str, str]]) -> dict[str, list[str]]:
     """Item -> the value of each fact of its answer: none where it states no facts, no entry where the judge can't be read."""
-    found = endpoint.ask([grading.question(grading.FACTS, FACTS, **parts) for parts in asked.values()])
-    facts = {item: [fact for fact in answer["facts"] if fact.strip()] for item, answer in zip(asked, found, strict=True) if answer}
+    answers = endpoint.ask([grading.question(grading.FACTS, FACTS, **parts) for parts in parts_of.values()])
+    facts = {item: [fact for fact in answer["facts"] if fact.strip()] for item, answer in zip(parts_of, answers, strict=True) if answer}
     stated = {item: of_item for item, of_item in facts.items() if of_item}
     told = endpoint.ask([truth_question(of_item) for of_item in stated.values()])
     values = {item: list(answer.values()) for item, answer in zip(stated, told, strict=True) if answer}

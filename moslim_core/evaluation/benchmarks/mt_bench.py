@@ -66,11 +66,11 @@ class MTBench(Benchmark[MTQuestion]):
         """A grade for each answer; one that was not given, because the model had no room for it, is missing."""
         if self.endpoint is None:
             return Judged([], dict.fromkeys(self.measures, NO_JUDGE), {})
-        asked = [(item, turn, given) for item, given in zip(items, answers, strict=True) for turn in range(len(given))]
-        found = grading.grades(self.endpoint, [_question(*turn) for turn in asked])
-        grades = {(item.id, turn): grade for (item, turn, _), grade in zip(asked, found, strict=True)}
+        turns = [(item, turn, given) for item, given in zip(items, answers, strict=True) for turn in range(len(given))]
+        grades = grading.grades(self.endpoint, [_question(*turn) for turn in turns])
+        by_turn = {(item.id, turn): grade for (item, turn, _), grade in zip(turns, grades, strict=True)}
         verdicts = [
-            Verdict(item.id, item.group, measure, grades.get((item.id, turn)))
+            Verdict(item.id, item.group, measure, by_turn.get((item.id, turn)))
             for item in items
             for turn in range(len(item.turns))
             for measure in ("grade", f"grade_turn_{turn + 1}")

@@ -1,4 +1,4 @@
-"""One benchmark from its files to its result: what is asked is settled once, then each system answers it. (ours)"""
+"""One benchmark from its files to its result: its items are settled once, then each system answers them. (ours)"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moslim_core.preferences import Message, Targets
 
 
 class Task(NamedTuple):
-    """A benchmark and what is asked. `dropped`: reason -> items that are left out because training saw them."""
+    """A benchmark and its items. `dropped`: reason -> items that are left out because training saw them."""
 
     benchmark: Benchmark[Any]
     items: list[Any]
@@ -28,7 +28,7 @@ class Task(NamedTuple):
 
 
 class Run(BaseModel):
-    """A result and what it was got under. `targets`: what every prompt asked for, {} for nothing."""
+    """A result and what it was got under. `targets`: what every prompt requested, {} for nothing."""
 
     targets: dict[str, int]
     dropped: dict[str, int]
@@ -49,12 +49,12 @@ def tasks(
     loaded = {name: benchmark.load(sources.folder(benchmark.reads, data_dir, cache)) for name, benchmark in made.items()}
     # Training prompts are many: they are read once for all.
     reasons = iter(overlaps([item for items in loaded.values() for item in items], trained, near))
-    found = {}
+    by_benchmark = {}
     for name, items in loaded.items():
         told = list(zip(items, reasons, strict=False))
         dropped = Counter(reason for _, reason in told if reason)
-        found[name] = Task(made[name], limited([item for item, reason in told if not reason], limit), dict(dropped))
-    return found
+        by_benchmark[name] = Task(made[name], limited([item for item, reason in told if not reason], limit), dict(dropped))
+    return by_benchmark
 
 
 def run(task: Task, system: System, targets: Targets, sampling: Sampling, bootstrap: int) -> tuple[Run, list[dict[str, Any]]]:

@@ -74,15 +74,15 @@ def records(folder: Path, file: File, made: Callable[[dict[str, Any]], T]) -> li
     path = folder / file.name
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.\nGive a folder that holds it: {file.form}")
-    found = []
+    values = []
     for number, row in _rows(path):
         try:
-            found.append(made(row))
+            values.append(made(row))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}, row {number}: {type(error).__name__}: {error}.\nWhat a row needs: {file.form}") from error
-    if not found:
+    if not values:
         raise UserError(f"{path}: the file has no rows.\nWhat a row needs: {file.form}")
-    return found
+    return values
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
