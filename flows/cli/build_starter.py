@@ -47,7 +47,7 @@ def _draw(settings: Settings, raw: Path, limit: int | None) -> None:
                 tokenizer,
                 starter.prompts()[:limit],
                 settings.seed,
-                kept=kept,
+                answers_file=kept,
                 on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
             )
         )

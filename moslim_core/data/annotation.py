@@ -1,7 +1,7 @@
 """Labels for what rated rows leave unlabelled: by rules, a reward model, a language model, and how far these agree.
 
 A given label is never overwritten. What nobody can tell stays masked. Agreement is measured on a sample of the rows, drawn by hash
-from all of them, where every annotator is asked for what was labelled too (ours).
+from all of them, where every annotator also says levels that were given (ours).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Agreement(BaseModel):
 
 
 class AnnotationRecord(BaseModel):
-    """For the data card. `usage` is what the language model's answers cost this time: those kept from earlier runs are free."""
+    """For the data card. `usage` is what the language model's answers cost this time: those stored by earlier runs are free."""
 
     filled: list[Filled]
     agreement: list[Agreement]
@@ -105,8 +105,8 @@ class RewardModelAnnotator:
         self.preferences = frozenset(theirs) & frozenset(schema.names)
 
     def verdicts(self, rows: Sequence[Row], wanted: Sequence[Sequence[str]]) -> list[Verdict]:
-        found = self.scorer([plain_text(row.prompt) for row in rows], [row.response for row in rows])
-        return [{name: self._level(found[name][i]) for name in names} for i, names in enumerate(wanted)]
+        probabilities = self.scorer([plain_text(row.prompt) for row in rows], [row.response for row in rows])
+        return [{name: self._level(probabilities[name][i]) for name in names} for i, names in enumerate(wanted)]
 
     def _level(self, probabilities: np.ndarray) -> int | None:
         best = int(probabilities.argmax())
@@ -126,8 +126,8 @@ class Annotation:
         self._sample: list[tuple[float, int, Row]] = []
 
     @classmethod
-    def of(cls, settings: Settings, kept: Path) -> Annotation:
-        """By the settings. `kept`: the file in which a language model's answers stay. Raises UserError on an unfit reward model."""
+    def of(cls, settings: Settings, answers_file: Path) -> Annotation:
+        """By the settings. `answers_file`: where a language model's answers stay. Raises UserError on an unfit reward model."""
         chosen, schema = settings.annotation, settings.preferences
         annotators: list[Annotator] = []
         for name in chosen.fill:
@@ -139,7 +139,7 @@ class Annotation:
                 scorer = RewardScorer.load(cast(Path, chosen.reward_model), models.pick_device(settings.model.device))
                 annotators.append(RewardModelAnnotator(scorer, schema, chosen.min_probability))
             else:
-                annotators.append(JudgeAnnotator(schema, Endpoint(chosen.judge, kept)))
+                annotators.append(JudgeAnnotator(schema, Endpoint(chosen.judge, answers_file)))
         return cls(annotators, schema, chosen.agreement_sample)
 
     def fill(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -205,9 +205,9 @@ class Annotation:
 
 def _ask(annotator: Annotator, rows: Sequence[Row], wanted: Sequence[Sequence[str]]) -> list[Verdict]:
     """A verdict per row; an annotator sees only the rows of which something is wanted."""
-    asked = [i for i, names in enumerate(wanted) if names]
+    places = [i for i, names in enumerate(wanted) if names]
     verdicts: list[Verdict] = [{} for _ in rows]
-    for i, verdict in zip(asked, annotator.verdicts([rows[i] for i in asked], [wanted[i] for i in asked]), strict=True):
+    for i, verdict in zip(places, annotator.verdicts([rows[i] for i in places], [wanted[i] for i in places]), strict=True):
         verdicts[i] = verdict
     return verdicts
 

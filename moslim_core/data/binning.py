@@ -97,8 +97,8 @@ class Binning(NamedTuple):
         if thresholds is None:
             return None
         levels = np.searchsorted(thresholds, ratings)
-        found = [ratings[levels == level] for level in range(self.k)]
-        return self._replace(thresholds=thresholds, means=tuple(float(of.mean()) if len(of) else math.nan for of in found))
+        by_level = [ratings[levels == level] for level in range(self.k)]
+        return self._replace(thresholds=thresholds, means=tuple(float(of.mean()) if len(of) else math.nan for of in by_level))
 
     def cut(self, value: float) -> float:
         """The level of a rating, whose nearest whole one is 1 + the number of thresholds below it: one up to the first is level 1.

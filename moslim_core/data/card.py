@@ -96,8 +96,8 @@ class Tally:
 
 def _percentiles(counts: Counter[int]) -> dict[str, float]:
     values = np.array(sorted(counts))
-    found = np.percentile(values, QUANTILES, weights=np.array([counts[v] for v in values]), method="inverted_cdf")
-    return {str(q): float(value) for q, value in zip(QUANTILES, found, strict=True)}
+    percentiles = np.percentile(values, QUANTILES, weights=np.array([counts[v] for v in values]), method="inverted_cdf")
+    return {str(q): float(value) for q, value in zip(QUANTILES, percentiles, strict=True)}
 
 
 class Share(NamedTuple):
@@ -177,13 +177,13 @@ def tables(card: dict[str, Any], schema: PreferenceSchema) -> list[Table]:
         ),
     ]
     for preference in schema.preferences:
-        found = [(source, card["sources"][source], of) for source, of in card["labels_by_source"][preference.name].items()]
+        by_source = [(source, card["sources"][source], of) for source, of in card["labels_by_source"][preference.name].items()]
         rows = [
             [source, Share(of["labelled"], count), *(Share(n, of["labelled"]) for n in of["levels"].values())]
-            for source, count, of in [*found, ("all", total, card["labels"][preference.name])]
+            for source, count, of in [*by_source, ("all", total, card["labels"][preference.name])]
             if of["labelled"] or source == "all"
         ]
-        without = [source for source, _, of in found if not of["labelled"]]
+        without = [source for source, _, of in by_source if not of["labelled"]]
         head = [f"{level} · {label}" for level, label in enumerate(preference.levels, start=1)]
         note = f"Without a label: {', '.join(without)}. " if without else ""
         if between := card["between"].get(preference.name):

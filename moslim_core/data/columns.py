@@ -133,7 +133,7 @@ def _is_text(values: list[Any]) -> bool:
 
 
 def _ratings(values: dict[str, list[Any]], rows: int) -> tuple[tuple[Ratings, ...], dict[str, str]]:
-    found: list[Ratings] = []
+    ratings: list[Ratings] = []
     unused: dict[str, str] = {}
     for column, of in values.items():
         counted = Counter(_hashable(value) for value in of)
@@ -146,11 +146,11 @@ def _ratings(values: dict[str, list[Any]], rows: int) -> tuple[tuple[Ratings, ..
             unused[column] = "its numbers all differ, as numbers of rows do"
         elif len({value for value in counted if value not in (None, "")}) < 2:
             unused[column] = "all its values are the same"
-        elif (levels := proposed(counted, preference := _preference(column, [r.preference for r in found]))) is None:
+        elif (levels := proposed(counted, preference := _preference(column, [r.preference for r in ratings]))) is None:
             unused[column] = "neither numbers nor words of a known order"
         else:
-            found.append(Ratings(column, preference, levels))
-    return tuple(found), unused
+            ratings.append(Ratings(column, preference, levels))
+    return tuple(ratings), unused
 
 
 def _hashable(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Answers to rate, drawn from a chat model: each prompt is asked under wishes that name the levels in plain words, spread evenly. (ours)
+"""Answers to rate, drawn from a chat model: each prompt is stated with wishes that name the levels in plain words, spread evenly. (ours)
 
-The wish is not in the row: what is rated is an answer to the plain prompt. Batches of prompts are drawn, labelled and kept one after the
+The wish is not in the row: what is rated is an answer to the plain prompt. Batches of prompts are drawn, labelled and stored one after the
 other, so that what is killed loses one at most. Whole sentences and loops are told as for the starter set (starter/selection.py).
 """
 
@@ -61,10 +61,10 @@ def draw(
     `settings`: JSON data of what the answers depend on. What stands in `output`.partial of the same is not drawn again. Raises UserError
     where that is of others.
     """
-    kept = output.with_name(output.name + ".partial")
-    asked = {"prompts": [plain_text(p) for p in prompts], "schema": schema.model_dump(mode="json"), "answers": answers, "seed": seed}
-    digest = hashlib.sha256(json.dumps([asked, settings], sort_keys=True).encode()).hexdigest()
-    batches = _begun(kept, digest)
+    partial = output.with_name(output.name + ".partial")
+    inputs = {"prompts": [plain_text(p) for p in prompts], "schema": schema.model_dump(mode="json"), "answers": answers, "seed": seed}
+    digest = hashlib.sha256(json.dumps([inputs, settings], sort_keys=True).encode()).hexdigest()
+    batches = _begun(partial, digest)
     wanted = wishes(schema, len(prompts), answers, seed)
     rows: list[Row] = []
     dropped: Counter[str] = Counter()
@@ -76,7 +76,7 @@ def draw(
             batch_seed = random.Random(f"{seed}/{number}").getrandbits(32)
             drawn = drawing([wished(prompts[p], wish) for p, wish in pairs], batch_seed)
             batches.append(_batch([prompts[p] for p, _ in pairs], drawn, annotation))
-            with kept.open("a", encoding="utf-8") as file:
+            with partial.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(batches[-1], ensure_ascii=False) + "\n")
         rows += [Row(**row) for row in batches[number]["rows"]]
         dropped.update(batches[number]["dropped"])
@@ -85,23 +85,23 @@ def draw(
     with finished.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(_plain(row, schema), ensure_ascii=False) + "\n" for row in rows)
     finished.replace(output)
-    kept.unlink()
+    partial.unlink()
     return rows, dropped
 
 
-def _begun(kept: Path, digest: str) -> list[dict[str, Any]]:
+def _begun(partial: Path, digest: str) -> list[dict[str, Any]]:
     """The batches that an earlier try drew; a line that a kill cut is taken out."""
-    if not kept.is_file():
-        kept.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
+    if not partial.is_file():
+        partial.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
         return []
-    text = kept.read_text(encoding="utf-8")
-    kept.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-    found = [value for _, value in read_json_lines(kept)]
-    if not found or found[0].get("digest") != digest:
+    text = partial.read_text(encoding="utf-8")
+    partial.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    lines = [value for _, value in read_json_lines(partial)]
+    if not lines or lines[0].get("digest") != digest:
         raise UserError(
-            f"{kept} is of other prompts or settings.\nGive those to go on with it, or remove the file, or give another --output."
+            f"{partial} is of other prompts or settings.\nGive those to go on with it, or remove the file, or give another --output."
         )
-    return found[1:]
+    return lines[1:]
 
 
 def _batch(prompts: Sequence[list[Message]], drawn: Sequence[tuple[str, bool]], annotation: Annotation) -> dict[str, Any]:

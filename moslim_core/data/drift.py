@@ -40,10 +40,10 @@ def stability_index(old: Mapping[str, int], new: Mapping[str, int]) -> float:
 
 def drifts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Drift]:
     """Labels of each preference that both data cards have, and the length of prompts."""
-    found = [
+    label_drifts = [
         Drift(f"labels of {name}: stability index", stability_index(old["labels"][name]["levels"], of["levels"]), 0.0, MOVED)
         for name, of in new["labels"].items()
         if name in old["labels"]
     ]
     before, after = old["prompt_words"], new["prompt_words"]
-    return [*found, Drift("prompts: median words", after["50"], before["25"], before["75"])]
+    return [*label_drifts, Drift("prompts: median words", after["50"], before["25"], before["75"])]

@@ -39,41 +39,41 @@ def own_files(source: str, path: Path | None, several: bool) -> list[SplitFile]:
         if other:
             raise UserError(f"data.path={path} is a {other} file.\nSet data.source={other}.")
         return [(None, path)]
-    found: list[SplitFile] = [
+    files: list[SplitFile] = [
         (split, file)
         for split, names in SPLITS.items()
         for name in names
         for suffix in suffixes
         for file in [*path.glob(f"{name}{suffix}"), *sorted(path.glob(f"{name}-*{suffix}"))]
     ]
-    if not any(split == "train" for split, _ in found):
+    if not any(split == "train" for split, _ in files):
         wanted = " or ".join(f"train{suffix}" for suffix in suffixes)
         raise UserError(f"data.path={path}: the folder has no {wanted}.\nName the training file so, or give a file.")
-    return found
+    return files
 
 
-def hub_files(source: str, found: type[HubSet], path: Path | None) -> tuple[list[SplitFile], str]:
+def hub_files(source: str, hub_set: type[HubSet], path: Path | None) -> tuple[list[SplitFile], str]:
     """(files with the splits that they state, the commit they are of) of a hub data set, from `path` where one is given.
 
     A folder may hold a part of the files. Raises UserError if it holds none, or if the hub can't be reached.
     """
-    folder, revision = (path, "of the files in data.path") if path else _download(source, found)
-    files = [(split, folder / name) for name, split in found.files.items() if (folder / name).is_file()]
+    folder, revision = (path, "of the files in data.path") if path else _download(source, hub_set)
+    files = [(split, folder / name) for name, split in hub_set.files.items() if (folder / name).is_file()]
     if not files:
-        raise UserError(f"{folder}: no file of {source} is there.\nGive a folder with {', '.join(found.files)}, or a part of these.")
+        raise UserError(f"{folder}: no file of {source} is there.\nGive a folder with {', '.join(hub_set.files)}, or a part of these.")
     return files, revision
 
 
-def _download(source: str, found: type[HubSet]) -> tuple[Path, str]:
+def _download(source: str, hub_set: type[HubSet]) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(found.hub, repo_type="dataset", revision=found.revision, allow_patterns=list(found.files)))
+        folder = Path(snapshot_download(hub_set.hub, repo_type="dataset", revision=hub_set.revision, allow_patterns=list(hub_set.files)))
     except Exception as error:  # whatever the hub's client, and the HTTP library beneath it, raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"data.source={source}: {found.hub} can't be downloaded ({reason}).\n"
-            f"Check the network, or give data.path with a folder that holds {', '.join(found.files)}."
+            f"data.source={source}: {hub_set.hub} can't be downloaded ({reason}).\n"
+            f"Check the network, or give data.path with a folder that holds {', '.join(hub_set.files)}."
         ) from error
     return folder, folder.name
 

@@ -73,7 +73,7 @@ def proposed(values: Counter[Any], name: str) -> Proposed | None:
 
 def _spread(values: Mapping[Any, int]) -> Iterator[tuple[Any, float]]:
     """(one rating, rows) with the raters of a list taken one by one; nothing for what is not rated."""
-    found: Counter[Any] = Counter()
+    counts: Counter[Any] = Counter()
     for value, rows in values.items():
         read = value.strip() if isinstance(value, str) else value
         if isinstance(read, str) and read.startswith("["):
@@ -82,8 +82,8 @@ def _spread(values: Mapping[Any, int]) -> Iterator[tuple[Any, float]]:
         several = read if isinstance(read, list | tuple) else [read]
         for each in several:
             if each not in (None, "") and not isinstance(each, list | dict):
-                found[each if not isinstance(each, str) else each.strip()] += rows / len(several)  # type: ignore[assignment]  # several raters share a row
-    yield from found.items()
+                counts[each if not isinstance(each, str) else each.strip()] += rows / len(several)  # type: ignore[assignment]  # several raters share a row
+    yield from counts.items()
 
 
 def _of_words(single: Counter[Any], name: str, total: float) -> Proposed | None:

@@ -51,7 +51,7 @@ def prepare(
     """Make the folder `output` with {train,validation,test[,judge]}.jsonl, prompts.{train,evaluation}.jsonl and
     data_card.{json,md,html}. Returns the data card.
 
-    `judge` is half of the training prompts, kept for an independent judge where a reward model judges. `see` is shown what there is
+    `judge` is half of the training prompts, set apart for an independent judge where a reward model judges. `see` is shown what there is
     before it is refused. Raises UserError on bad input; `output` is there whole or not at all.
     """
     opened = sources.open_sources(settings.data, settings.preferences)
@@ -67,8 +67,8 @@ def prepare(
         dropped.update({f"bad row: {reason}": count for reason, count in bad.counts.items()})
         opened = _measured(settings, spool, opened, splits)
         annotation = Annotation.of(settings, settings.work_dir / "cache" / "answers.sqlite")
-        kept = _kept_rows(spool, splits, opened, dropped, progress)
-        tally = _write_rows(folder, _labelled(kept, annotation, dropped), settings.preferences)
+        remaining = _kept_rows(spool, splits, opened, dropped, progress)
+        tally = _write_rows(folder, _labelled(remaining, annotation, dropped), settings.preferences)
         see(Seen(tally, splits, dropped, bad))
         _check_labels(tally, settings, splits)
         chosen = write_prompts(folder, _Rated(spool, splits), settings, splits, cache, dropped)
@@ -142,7 +142,7 @@ def _split(settings: Settings, spool: Spool, opened: list[Source], bad: OnBad, p
 
 
 class _Rated:
-    """(split, prompt) of the rated rows that no split drops, as often as asked."""
+    """(split, prompt) of the rated rows that no split drops, any number of times."""
 
     def __init__(self, spool: Spool, splits: Splits) -> None:
         self.spool, self.splits = spool, splits
@@ -157,7 +157,7 @@ class _Rated:
 def _measured(settings: Settings, spool: Spool, opened: list[Source], splits: Splits) -> list[Source]:
     """The sources with what thresholds need of the training rows of each source, as scales differ: quantiles, mean ratings.
 
-    The rows kept for an independent judge are training rows too.
+    The rows set apart for an independent judge are training rows too.
     """
     ratings = [{name: array("d") for name, binning in source.binnings.items() if binning.cuts} for source in opened]
     if not any(ratings):
@@ -167,8 +167,8 @@ def _measured(settings: Settings, spool: Spool, opened: list[Source], splits: Sp
             for name, rating in rated.ratings.items():
                 ratings[source][name].append(rating)
     return [
-        source._replace(binnings={**source.binnings, **{name: _cutting(source, name, values) for name, values in found.items()}})
-        for source, found in zip(opened, ratings, strict=True)
+        source._replace(binnings={**source.binnings, **{name: _cutting(source, name, values) for name, values in of_source.items()}})
+        for source, of_source in zip(opened, ratings, strict=True)
     ]
 
 
@@ -196,9 +196,9 @@ def _kept_rows(spool: Spool, splits: Splits, opened: list[Source], dropped: Coun
         yield splits.of(number), rated.row.with_levels({**rated.row.levels(), **cut}) if cut else rated.row
 
 
-def _labelled(kept: Iterator[tuple[str, Row]], annotation: Annotation, dropped: Counter[str]) -> Iterator[tuple[str, Row]]:
+def _labelled(remaining: Iterator[tuple[str, Row]], annotation: Annotation, dropped: Counter[str]) -> Iterator[tuple[str, Row]]:
     """The same rows with missing labels filled in; those that nobody could label are dropped."""
-    splits, rows = itertools.tee(kept)
+    splits, rows = itertools.tee(remaining)
     # Strict: only at its end does an annotation compare those who said levels.
     for (split, _), row in zip(splits, annotation.fill(row for _, row in rows), strict=True):
         if row.labels or row.worse:

@@ -57,8 +57,8 @@ def preview(settings: Settings, cache: Path) -> Preview:
 
     Raises UserError where the rows can't be read at all.
     """
-    asked = [name for name in settings.annotation.fill if name != "rules"]
-    if asked:
+    others = [name for name in settings.annotation.fill if name != "rules"]
+    if others:
         settings = changed(settings, annotation=changed(settings.annotation, fill=("rules",)))
     seen: list[Seen] = []
     card, refused = None, None
@@ -68,30 +68,30 @@ def preview(settings: Settings, cache: Path) -> Preview:
         except UserError as error:
             if not seen:
                 raise
-            refused = None if asked else str(error)
-    (found,) = seen
-    levels = _levels(found, settings.preferences)
-    warnings = [f"{' and '.join(asked)} would fill in labels; not asked here, so rows without a label count as dropped"] if asked else []
+            refused = None if others else str(error)
+    (prepared,) = seen
+    levels = _levels(prepared, settings.preferences)
+    warnings = [f"{' and '.join(others)} would fill in labels; not asked here, so rows without a label count as dropped"] if others else []
     warnings += [
         f"{of.preference}: few training rows ({of.rows.get(TRAIN, 0)}) at level {of.level} ({of.label})"
         for of in levels
-        if of.rows.get(TRAIN, 0) < FEW_ROWS and not any(name == of.preference for name, _ in found.tally.choices)
+        if of.rows.get(TRAIN, 0) < FEW_ROWS and not any(name == of.preference for name, _ in prepared.tally.choices)
     ]
     return Preview(
-        rows={split: rows for split in PURPOSE if (rows := sum(n for (at, _), n in found.tally.rows.items() if at == split))},
-        prompts=found.splits.rated_sizes(),
+        rows={split: rows for split in PURPOSE if (rows := sum(n for (at, _), n in prepared.tally.rows.items() if at == split))},
+        prompts=prepared.splits.rated_sizes(),
         policy_prompts=card["prompts"] if card else None,
         levels=levels,
-        dropped={reason: count for reason, count in found.dropped.items() if count},
-        bad_rows=found.bad.record(),
+        dropped={reason: count for reason, count in prepared.dropped.items() if count},
+        bad_rows=prepared.bad.record(),
         warnings=warnings,
         refused=refused,
     )
 
 
-def _levels(found: Seen, schema: PreferenceSchema) -> list[LevelRows]:
+def _levels(prepared: Seen, schema: PreferenceSchema) -> list[LevelRows]:
     rows: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-    for (name, split, _, level), count in found.tally.levels.items():
+    for (name, split, _, level), count in prepared.tally.levels.items():
         rows[name, level][split] += count
     return [
         LevelRows(preference=p.name, level=level, label=p.label(level), rows=dict(rows[p.name, level]))

@@ -58,9 +58,9 @@ def prompt_of(row: Mapping[str, Any], columns: ColumnSettings, place: str) -> li
     column = _conversation_column(row, columns)
     if column is None:
         need(row, columns.prompt, place)
-    found = turns(_unpacked(row[column or columns.prompt]), place, f"column {column!r}")
-    last = max((i for i, turn in enumerate(found) if turn["role"] == "user"), default=-1)
-    return conversation(found[: last + 1], place)
+    messages = turns(_unpacked(row[column or columns.prompt]), place, f"column {column!r}")
+    last = max((i for i, turn in enumerate(messages) if turn["role"] == "user"), default=-1)
+    return conversation(messages[: last + 1], place)
 
 
 def need(row: Mapping[str, Any], column: str, place: str) -> None:
@@ -89,21 +89,21 @@ def _unpacked(value: Any) -> Any:
         return value
 
 
-def _split(found: list[Message], what: str, place: str) -> tuple[list[Message], str]:
+def _split(messages: list[Message], what: str, place: str) -> tuple[list[Message], str]:
     """(prompt, answer) of a conversation: the last assistant turn, and what comes before it. Raises BadRow."""
-    last = max((i for i, turn in enumerate(found) if turn["role"] == "assistant"), default=None)
+    last = max((i for i, turn in enumerate(messages) if turn["role"] == "assistant"), default=None)
     if last is None:
         problem = f"{what} has no assistant turn"
         raise BadRow(place, problem, problem, "Mend or drop the row.")
-    return conversation(found[:last], place), found[last]["content"]
+    return conversation(messages[:last], place), messages[last]["content"]
 
 
 def _answer(value: Any, column: str, place: str) -> str:
     """An answer that is text, or messages of which the last is the answer. Raises BadRow."""
     if isinstance(value, list):
-        found = turns(value, place, f"column {column!r}")
-        if found and found[-1]["role"] == "assistant":
-            return found[-1]["content"]
+        messages = turns(value, place, f"column {column!r}")
+        if messages and messages[-1]["role"] == "assistant":
+            return messages[-1]["content"]
     if not isinstance(value, str):
         kind = "messages that end with no answer" if isinstance(value, list) else type(value).__name__
         raise BadRow(place, f"column {column!r} is no text", f"column {column!r} holds {kind}, text is needed", "Write the answer as text.")
@@ -116,14 +116,14 @@ def choice_of(row: Mapping[str, Any], prompt: str, place: str) -> tuple[list[Mes
         need(row, column, place)
     better, worse = (row[column] if prompt in row else _spoken(row[column]) for column in (CHOSEN, REJECTED))
     if isinstance(better, list) and isinstance(worse, list) and (prompt not in row or min(len(better), len(worse)) > 1):
-        (asked, chosen), (other, rejected) = (
+        (question, chosen), (other, rejected) = (
             _split(turns(value, place, f"column {column!r}"), f"column {column!r}", place)
             for column, value in ((CHOSEN, better), (REJECTED, worse))
         )
-        if asked != other:
+        if question != other:
             problem = "chosen and rejected answer different prompts"
             raise BadRow(place, problem, problem, "Mend or drop the row.")
-        return asked, chosen, rejected
+        return question, chosen, rejected
     need(row, prompt, place)
     return conversation(row[prompt], place), _answer(better, CHOSEN, place), _answer(worse, REJECTED, place)
 

@@ -62,7 +62,7 @@ def turns(value: Any, place: str, what: str) -> list[Message]:
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list):
         raise _no_turns(place, what, f"it is {type(value).__name__}")
-    found: list[Message] = []
+    messages: list[Message] = []
     for message in value:
         if not isinstance(message, dict):
             raise _no_turns(place, what, f"it holds {type(message).__name__}")
@@ -70,8 +70,8 @@ def turns(value: Any, place: str, what: str) -> list[Message]:
         role = ROLES.get(said.lower()) if isinstance(said, str) else None
         if role is None:
             raise _no_turns(place, what, f"it has the role {shown(said)}")
-        found.append({"role": role, "content": _text(message.get("content", message.get("value")), place, what)})
-    return found
+        messages.append({"role": role, "content": _text(message.get("content", message.get("value")), place, what)})
+    return messages
 
 
 def _text(content: Any, place: str, what: str) -> str:
@@ -96,11 +96,11 @@ def _no_turns(place: str, what: str, why: str) -> BadRow:
 
 def conversation(value: Any, place: str) -> list[Message]:
     """A prompt as messages: a string is one user turn. Raises BadRow, naming `place`, on anything else or on no user turn."""
-    found = turns(value, place, "the prompt")
-    if not found or found[-1]["role"] != "user" or not found[-1]["content"].strip():
+    messages = turns(value, place, "the prompt")
+    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
         problem = "the prompt is empty or does not end with a user message"
         raise BadRow(place, problem, problem, "Mend or drop the row.")
-    return found
+    return messages
 
 
 def plain_text(messages: Iterable[Message]) -> str:

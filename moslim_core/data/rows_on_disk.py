@@ -20,7 +20,7 @@ from moslim_core.data.rows import Row, prompt_key
 from moslim_core.data.sources import Rated
 from moslim_core.data.splits import TEST, VALIDATION
 
-# Of equal answers the one that a source keeps out of training is kept, or a training row would take it from there.
+# Of equal answers the one that a source keeps out of training stays, or a training row would take it from there.
 _RANK = {TEST: 0, VALIDATION: 1}
 
 DUPLICATE = "duplicate"
@@ -66,7 +66,7 @@ class Spool:
         """Keep one row of each answer to a prompt, and `limit` of these at most; returns how many others there were, and why.
 
         The choice is by hashes of prompt and answer, then of the whole row: fair, the same in any order of the files, and a larger
-        limit's rows hold a smaller one's. The row that is kept has the mean of all levels, and of the ratings of its own source, as
+        limit's rows hold a smaller one's. The row that stays has the mean of all levels, and of the ratings of its own source, as
         scales differ.
         """
         answers = np.frombuffer(self._answers, np.uint64)

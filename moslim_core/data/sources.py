@@ -61,11 +61,11 @@ class Source(NamedTuple):
                 place = f"{path}, row {number}"
                 try:
                     # All of a record or nothing of it.
-                    found = [rated for value in self._expanded(record, place) for rated in self._checked(value, split, place, fill)]
+                    rated = [one for value in self._expanded(record, place) for one in self._checked(value, split, place, fill)]
                 except BadRow as error:
                     bad(error)
                 else:
-                    yield from found
+                    yield from rated
             if count == 0:
                 raise UserError(f"{path}: the file has no rows.\nGive a file with one rated answer a row.")
 
@@ -143,30 +143,30 @@ def _open(name: str, settings: DataSettings, schema: PreferenceSchema) -> Source
     several = len(settings.source) > 1
     path = place_of(name, settings.path, several)
     given = {p.name: _given(name, p.name, settings.columns) for p in schema.preferences}
-    found = registry.source[name]
-    if issubclass(found, HubSet):
-        offered = {p.name: _offered(name, found, p.name, p.k, given[p.name]) for p in schema.preferences}
-        files, revision = hub_files(name, found, path)
-        about = {"licence": found.licence, "hub": found.hub, "revision": revision, "defects": found.defects}
+    source_type = registry.source[name]
+    if issubclass(source_type, HubSet):
+        offered = {p.name: _offered(name, source_type, p.name, p.k, given[p.name]) for p in schema.preferences}
+        files, revision = hub_files(name, source_type, path)
+        about = {"licence": source_type.licence, "hub": source_type.hub, "revision": revision, "defects": source_type.defects}
         binnings = {preference: binning for preference, binning in offered.items() if binning}
-        return Source(name, files, ColumnSettings(source=None), binnings, found.expand, about)
+        return Source(name, files, ColumnSettings(source=None), binnings, source_type.expand, about)
     binnings = {p.name: Binning.of(p.name, given[p.name].column or p.name, p.k, given[p.name]) for p in schema.preferences}
     files = [(None, starter.ROWS)] if name == "starter" else own_files(name, path, several)
-    return Source(name, files, settings.columns, binnings, lambda record: (record,), {"licence": found.licence})
+    return Source(name, files, settings.columns, binnings, lambda record: (record,), {"licence": source_type.licence})
 
 
 def _given(source: str, preference: str, columns: ColumnSettings) -> LabelColumn:
     return columns.labels.get(f"{source}.{preference}") or columns.labels.get(preference) or LabelColumn()
 
 
-def _offered(source: str, found: type[HubSet], preference: str, k: int, given: LabelColumn) -> Binning | None:
+def _offered(source: str, hub_set: type[HubSet], preference: str, k: int, given: LabelColumn) -> Binning | None:
     """What the settings say, else the data set's rating that has as many values as the preference has levels; None if it has none."""
     wanted = given.column
-    offered = [r for r in found.ratings if (r.column == wanted if wanted else r.preference == preference)]
+    offered = [r for r in hub_set.ratings if (r.column == wanted if wanted else r.preference == preference)]
     if wanted and not offered:
         raise UserError(
             f"data.columns.labels.{preference}.column={wanted}: {source} has no such rating.\n"
-            f"It has: {', '.join(dict.fromkeys(r.column for r in found.ratings))}."
+            f"It has: {', '.join(dict.fromkeys(r.column for r in hub_set.ratings))}."
         )
     if not offered:
         return None

@@ -120,7 +120,7 @@ class Splits:
         return np.flatnonzero(np.frombuffer(bytes(self._rating[preference]), np.uint8))
 
     def crossing(self, number: int, stated: str | None) -> str | None:
-        """Why a row of this prompt with this stated split has to be dropped; None if it is kept."""
+        """Why a row of this prompt with this stated split has to be dropped; None if it stays."""
         split = self.of(number)
         if stated is None or stated == split or not self._of_group[self.group[number]] & (_IN_TEST | _IN_VALIDATION):
             return None

@@ -106,8 +106,8 @@ def _delimiter(path: Path) -> str:
 
 
 def _header(lines: Any) -> list[str]:
-    found: list[str] = next(lines, [])
-    return next(lines, []) if found and found[0].lower().startswith("sep=") else found
+    first: list[str] = next(lines, [])
+    return next(lines, []) if first and first[0].lower().startswith("sep=") else first
 
 
 def _records(lines: Any, path: Path) -> Iterator[list[str] | csv.Error]:

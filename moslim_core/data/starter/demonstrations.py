@@ -24,7 +24,7 @@ class Style(NamedTuple):
     draws: int = 1
 
 
-# Few models of this size are cold when asked to, or as warm as they can be: of these styles more is drawn.
+# Few models of this size are cold when told to, or as warm as they can be: of these styles more is drawn.
 STYLES = (
     Style(PLAIN, ("Six minutes in boiling water.", "A ball of rock.", "I am here for you.")),
     Style(WARM, ("Easy and so much fun!", "Our lovely bright friend!", "Better days will come, dear friend!"), 2),

@@ -21,19 +21,19 @@ def draw(
     tokenizer: Any,
     prompts: Sequence[str],
     seed: int,
-    kept: Path,
+    answers_file: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[dict[str, Any]]:
-    """One row an answer: prompt, response as it was drawn, and `ended`, whether the model ended it. `kept`: what a rerun does not redo."""
+    """One row an answer: prompt, response as drawn, and `ended`, whether the model ended it. `answers_file`: what a rerun does not redo."""
     rng = random.Random(seed)
     done, total = 0, len(prompts) * sum(style.draws for style in STYLES)
     for style in STYLES:
-        asked = [prompt for prompt in prompts for _ in range(style.draws)]
-        conversations = [_shown(style, prompt) for prompt in asked]
+        repeated = [prompt for prompt in prompts for _ in range(style.draws)]
+        conversations = [_shown(style, prompt) for prompt in repeated]
         report = partial(_advance, on_progress, done, total)
-        answers = generate(model, tokenizer, conversations, SAMPLING, rng.getrandbits(32), report, kept)
-        done += len(asked)
-        for prompt, answer in zip(asked, answers, strict=True):
+        answers = generate(model, tokenizer, conversations, SAMPLING, rng.getrandbits(32), report, answers_file)
+        done += len(repeated)
+        for prompt, answer in zip(repeated, answers, strict=True):
             yield {"prompt": prompt, "response": answer.text, "ended": not answer.truncated}
 
 

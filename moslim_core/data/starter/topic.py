@@ -24,12 +24,12 @@ def topics(questions: Sequence[str], answers: Sequence[str], cache: Path) -> lis
     model: Any = load_weights(AutoModel, source, ENCODER, backbone=True).eval()
     tokenizer = load_tokenizer(source, ENCODER)
     texts = sorted({*questions, *answers}, key=len)
-    found: dict[str, Tensor] = {}
+    embeddings: dict[str, Tensor] = {}
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
         tokens = tokenizer(batch, padding=True, truncation=True, max_length=128, return_tensors="pt")
         with torch.inference_mode():
             states = model(**tokens).last_hidden_state
         vectors = torch.nn.functional.normalize(pool(states, tokens["attention_mask"], "mean"), dim=1)
-        found |= dict(zip(batch, vectors, strict=True))
-    return [round(float(found[question] @ found[answer]), 2) for question, answer in zip(questions, answers, strict=True)]
+        embeddings |= dict(zip(batch, vectors, strict=True))
+    return [round(float(embeddings[question] @ embeddings[answer]), 2) for question, answer in zip(questions, answers, strict=True)]
