@@ -25,31 +25,31 @@ from moslim_core.reward.settings import MappingSettings
 
 @dataclass(frozen=True)
 class BestOf:
-    """Of `n` answers of `asked` to each prompt the one with the highest mapped reward, the first of equals."""
+    """Of `n` answers of `conditioned` to each prompt the one with the highest mapped reward, the first of equals."""
 
-    asked: Asked
+    conditioned: Asked
     n: int
     scorer: RewardScorer
     mapping: MappingSettings
 
     def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]:
-        system, targets = self.asked.system, self.asked.targets
-        asked = [system.conditioned(c, targets, place) for place, c in enumerate(conversations)]
-        drawn = system.answers(what, [c for c in asked for _ in range(self.n)], sampling)
+        system, targets = self.conditioned.system, self.conditioned.targets
+        prompts = [system.conditioned(c, targets, place) for place, c in enumerate(conversations)]
+        drawn = system.answers(what, [c for c in prompts for _ in range(self.n)], sampling)
         # A prompt that has no room for an answer has none for any of its answers.
-        rows = [(place, found) for place in range(len(asked)) for found in drawn[place * self.n : (place + 1) * self.n] if found]
-        rewards = self.rewards([plain_text(conversations[place]) for place, _ in rows], [found.text for _, found in rows])
-        best: list[Answer | None] = [None] * len(asked)
-        highest = np.full(len(asked), -np.inf)
-        for (place, found), reward in zip(rows, rewards, strict=True):
+        rows = [(place, answer) for place in range(len(prompts)) for answer in drawn[place * self.n : (place + 1) * self.n] if answer]
+        rewards = self.rewards([plain_text(conversations[place]) for place, _ in rows], [answer.text for _, answer in rows])
+        best: list[Answer | None] = [None] * len(prompts)
+        highest = np.full(len(prompts), -np.inf)
+        for (place, answer), reward in zip(rows, rewards, strict=True):
             if reward > highest[place]:
-                best[place], highest[place] = found, reward
+                best[place], highest[place] = answer, reward
         return best
 
     def rewards(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """(n,) mapped rewards of plain questions and answers; statistics, where the mapping wants some, are those of these answers."""
         mapping = RewardMapping(self.scorer.schema, self.mapping)
-        probabilities, wanted = self.scorer(questions, answers), [self.asked.targets] * len(answers)
+        probabilities, wanted = self.scorer(questions, answers), [self.conditioned.targets] * len(answers)
         if self.mapping.standardisation == "reference":
             mapping.fit_reference(probabilities, wanted)
         return mapping(probabilities, wanted).rewards

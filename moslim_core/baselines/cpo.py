@@ -39,18 +39,18 @@ def rewards(
     total = np.zeros(len(targets))
     for preference in schema.preferences:
         levels = expected_level(probabilities[preference.name])
-        for row, (level, asked) in enumerate(zip(levels, targets, strict=True)):
-            goal = -abs(level - asked[preference.name]) / (preference.k - 1) if preference.name in asked else preference.score(level)
+        for row, (level, request) in enumerate(zip(levels, targets, strict=True)):
+            goal = -abs(level - request[preference.name]) / (preference.k - 1) if preference.name in request else preference.score(level)
             total[row] += weights.get(preference.name, 1.0) * goal
     return total
 
 
-def pairs(examples: Sequence[Example], answers: Sequence[str], found: Array) -> list[dict[str, Any]]:
+def pairs(examples: Sequence[Example], answers: Sequence[str], reward_values: Array) -> list[dict[str, Any]]:
     """Of the equally many answers to each example, in their order, the best and the worst by rewards (n,); none where all are equal."""
     size = len(answers) // len(examples)
     made = []
     for number, example in enumerate(examples):
-        own = found[number * size : (number + 1) * size]
+        own = reward_values[number * size : (number + 1) * size]
         best, worst = int(own.argmax()), int(own.argmin())
         if own[best] > own[worst]:
             chosen, rejected = ([{"role": "assistant", "content": answers[number * size + i]}] for i in (best, worst))
@@ -61,8 +61,8 @@ def pairs(examples: Sequence[Example], answers: Sequence[str], found: Array) -> 
 def preferred(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
     """A row of `pairs` as token ids: both answers behind what their conversations have in common with the prompt."""
     chosen, rejected = (answered_tokens(tokenizer, row["prompt"], row[side][0]["content"]) for side in ("chosen", "rejected"))
-    asked = min(chosen[1], rejected[1])
-    return {"prompt_ids": chosen[0][:asked], "chosen_ids": chosen[0][asked:], "rejected_ids": rejected[0][asked:]}
+    prompt_length = min(chosen[1], rejected[1])
+    return {"prompt_ids": chosen[0][:prompt_length], "chosen_ids": chosen[0][prompt_length:], "rejected_ids": rejected[0][prompt_length:]}
 
 
 class TokenisedDPOTrainer(DPOTrainer):
@@ -116,9 +116,9 @@ class Compared(LevelBased):
         scorer, own = context.scorer, share(len(each))
         with timed(context.work, "reward"):
             probabilities = scorer([e.question for e in each[own]], [answer.text for answer in drawn[own]])
-            asked = [e.targets for e in each[own]]
-            found = gather(rewards(probabilities, asked, scorer.schema, settings.mapping.weights))
-        made = pairs(self.examples, [answer.text for answer in drawn], found)
+            targets = [e.targets for e in each[own]]
+            reward_values = gather(rewards(probabilities, targets, scorer.schema, settings.mapping.weights))
+        made = pairs(self.examples, [answer.text for answer in drawn], reward_values)
         if not made:
             raise UserError("cpo: no two answers to a request differ in their reward.\nRaise policy.steps or policy.temperature.")
         return made

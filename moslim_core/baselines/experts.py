@@ -2,7 +2,7 @@
 
 That is what MORLHF is, and what Rewarded Soups starts from.
 
-r_i is the expected score of head i. It needs no reward of its own: asked for the best level of every preference, the mapping's
+r_i is the expected score of head i. It needs no reward of its own: under requests of every preference's best level, the mapping's
 `ordinal` utility is that score, and its weights are w. Data, optimiser and answers per prompt are those of the settings. (ours)
 """
 
@@ -34,7 +34,7 @@ PLAIN: dict[str, Any] = {"held_out_fraction": 0.0, "warm_start": "none", "save_m
 
 
 def best_levels(schema: PreferenceSchema) -> Targets:
-    """Of each preference the level with the highest score that may be asked for."""
+    """Of each preference the level with the highest score that may be requested."""
     return schema.targets({p.name: max(p.requestable, key=p.score) for p in schema.preferences})
 
 

@@ -58,17 +58,17 @@ def measure(name: str, context: Context) -> dict[str, float]:
     settings = context.settings
     metrics: dict[str, float] = {}
     for row in method.rows:
-        answers, asked, typical = _points(method, row, context, method.trained)
-        found = _front(answers, asked, context)
+        answers, requested, typical = _points(method, row, context, method.trained)
+        row_front = _front(answers, requested, context)
         rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
         models = 1 if settings.reward.shared else len(settings.preferences)
         cost = changed(method.cost(row), reward_models=models)
-        for what, value in (("front", found), ("controllability", control), ("cost", cost)):
+        for what, value in (("front", row_front), ("controllability", control), ("cost", cost)):
             (context.output / f"{what}.{row}.json").write_text(value.model_dump_json(indent=1), encoding="utf-8")
         for what, given in (("points", [a for point in answers for a in point]), ("requests", rows)):
             write_json_lines(context.output / f"{what}.{row}.jsonl", (a.model_dump() for a in given))
-        numbers = {f"front/{figure}": getattr(found, figure).value for figure in FIGURES}
+        numbers = {f"front/{figure}": getattr(row_front, figure).value for figure in FIGURES}
         numbers |= {f"{preference}/spearman": of.spearman.value for preference, of in control.preferences.items()}
         if typical:
             numbers[SUITABILITY] = suitability(typical, context)
@@ -79,25 +79,25 @@ def measure(name: str, context: Context) -> dict[str, float]:
 def _points(
     method: Method, row: str, context: Context, trained: bool
 ) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
-    """(judged answers, what was asked for, `_typical` levels of what was trained) at every operating point."""
-    answers, asked, typical = [], [], []
+    """(judged answers, requested targets, `_typical` levels of what was trained) at every operating point."""
+    answers, requested, typical = [], [], []
     for number, weights in enumerate(context.weights, start=1):
         who, targets = method.at(row, weights), Targets()
         if isinstance(method, LevelBased):
             targets = levels_of(weights.tolist(), context.schema)
         answers.append(_judged(who, f"point {number}", targets, context))
-        asked.append(targets)
+        requested.append(targets)
         if trained:
             typical.append(_typical(who, f"typical {number}", context))
-    return answers, asked, typical
+    return answers, requested, typical
 
 
 def _typical(who: Answering, what: str, context: Context) -> dict[str, float]:
     """{preference: mean expected level} of answers to training prompts, as the reward model sees them."""
     prompts = context.known_prompts
     given = [(p, a) for p, a in zip(prompts, who.answers(what, prompts, context.sampling), strict=True) if a is not None]
-    found = context.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
-    return {name: float(expected_level(p).mean()) for name, p in found.items()}
+    probabilities = context.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
+    return {name: float(expected_level(p).mean()) for name, p in probabilities.items()}
 
 
 def suitability(typical: Sequence[dict[str, float]], context: Context) -> float:
@@ -107,7 +107,7 @@ def suitability(typical: Sequence[dict[str, float]], context: Context) -> float:
 
 
 def by_level(points: Sequence[list[Obtained]], typical: Sequence[dict[str, float]], schema: PreferenceSchema) -> list[Obtained]:
-    """What a method that is steered by weights gives when a level is asked for: its answers at the point where that level is nearest.
+    """What a method that is steered by weights gives when a level is requested: its answers at the point where that level is nearest.
 
     So it has as fine a control as its operating points allow, and which point stands for which level is found without the judge
     and without the evaluation's prompts. (ours)
@@ -120,11 +120,11 @@ def by_level(points: Sequence[list[Obtained]], typical: Sequence[dict[str, float
     return rows
 
 
-def _front(points: Sequence[list[Obtained]], asked: list[Targets], context: Context) -> Front:
+def _front(points: Sequence[list[Obtained]], requested: list[Targets], context: Context) -> Front:
     tables = [score_table(answers, context.schema) for answers in points]
     reference = reference_of(tables, context.schema.names, context.reference)
     settings = context.settings
-    return front(tables, context.weights, asked, context.schema.names, reference, settings.evaluation.bootstrap, settings.seed)
+    return front(tables, context.weights, requested, context.schema.names, reference, settings.evaluation.bootstrap, settings.seed)
 
 
 def _under_requests(method: LevelBased, context: Context) -> list[Obtained]:
@@ -154,10 +154,10 @@ def read_answers(folder: Path, row: Row) -> tuple[list[list[Obtained]], list[Obt
 
 def read_rows(folder: Path) -> Sequence[Row]:
     """Every row that was measured into a folder."""
-    found = []
+    rows = []
     for file in sorted(folder.glob("front.*.json")):
         name = file.name.removeprefix("front.").removesuffix(".json")
-        found.append(
+        rows.append(
             Row(
                 name,
                 Front.model_validate_json(file.read_bytes()),
@@ -165,4 +165,4 @@ def read_rows(folder: Path) -> Sequence[Row]:
                 Cost.model_validate_json((folder / f"cost.{name}.json").read_bytes()),
             )
         )
-    return found
+    return rows

@@ -59,7 +59,7 @@ class Cost(BaseModel):
 
 
 class Answering(Protocol):
-    """One answer per prompt, in their order; None where the model's context has no room. `what` names this use, for what is kept."""
+    """One answer per prompt, in their order; None where the model's context has no room. `what` names this use, for the file of answers."""
 
     def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]: ...
 
@@ -94,10 +94,10 @@ class Context:
     @cached_property
     def schema(self) -> PreferenceSchema:
         """The preferences that weights are about. Raises UserError where there is nothing to trade."""
-        found = steered(self.settings.preferences)
-        if found is None:
+        schema = steered(self.settings.preferences)
+        if schema is None:
             raise UserError("systems are compared on what they trade, but fewer than two preferences can be steered.\nAdd one.")
-        return found
+        return schema
 
     @cached_property
     def weights(self) -> Array:
@@ -127,15 +127,15 @@ class Context:
         """Answers to train on, one per conversation, in their order; each process draws its share. `what` names them in `work`."""
         own, policy = distributed.share(len(conversations)), self.settings.policy
         # Processes that draw under one seed would draw alike.
-        seed, kept = self.settings.seed + own.start, self.work / f"{what}.{own.start}.jsonl"
-        drawn = generate(model, tokenizer, conversations[own], Sampling(policy.max_new_tokens, policy.temperature), seed, kept=kept)
+        seed, file = self.settings.seed + own.start, self.work / f"{what}.{own.start}.jsonl"
+        drawn = generate(model, tokenizer, conversations[own], Sampling(policy.max_new_tokens, policy.temperature), seed, kept=file)
         return [answer for part in distributed.parts(drawn) for answer in part]
 
     def system(self, name: str, model: Any, tokenizer: Any) -> System:
-        """A model under evaluation; `name` is its own, as answers are kept under it."""
+        """A model under evaluation; `name` is its own, as answers are stored under it."""
         settings = self.settings
-        kept = self.work / "answers" / name
-        return System(name, model, tokenizer, settings.preferences, settings.policy.placement, settings.seed, kept, self.progress)
+        folder = self.work / "answers" / name
+        return System(name, model, tokenizer, settings.preferences, settings.policy.placement, settings.seed, folder, self.progress)
 
     def trained(self, name: str, folder: Path) -> System:
         """A trained policy under evaluation."""
@@ -172,11 +172,11 @@ class Method(ABC):
 
 
 class LevelBased(Method):
-    """A method that is asked for levels, and for an operating point through the one map from weights to levels."""
+    """A method that is steered by levels, and to an operating point through the one map from weights to levels."""
 
     @abstractmethod
     def under(self, targets: Targets) -> Answering:
-        """Who answers when levels are asked for."""
+        """Who answers when levels are requested."""
 
     def at(self, row: str, weights: Array) -> Answering:
         return self.under(levels_of(weights.tolist(), self.context.schema))

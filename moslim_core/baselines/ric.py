@@ -1,7 +1,7 @@
 """Rewards-in-Context: rewards are written in the prompt, and supervised learning does the rest (Yang et al. 2024).
 
 Offline, the rated answers under their own z-scored rewards; then one online round: answers for rewards along the front, scored, those
-kept that are among the best 30 % in some reward, as are rated ones, and learnt under the rewards that they obtained. An operating
+selected that are among the best 30 % in some reward, as are rated ones, and learnt under the rewards that they obtained. An operating
 point becomes wanted rewards by the published map. Ours: heads' expected scores are the rewards, a reward goes by its preference's
 name, and what the round draws is the rollout budget.
 """
@@ -43,10 +43,10 @@ def state(messages: Sequence[Message], rewards: Sequence[float], names: Sequence
 
 def stated(text: str, names: Sequence[str]) -> list[float]:
     """The rewards at the end of a turn that `state` wrote; what a user typed before them does not count."""
-    found = _STATED.findall(text)[-len(names) :]
-    if [name for name, _ in found] != list(names):
+    matches = _STATED.findall(text)[-len(names) :]
+    if [name for name, _ in matches] != list(names):
         raise ValueError(f"no rewards of {', '.join(names)} stand at the end of {text!r}")
-    return [float(reward) for _, reward in found]
+    return [float(reward) for _, reward in matches]
 
 
 def wanted(weights: Array, low: Array, high: Array) -> Array:
@@ -59,11 +59,11 @@ def wanted(weights: Array, low: Array, high: Array) -> Array:
 def along_the_front(count: int, low: Array, high: Array, rng: np.random.Generator) -> Array:
     """(count, m) rewards to ask for: of m uniform shares of the range the lowest is kept, the others are 1 (published)."""
     shares = rng.random((count, len(low)))
-    kept = shares.argmin(axis=1)
+    columns = shares.argmin(axis=1)
     rows = np.arange(count)
-    lowest = shares[rows, kept].copy()
+    lowest = shares[rows, columns].copy()
     shares[:] = 1.0
-    shares[rows, kept] = lowest
+    shares[rows, columns] = lowest
     return low + shares * (high - low)
 
 
@@ -98,8 +98,8 @@ class Rewards:
         return (self._scores(questions, answers) - self.mean) / self.spread
 
     def _scores(self, questions: Sequence[str], answers: Sequence[str]) -> Array:
-        found = self.scorer(questions, answers)
-        return np.stack([[p.score(level) for level in expected_level(found[p.name])] for p in self.schema.preferences], axis=1)
+        probabilities = self.scorer(questions, answers)
+        return np.stack([[p.score(level) for level in expected_level(probabilities[p.name])] for p in self.schema.preferences], axis=1)
 
 
 @baseline("ric")
@@ -136,13 +136,13 @@ class Compared(Method):
             self._learn(self.context.settings.model.base, prompts, answers, self.rewards.rated, offline)
         if not online.is_dir():
             with timed(work, "rollout"):
-                asked, drawn = self._round(offline)
+                new_prompts, drawn = self._round(offline)
             with timed(work, "reward"):
-                own = share(len(asked))
-                obtained = gather(self.rewards([plain_text(p) for p in asked[own]], drawn[own]))
-            every = [*prompts, *asked], [*answers, *drawn], np.concatenate([self.rewards.rated, obtained])
-            kept = np.flatnonzero(np.concatenate([best(self.rewards.rated), best(obtained)])).tolist()
-            chosen = [every[0][i] for i in kept], [every[1][i] for i in kept], every[2][kept]
+                own = share(len(new_prompts))
+                obtained = gather(self.rewards([plain_text(p) for p in new_prompts[own]], drawn[own]))
+            every = [*prompts, *new_prompts], [*answers, *drawn], np.concatenate([self.rewards.rated, obtained])
+            selected = np.flatnonzero(np.concatenate([best(self.rewards.rated), best(obtained)])).tolist()
+            chosen = [every[0][i] for i in selected], [every[1][i] for i in selected], every[2][selected]
             self._learn(str(offline), *chosen, online)
 
     def _learn(self, base: str, prompts: Sequence[list[Message]], answers: Sequence[str], rewards: Array, output: Path) -> None:
@@ -165,11 +165,11 @@ class Compared(Method):
         context = self.context
         settings, rng = context.settings, np.random.default_rng(context.settings.seed)
         prompts = [value["prompt"] for _, value in read_json_lines(context.rows / "prompts.train.jsonl")]
-        asked = [prompts[i] for i in np.resize(rng.permutation(len(prompts)), self.budget)]
+        sampled = [prompts[i] for i in np.resize(rng.permutation(len(prompts)), self.budget)]
         goals = along_the_front(self.budget, *self.range, rng)
         model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
-        conversations = [state(self._read(p), g, context.schema.names) for p, g in zip(asked, goals, strict=True)]
-        return asked, [answer.text for answer in context.draw(model, tokenizer, conversations, "round")]
+        conversations = [state(self._read(p), g, context.schema.names) for p, g in zip(sampled, goals, strict=True)]
+        return sampled, [answer.text for answer in context.draw(model, tokenizer, conversations, "round")]
 
     def at(self, row: str, weights: Array) -> Stating:
         settings = self.context.settings.model
