@@ -1,4 +1,4 @@
-"""What a run found, as one self-contained page with figures."""
+"""What a run measured, as one self-contained page with figures."""
 
 from moslim_core.report.content import Both, ReportContent, Sample, SampleRow
 from moslim_core.report.drawing import save_png, to_svg

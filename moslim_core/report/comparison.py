@@ -26,12 +26,12 @@ def draw(comparison: Comparison) -> Figure:
     figure, axes = grid(len(drawn), 3, height=0.9 + 0.34 * len(comparison.variants))
     for ax, (name, of) in zip(axes, drawn.items(), strict=True):
         for place, variant in enumerate(comparison.variants):
-            found = of[variant]
-            ax.scatter(list(found.by_seed.values()), [place] * len(found.by_seed), s=12, color=INK, alpha=0.5)
-            if found.mean.value is not None:
-                ax.plot(found.mean.value, place, "o", ms=6, color=AFTER)
-            if found.mean.low is not None and found.mean.high is not None:
-                ax.plot([found.mean.low, found.mean.high], [place, place], color=AFTER, lw=1.6)
+            estimate = of[variant]
+            ax.scatter(list(estimate.by_seed.values()), [place] * len(estimate.by_seed), s=12, color=INK, alpha=0.5)
+            if estimate.mean.value is not None:
+                ax.plot(estimate.mean.value, place, "o", ms=6, color=AFTER)
+            if estimate.mean.low is not None and estimate.mean.high is not None:
+                ax.plot([estimate.mean.low, estimate.mean.high], [place, place], color=AFTER, lw=1.6)
         ax.set_yticks(range(len(comparison.variants)), comparison.variants)
         ax.set_ylim(len(comparison.variants) - 0.5, -0.5)
         dress(ax, name, "", "")
@@ -40,4 +40,4 @@ def draw(comparison: Comparison) -> Figure:
 
 def _drawn(comparison: Comparison) -> dict[str, dict[str, Found]]:
     """Figures in which any two runs differ: the others' panels would show nothing."""
-    return {name: of for name, of in comparison.figures.items() if len({v for found in of.values() for v in found.by_seed.values()}) > 1}
+    return {name: of for name, of in comparison.figures.items() if len({v for each in of.values() for v in each.by_seed.values()}) > 1}

@@ -27,7 +27,7 @@ class Both(BaseModel, Generic[Measured]):
 
 
 class SampleRow(BaseModel):
-    """Both systems' answers to one prompt where `level` was asked for, with what the judge found (null: nothing)."""
+    """Both systems' answers to one prompt where `level` was requested, with the levels that the judge gave (null: none)."""
 
     level: int
     before: str
@@ -37,7 +37,7 @@ class SampleRow(BaseModel):
 
 
 class Sample(BaseModel):
-    """One prompt asked for at several levels of one preference."""
+    """One prompt under requests of several levels of one preference."""
 
     prompt: str
     preference: str

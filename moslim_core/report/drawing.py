@@ -55,7 +55,7 @@ def dress(ax: Axes, title: str, x: str, y: str, grid: bool = True) -> None:
 
 
 def legend(figure: Figure, ax: Axes) -> None:
-    """One legend above all panels, with what was obtained after what was asked for."""
+    """One legend above all panels, with what was obtained after what was requested."""
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda n: labels[n].startswith("obtained"))
     figure.legend(

@@ -97,17 +97,17 @@ def length_curves(content: ReportContent) -> Figure:
 
 def cross_talk(content: ReportContent) -> Figure:
     """Slopes of obtained on requested scores, prompt only beside policy. Bold where the 95 % interval excludes 0."""
-    asked, judged = list(content.after.cross_talk), list(content.preferences.names)
-    figure, axes = grid(2, 2, height=max(1.9, 0.55 * len(asked) + 1.15))
+    requested, judged = list(content.after.cross_talk), list(content.preferences.names)
+    figure, axes = grid(2, 2, height=max(1.9, 0.55 * len(requested) + 1.15))
     for ax, (title, _, _, _), system in zip(axes, SYSTEMS, (content.before, content.after), strict=True):
-        for y, i in enumerate(asked):
+        for y, i in enumerate(requested):
             for x, j in enumerate(judged):
                 slope = system.cross_talk[i][j]
                 colour = BEFORE if (slope.value or 0.0) < 0 else AFTER
                 cell(ax, x, y, number(slope.value), colour, abs(slope.value or 0.0), bold=not includes_zero(slope))
                 if i == j:
                     ax.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec=INK, lw=1.2))
-        _matrix_axes(ax, judged, asked)
+        _matrix_axes(ax, judged, requested)
         dress(ax, title, "obtained", "requested", grid=False)
     return figure
 

@@ -52,9 +52,9 @@ def hypervolume_said(fronts: Both[Front]) -> str:
 
 def non_dominated_said(fronts: Both[Front]) -> str:
     """One sentence: how many of its own points each system has to offer."""
-    kept = [sum(point.non_dominated for point in front.points) for front in (fronts.before, fronts.after)]
+    counts = [sum(point.non_dominated for point in front.points) for front in (fronts.before, fronts.after)]
     return (
-        f"Of the {len(fronts.after.points)} points of each, {kept[0]} of the prompt alone and {kept[1]} of the policy are not "
+        f"Of the {len(fronts.after.points)} points of each, {counts[0]} of the prompt alone and {counts[1]} of the policy are not "
         "dominated by another of the same system."
     )
 

@@ -42,12 +42,12 @@ def axis_of(training: Sequence[dict[str, float]]) -> str:
 
 def watched(training: Sequence[dict[str, float]]) -> list[Watched]:
     """Of each preference that a rule judged, in the order of steps; a step that lacks one of the three is left out."""
-    axis, found = axis_of(training), []
+    axis, series = axis_of(training), []
     for name in dict.fromkeys(key.removeprefix(JUDGE) for row in training for key in row if key.startswith(JUDGE)):
         points = [[row.get(key, math.nan) for key in (axis, PROXY + name, JUDGE + name)] for row in training]
         if points := [point for point in points if np.isfinite(point).all()]:
-            found.append(Watched(name, *(list(column) for column in zip(*points, strict=True))))
-    return found
+            series.append(Watched(name, *(list(column) for column in zip(*points, strict=True))))
+    return series
 
 
 def unwatched(training: Sequence[dict[str, float]]) -> list[str]:
@@ -105,9 +105,9 @@ def _ends(of: Watched) -> list[tuple[Interval, Interval]] | None:
 
 def overoptimisation_figure(content: ReportContent) -> Figure:
     """One panel per preference: both verdicts over KL, a dot per step and a centred moving mean."""
-    axis, found = axis_of(content.training), watched(content.training)
-    figure, axes = grid(len(found), 3, height=2.6)
-    for ax, of in zip(axes, found, strict=True):
+    axis, series = axis_of(content.training), watched(content.training)
+    figure, axes = grid(len(series), 3, height=2.6)
+    for ax, of in zip(axes, series, strict=True):
         order = np.argsort(of.moved, kind="stable")
         moved, window = np.asarray(of.moved)[order], smoothing(len(of.moved))
         for name, colour, line, values in (("reward model", AFTER, "-", of.proxy), ("rule", INK, "--", of.judge)):

@@ -85,7 +85,7 @@ def measured(control: Control, measure: Measure) -> dict[str, Any]:
 
 
 def obtained(level: float | None, preference: Preference) -> str:
-    """What the judge found, as 'obtained 2 · short'; a level between two carries the nearest one's label."""
+    """The judge's level, as 'obtained 2 · short'; a level between two carries the nearest one's label."""
     if level is None:
         return f"obtained {wording.UNDEFINED}"
     label = preference.label(min(max(round(level), 1), preference.k))
@@ -143,12 +143,12 @@ def _cards(content: ReportContent) -> list[Card]:
 
 def _phases(training: list[dict[str, float]]) -> dict[str, float]:
     """Phase -> seconds over all steps, the longest first. What a step took beyond its phases is learning again from answers at hand."""
-    prefix, found = "seconds/", dict[str, float]()
+    prefix, totals = "seconds/", dict[str, float]()
     for row in training:
         named = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
         whole = named.pop("step", None)
         if whole is not None:
             named["update"] = named.get("update", 0.0) + max(0.0, whole - sum(named.values()))
         for phase, seconds in named.items():
-            found[phase] = found.get(phase, 0.0) + seconds
-    return dict(sorted(found.items(), key=lambda phase: -phase[1]))
+            totals[phase] = totals.get(phase, 0.0) + seconds
+    return dict(sorted(totals.items(), key=lambda phase: -phase[1]))

@@ -14,7 +14,7 @@ from moslim_core.preferences import PreferenceSchema
 def median_prompt(rows: Sequence[Obtained], schema: PreferenceSchema) -> int | None:
     """Of the prompts of answers to requests for one preference, that with the median error; None where nothing was judged.
 
-    An error is how far answers are off what was asked for, as a share of the preference's range, meant over a prompt's answers.
+    An error is how far answers are off what was requested, as a share of the preference's range, meant over a prompt's answers.
     """
     errors: dict[int, list[float]] = defaultdict(list)
     for row in rows:

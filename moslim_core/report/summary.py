@@ -168,6 +168,6 @@ def _missing(content: ReportContent) -> list[str]:
     for name, system in (("prompt alone", content.before), ("policy", content.after)):
         missing = sum(c.missing for c in system.preferences.values())
         if missing:
-            asked = missing + sum(c.answers for c in system.preferences.values())
-            parts.append(f"{missing:,} of {asked:,} ({name})")
+            total = missing + sum(c.answers for c in system.preferences.values())
+            parts.append(f"{missing:,} of {total:,} ({name})")
     return [f"Verdicts that the judge could not give, left out of every figure: {listing(parts)}."] if parts else []
