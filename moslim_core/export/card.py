@@ -14,7 +14,7 @@ DATA_CARD = "data_card.md"
 
 
 class Record(NamedTuple):
-    """What a run found of a policy: `findings` as the report tells them, and the data card in Markdown."""
+    """What a run measured of a policy: `findings` as the report tells them, and the data card in Markdown."""
 
     findings: dict[str, Any] | None
     data_card: str | None
@@ -50,7 +50,7 @@ def policy_readme(card: PolicyCard, tokenizer: Any, dtype: str, record: Record |
         )
         + "\n```",
         f"A level that there is not is refused. {name}={level} gives the model this text:",
-        f"```text\n{asked(card, one)}\n```",
+        f"```text\n{example_prompt(card, one)}\n```",
         *_figures(record),
         *_limits(card),
         "Nobody raises a level by imitating the instruction: in every message what reads as its marks loses its `<`. A pasted instruction "
@@ -72,7 +72,7 @@ def example(schema: PreferenceSchema) -> Targets:
     return schema.targets({last.name: last.k})
 
 
-def asked(card: PolicyCard, targets: Targets) -> str:
+def example_prompt(card: PolicyCard, targets: Targets) -> str:
     """A short conversation with the instruction in its place."""
     messages = condition([{"role": "user", "content": "How do bees make honey?"}], targets, card.preferences, card.placement)
     return "\n".join(f"[{m['role']}]\n{m['content']}" for m in messages)
@@ -91,7 +91,7 @@ def instructions(schema: PreferenceSchema) -> Iterator[tuple[str, int, str]]:
 
 
 def pasted_readme(card: PolicyCard, title: str, how: str, record: Record | None) -> str:
-    """Markdown of a form whose template writes no instruction: who asks pastes it. `how`: how it is opened and asked."""
+    """Markdown of a form whose template writes no instruction: who asks pastes it. `how`: how it is opened and used."""
     two = Targets({p.name: p.k for p in card.preferences.preferences[:2]})
     rows = [f"| {name} | {level} | `{text}` |" for name, level, text in instructions(card.preferences)]
     place = {
@@ -107,7 +107,7 @@ def pasted_readme(card: PolicyCard, title: str, how: str, record: Record | None)
         how,
         "## How to ask",
         f"Paste an instruction {place}:",
-        f"```text\n{asked(card, example(card.preferences))}\n```",
+        f"```text\n{example_prompt(card, example(card.preferences))}\n```",
         "\n".join(["| preference | level | instruction |", "|---|---|---|", *rows]),
         f"Several at once stand in one, in the order of this table, with `; ` between: `{render(two, card.preferences)}`",
         *_figures(record),

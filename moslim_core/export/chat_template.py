@@ -32,7 +32,7 @@ REST = "{{ '' }}"
 
 
 def with_preferences(template: str, schema: PreferenceSchema, placement: Placement) -> str:
-    """`template`, a model's own, below what writes the instruction; the variable `preferences` says what is asked for."""
+    """`template`, a model's own, below what writes the instruction; the variable `preferences` says what is requested."""
     looks = _characters()
     values: dict[str, Any] = {
         "moslim_open": OPEN + LEAD,

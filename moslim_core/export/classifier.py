@@ -117,8 +117,8 @@ def _classifier(loader: Any, model: MultiHeadRewardModel, labels: Labels) -> Any
     config.id2label, config.label2id = dict(enumerate(labels.names)), {name: n for n, name in enumerate(labels.names)}
     config.architectures = None
     plain = loader.from_config(config)
-    found = plain.base_model.load_state_dict(backbone.state_dict(), strict=False)
-    if found.unexpected_keys or any("pooler" not in key for key in found.missing_keys):
+    keys = plain.base_model.load_state_dict(backbone.state_dict(), strict=False)
+    if keys.unexpected_keys or any("pooler" not in key for key in keys.missing_keys):
         raise ValueError("another backbone")
     last = _last(plain, labels)
     with torch.no_grad():
@@ -129,10 +129,10 @@ def _classifier(loader: Any, model: MultiHeadRewardModel, labels: Labels) -> Any
 
 def _last(plain: Any, labels: Labels) -> nn.Linear:
     """The linear map to the labels, with a bias."""
-    found = [m for m in plain.modules() if isinstance(m, nn.Linear) and m.out_features == len(labels.names) and m.bias is not None]
-    if not found:
+    layers = [m for m in plain.modules() if isinstance(m, nn.Linear) and m.out_features == len(labels.names) and m.bias is not None]
+    if not layers:
         raise ValueError("no output layer with a bias")
-    return found[-1]
+    return layers[-1]
 
 
 def _passed_through(plain: Any, labels: Labels) -> Any:
@@ -163,13 +163,13 @@ def _same(model: MultiHeadRewardModel, plain: Any, labels: Labels, opened: str) 
     mask[1, 7:] = 0
     pooled = pool(backbone(input_ids=ids, attention_mask=mask).last_hidden_state, mask, model.config.pooling)
     wanted = pooled.float() @ labels.weight.T + labels.bias
-    found = plain(input_ids=ids, attention_mask=mask).logits
-    found = found if opened == SEQUENCE else pool(found, mask, model.config.pooling)
-    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= TOLERANCE * wanted.abs().max().clamp(min=1))
+    logits = plain(input_ids=ids, attention_mask=mask).logits
+    logits = logits if opened == SEQUENCE else pool(logits, mask, model.config.pooling)
+    return logits.shape == wanted.shape and bool((logits - wanted).abs().max() <= TOLERANCE * wanted.abs().max().clamp(min=1))
 
 
 def readme(model: MultiHeadRewardModel, tokenizer: Any, labels: Labels, opened: str) -> str:
-    """What the labels mean, and how it is opened and asked."""
+    """What the labels mean, and how it is opened and used."""
     pair = tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
     schema = model.config.schema()
     text = (

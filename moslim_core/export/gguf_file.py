@@ -107,7 +107,7 @@ def write_gguf(file: Path, model: Any, tokenizer: Any, name: str, dtype: DType =
 
 
 def stored(dtype: DType) -> str:
-    """The dtype of the file: float16 where none is asked for."""
+    """The dtype of the file: float16 where none is named."""
     return "float16" if dtype == "auto" else dtype
 
 

@@ -22,7 +22,7 @@ def require_access(repo: str | None, public: bool) -> str:
     """The repository's name, if this user may be somebody on the hub. Asked before the work, not after it.
 
     Raises UserError for a name that is none, without a token, where the hub does not take it or can't be reached, and where the repository
-    is there and public though that was not asked for.
+    is there and public though that was not requested.
     """
     if repo is None:
         raise UserError("--to hub: no repository is named.\nGive one: --repo OWNER/NAME.")
@@ -39,10 +39,10 @@ def require_access(repo: str | None, public: bool) -> str:
         api = HfApi()
         api.whoami()
         try:
-            found = api.repo_info(repo)
+            info = api.repo_info(repo)
         except RepositoryNotFoundError:
             return repo
-    if not found.private and not public:
+    if not info.private and not public:
         raise UserError(f"--repo {repo} is there, and public.\nGive --public to publish there, or another name for a private one.")
     return repo
 

@@ -21,7 +21,7 @@ from moslim_core.sampling import generation_config
 
 # What `moslim chat` draws with.
 TEMPERATURE = 0.7
-# Beside the model: what can be asked for and where it stands, for whoever builds a form.
+# Beside the model: what can be requested and where it stands, for whoever builds a form.
 PREFERENCES = "preferences.json"
 
 
@@ -38,7 +38,7 @@ def publish(
 ) -> str:
     """Push the files of `export_merged`, and keep them in `output` if that is named; gives what `push` gives. Raises as both do."""
     model, tokenizer, card = load_whole(policy, cache, dtype, base)
-    with tempfile.TemporaryDirectory(prefix="moslim-") as kept, new_folder(output or Path(kept, "model"), weight_bytes(model)) as folder:
+    with tempfile.TemporaryDirectory(prefix="moslim-") as temp, new_folder(output or Path(temp, "model"), weight_bytes(model)) as folder:
         _fill(folder, model, tokenizer, card, record)
         return push(folder)
 
@@ -69,16 +69,16 @@ def save_merged(folder: Path, model: Any, tokenizer: Any, card: PolicyCard) -> N
         tokenizer.chat_template, model.generation_config = own_template, own_generation
     # Batches are drawn after their prompts' ends; the library does not write this by itself, but how it was loaded here.
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    kept = {name: value for name, value in config.items() if name not in ("is_local", "local_files_only")}
-    text = json.dumps({**kept, "padding_side": "left"}, indent=2, ensure_ascii=False)
+    entries = {name: value for name, value in config.items() if name not in ("is_local", "local_files_only")}
+    text = json.dumps({**entries, "padding_side": "left"}, indent=2, ensure_ascii=False)
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
     (folder / PREFERENCES).write_text(json.dumps(said(card.preferences, card.placement), indent=1), encoding="utf-8")
 
 
 def said(schema: PreferenceSchema, placement: str) -> dict[str, Any]:
-    """What can be asked for, as JSON data; how answers are measured is left out."""
-    kept = ("name", "description", "levels", "floor")
-    return {"placement": placement, "preferences": [p.model_dump(mode="json", include=set(kept)) for p in schema.preferences]}
+    """What can be requested, as JSON data; how answers are measured is left out."""
+    fields = ("name", "description", "levels", "floor")
+    return {"placement": placement, "preferences": [p.model_dump(mode="json", include=set(fields)) for p in schema.preferences]}
 
 
 def load_whole(policy: Path, cache: Path, dtype: DType, base: str | None) -> tuple[Any, Any, PolicyCard]:

@@ -73,8 +73,8 @@ def turns_of(tokenizer: Any) -> Turns:
     try:
         before_user, after_user = _cut(chat_text(tokenizer, [user], answered=True), _USER)
         answer = _without(chat_text(tokenizer, [user]).partition(_USER)[2], after_user)
-        _, asked, after_assistant = _cut(chat_text(tokenizer, [user, assistant], answered=True), _USER, _ASSISTANT)
-        before_assistant = _without(asked, after_user)
+        _, between, after_assistant = _cut(chat_text(tokenizer, [user, assistant], answered=True), _USER, _ASSISTANT)
+        before_assistant = _without(between, after_user)
         _, _, answered, _ = _cut(chat_text(tokenizer, [user, assistant, next_user]), _USER, _ASSISTANT, _NEXT)
         before_next = _without(answered, after_assistant)
         if not before_user.endswith(before_next):
@@ -116,8 +116,8 @@ def _cut(text: str, *contents: str) -> list[str]:
     """The text between contents, each of which stands there once. Raises ValueError."""
     parts = []
     for content in contents:
-        before, found, text = text.partition(content)
-        if not found or content in text:
+        before, separator, text = text.partition(content)
+        if not separator or content in text:
             raise ValueError("it does not write each message once")
         parts.append(before)
     return [*parts, text]
@@ -179,6 +179,6 @@ def _how(card: PolicyCard) -> str:
         messages = [{"role": "system", "content": text}, {"role": "user", "content": question}]
         said = f"curl http://localhost:11434/api/chat -d {shlex.quote(json.dumps({'model': 'policy', 'messages': messages}))}"
     else:
-        asked = f"{text}\n\n{question}" if card.placement == "user_prefix" else f"{question}\n\n{text}"
-        said = f"ollama run policy {shlex.quote(asked)}"
+        prompt = f"{text}\n\n{question}" if card.placement == "user_prefix" else f"{question}\n\n{text}"
+        said = f"ollama run policy {shlex.quote(prompt)}"
     return f"```sh\nollama create policy -f {MODELFILE}\n{said}\n```"

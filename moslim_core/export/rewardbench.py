@@ -40,8 +40,8 @@ def export_scores(reward: Path, pairs: Path, output: Path) -> Path:
                 for subset in {ALL, str(scored.get("subset", ALL))}:
                     right[subset].append(scored["results"])
                 file.write(json.dumps(writable(scored), ensure_ascii=False, default=str) + "\n")
-        found = {subset: {"rows": len(of), "accuracy": float(np.mean(of))} for subset, of in right.items()}
-        (folder / SUMMARY).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        summary = {subset: {"rows": len(of), "accuracy": float(np.mean(of))} for subset, of in right.items()}
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     return output
 
 
