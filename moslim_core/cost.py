@@ -162,8 +162,8 @@ def policy_cost(policy: PolicySettings, size: Size, judge: Size, counts: Counts,
     requests = policy.prompts_per_step * policy.targets_per_prompt
     answers = requests * policy.group_size
     drawn = answers * (1 - policy.rated_answers)
-    kept = max(2 * policy.prompts_per_step, answers * policy.contrast)
-    rows = kept * (policy.targets_per_prompt if policy.relabel else 1)
+    contrasted = max(2 * policy.prompts_per_step, answers * policy.contrast)
+    rows = contrasted * (policy.targets_per_prompt if policy.relabel else 1)
     # A prompt stands once before all its answers.
     tokens = requests * prompt + rows * answer
     # The first update takes the pass that says how probable the answers were; the way back through frozen weights is a pass.
@@ -202,9 +202,9 @@ def evaluation_cost(
     answers = 2 * evaluation_answers(settings, schema, counts.evaluation_prompts)
     longest = policy.max_new_tokens
     batch = min(settings.batch_size, answers)
-    kept = batch * (prompt + longest) * size.layers * 2 * size.keys * speed.bytes
+    kv_cache = batch * (prompt + longest) * size.layers * 2 * size.keys * speed.bytes
     read = batch * prompt * size.hidden * 16 * speed.bytes
-    memory = START_GB + (size.parameters * speed.bytes + kept + read) / 1e9
+    memory = START_GB + (size.parameters * speed.bytes + kv_cache + read) / 1e9
     seconds = START_SECONDS + draw_seconds(size, answers, prompt, longest, settings.batch_size, speed)
     return Cost(seconds, memory, round(answers * longest * 0.8), round(answers * prompt))
 

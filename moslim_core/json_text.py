@@ -133,7 +133,7 @@ def _decoded(text: str, at: int) -> tuple[Any, int]:
 
 
 def is_text(text: str) -> bool:
-    """Whether no byte of it was kept by surrogateescape, that is: whether the file is UTF-8 here."""
+    """Whether no byte of it was escaped by surrogateescape, that is: whether the file is UTF-8 here."""
     try:
         text.encode()
         return True

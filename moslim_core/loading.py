@@ -69,15 +69,15 @@ def load_weights(loader: Any, source: str, name: str, backbone: bool = False, **
     if os.path.isdir(source) and os.path.exists(os.path.join(source, "adapter_config.json")):
         # transformers would put it on by itself, and the policy's own adapter would then take its place.
         raise UserError(f"{source} holds an adapter beside its weights (adapter_config.json).\nMerge it into the weights, or move it out.")
-    model, found = from_pretrained(
+    model, info = from_pretrained(
         loader, source, name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
-    foreign = [key for key in found["unexpected_keys"] if not (COMPUTED.search(key) or (backbone and _beside(key, model)))]
-    missing = [key for key in found["missing_keys"] if not (backbone and UNUSED.search(key))]
-    misshapen = [f"{key}, {tuple(given)} in place of {tuple(needed)}" for key, given, needed in found["mismatched_keys"]]
+    foreign = [key for key in info["unexpected_keys"] if not (COMPUTED.search(key) or (backbone and _beside(key, model)))]
+    missing = [key for key in info["missing_keys"] if not (backbone and UNUSED.search(key))]
+    misshapen = [f"{key}, {tuple(given)} in place of {tuple(needed)}" for key, given, needed in info["mismatched_keys"]]
     require_whole(f"model {source}" if os.path.isdir(source) else f"model {name!r}", missing, foreign, misshapen)
-    if found.get("error_msgs"):
-        raise UserError(f"model {name!r} could not be loaded: {_first_line(found['error_msgs'][0])}\n{model_files.AGAIN}")
+    if info.get("error_msgs"):
+        raise UserError(f"model {name!r} could not be loaded: {_first_line(info['error_msgs'][0])}\n{model_files.AGAIN}")
     return model
 
 

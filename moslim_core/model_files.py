@@ -71,12 +71,12 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises UserError where it is no JSON object, empty, cut, not UTF-8, or a Git LFS pointer."""
     text = _read_text(file)
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged: no whole JSON ({str(error).splitlines()[0][:120]}).\n{AGAIN}") from error
-    if not isinstance(found, dict) or (not found and file.name not in MAY_BE_EMPTY):
+    if not isinstance(content, dict) or (not content and file.name not in MAY_BE_EMPTY):
         raise UserError(f"{file} is damaged: it says nothing, a JSON object with entries is needed.\n{AGAIN}")
-    return found
+    return content
 
 
 def _read_text(file: Path) -> str:

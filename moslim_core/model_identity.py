@@ -1,6 +1,6 @@
 """Which model it is: what counts is the content of its files, not what it is called or where it lies. (ours)
 
-The content of a file is digested once: the digest is kept in the model cache under the file's device, inode, size and times, which all
+The content of a file is digested once: the digest is noted in the model cache under the file's device, inode, size and times, which all
 change when its bytes do. The cache also notes where models lie, so that a policy, whose card names no place, finds its base again.
 """
 
@@ -80,13 +80,13 @@ def find(wanted: ModelId, cache: Path, given: str | None = None) -> ModelRef:
     Raises UserError where there is none, or where what is there is not the same any more.
     """
     if given is not None:
-        found = identify(given, cache)
-        if found.id.digest != wanted.digest:
+        model = identify(given, cache)
+        if model.id.digest != wanted.digest:
             raise UserError(
                 f"{given} is not the model that was trained on: the content of {wanted.name} was {wanted.digest[:12]}, "
-                f"here it is {found.id.digest[:12]}.\nGive the folder of {wanted.name} as it was, or train again on this one."
+                f"here it is {model.id.digest[:12]}.\nGive the folder of {wanted.name} as it was, or train again on this one."
             )
-        return found
+        return model
     if wanted.is_folder:
         places = list(_still_there(_noted(wanted.digest, cache), cache))
     else:
@@ -138,16 +138,16 @@ def _counts(path: Path) -> bool:
 
 
 def _file_digest(path: Path, cache: Path) -> str:
-    found = path.stat()
-    kept = cache / "digests" / f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+    status = path.stat()
+    digest_file = cache / "digests" / f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        known = kept.read_text()
+        known = digest_file.read_text()
         if re.fullmatch("[0-9a-f]{64}", known):
             return known
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time() - max(found.st_mtime, found.st_ctime) > SETTLED and path.stat().st_ctime_ns == found.st_ctime_ns:
-        _keep(kept, digest)
+    if time.time() - max(status.st_mtime, status.st_ctime) > SETTLED and path.stat().st_ctime_ns == status.st_ctime_ns:
+        _keep(digest_file, digest)
     return digest
 
 

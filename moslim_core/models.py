@@ -202,7 +202,7 @@ def pick_dtype(name: DType, device: str, cache: Path) -> torch.dtype:
     """The dtype to use: as named; else bfloat16 on GPUs that have it, and on CPUs what was measured to be faster here.
 
     CPUs with the same instructions differ: SmolLM2-135M in bfloat16 takes 0.3 times as long as in float32 on one with
-    AVX512-BF16, 1.5 times on another (benchmarks/dtype.py). The measurement is kept in `cache`, so that all runs agree.
+    AVX512-BF16, 1.5 times on another (benchmarks/dtype.py). The measurement is stored in `cache`, so that all runs agree.
     """
     import torch
 
@@ -212,13 +212,13 @@ def pick_dtype(name: DType, device: str, cache: Path) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device != "cpu":
         return torch.float32
-    kept = cache / f"cpu-dtype-{platform.node() or 'here'}"
-    if not kept.is_file():
+    dtype_file = cache / f"cpu-dtype-{platform.node() or 'here'}"
+    if not dtype_file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
+        unfinished = dtype_file.with_name(f"{dtype_file.name}.{os.getpid()}.partial")
         unfinished.write_text("bfloat16" if bfloat16_time_ratio() < BFLOAT16_RATIO else "float32")
-        unfinished.replace(kept)
-    return getattr(torch, kept.read_text())
+        unfinished.replace(dtype_file)
+    return getattr(torch, dtype_file.read_text())
 
 
 @functools.cache

@@ -71,9 +71,9 @@ def maker(module: str) -> dict[str, str]:
 def _digest(package: str) -> str:
     spec = find_spec(package)
     places = list(spec.submodule_search_locations or [spec.origin or ""]) if spec else []
-    found = [(place, file) for place in map(Path, places) for file in sorted(place.rglob("*") if place.is_dir() else [place])]
+    files = [(place, file) for place in map(Path, places) for file in sorted(place.rglob("*") if place.is_dir() else [place])]
     digest = hashlib.sha256()
-    for place, file in found:
+    for place, file in files:
         if file.is_file() and file.suffix != ".pyc":
             digest.update(f"{file.relative_to(place) if file != place else file.name}\0{file.stat().st_size}\0".encode())
             digest.update(file.read_bytes())

@@ -57,7 +57,7 @@ def thoughts_of(template: str, added: Iterable[str], write: Write, name: str) ->
     tokens = set(added)
     prompt = write([{"role": "user", "content": _ASKED}], False)
     known = tuple(t for t in KNOWN if t.begin in template or t.end in template or t.begin in tokens)
-    marks = tokens | {found[0] for found in _MARK.finditer(template + prompt)}
+    marks = tokens | {match[0] for match in _MARK.finditer(template + prompt)}
     pairs = {Thought(mark, end) for mark in marks if not _is_ending(mark) for end in _ends(mark) if end in marks}
     other = {pair for pair in pairs.difference(known) if _THINKS.search(pair.begin) or _is_left_out(pair, write)}
     return (*known, *sorted((other | _opened(prompt, marks, write, name)).difference(known)))
@@ -81,27 +81,27 @@ def _ends(mark: str) -> list[str]:
 def _is_left_out(pair: Thought, write: Write) -> bool:
     """Whether the template drops what is between the marks from an earlier answer: it says so itself that it is no part of it."""
     said = {"role": "assistant", "content": f"{pair.begin}{_THOUGHT}{pair.end}{_SAID}"}
-    asked = {"role": "user", "content": _ASKED}
+    question = {"role": "user", "content": _ASKED}
     try:
-        text = write([asked, said, asked], False)
+        text = write([question, said, question], False)
     except UserError:
         return False
     return _SAID in text and _THOUGHT not in text
 
 
 def _opened(prompt: str, marks: set[str], write: Write, name: str) -> set[Thought]:
-    """What the template opens before an answer that is asked for, and not before one that was given."""
+    """What the template opens before an answer that is yet to be drawn, and not before one that was given."""
     before = prompt.rpartition(_ASKED)[2]
     given = write([{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}], True)
     header = given.rpartition(_SAID)[0].rpartition(_ASKED)[2]
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, header, strict=False)))
     opened: set[Thought] = set()
     at = 0
-    while found := _MARK.search(before, at):
-        mark, at = found[0], found.end()
+    while match := _MARK.search(before, at):
+        mark, at = match[0], match.end()
         if at <= shared or _is_ending(mark) or _SAYS.search(mark):
             continue
-        known = [t for t in KNOWN if before.startswith(t.begin, found.start())]
+        known = [t for t in KNOWN if before.startswith(t.begin, match.start())]
         ends = [t.end for t in known] or _ends(mark)
         if closed := [end for end in ends if end in before[at:]]:
             at = before.index(closed[0], at) + len(closed[0])
@@ -138,11 +138,11 @@ def without(text: str, thought: Thought, begun: bool) -> str:
         return ""
     if end >= 0 and (begun or first < 0 or end < first):
         text = text[end + len(thought.end) :]
-    kept, rest = "", text
+    outside, rest = "", text
     while thought.begin in rest:
         before, _, rest = rest.partition(thought.begin)
-        kept += before
+        outside += before
         _, closed, rest = rest.partition(thought.end)
         if not closed:
-            return kept
-    return kept + rest
+            return outside
+    return outside + rest

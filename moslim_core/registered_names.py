@@ -41,8 +41,8 @@ def declared_in(home: str, kind: str) -> dict[str, Declared]:
     place = files(LIBRARY).joinpath(*folders, last)
     modules = {home: files(LIBRARY).joinpath(*folders, f"{last}.py")}
     if place.is_dir():
-        found = sorted((f for f in place.iterdir() if f.name.endswith(".py")), key=lambda f: f.name)
-        modules = {f"{home}.{f.name.removesuffix('.py')}": f for f in found}
+        sources = sorted((f for f in place.iterdir() if f.name.endswith(".py")), key=lambda f: f.name)
+        modules = {f"{home}.{f.name.removesuffix('.py')}": f for f in sources}
     return {
         name: Declared(module, about)
         for module, file in modules.items()

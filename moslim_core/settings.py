@@ -97,7 +97,7 @@ def described(section: type[Section] = Settings, prefix: str = "") -> dict[str, 
             inner |= described(kind, f"{prefix}{name}.")
         else:
             default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
-            known = [found.listed() for part in (kind, *field.metadata) for found in registries(part)]
+            known = [registry.listed() for part in (kind, *field.metadata) for registry in registries(part)]
             lines = [f"{word}: {about}" for listed in known for word, about in listed.items()]
             own.append((prefix + name, default, "\n".join([field.description or "", *lines])))
     return {(section.__doc__ or "").strip(): own, **inner}

@@ -48,9 +48,9 @@ def registries(kind: Any) -> Iterator[Registry]:
         yield kind.registry
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         for field in kind.model_fields.values():
-            yield from (found for part in (field.annotation, *field.metadata) for found in registries(part))
+            yield from (registry for part in (field.annotation, *field.metadata) for registry in registries(part))
     else:
-        yield from (found for part in get_args(kind) for found in registries(part))
+        yield from (registry for part in get_args(kind) for registry in registries(part))
 
 
 class Section(BaseModel):
@@ -73,8 +73,8 @@ def not_text(value: Any, key: str = "") -> str | None:
     for name, of in inner:
         if isinstance(name, str) and not is_text(name):
             return key
-        if (found := not_text(of, f"{key}.{name}" if key else str(name))) is not None:
-            return found
+        if (bad_key := not_text(of, f"{key}.{name}" if key else str(name))) is not None:
+            return bad_key
     return None
 
 

@@ -96,8 +96,8 @@ def turn_end(tokenizer: Any) -> int | None:
     marks = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()} | {
         token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens
     }
-    found = [mark for mark in marks if mark.strip() and after.startswith(mark)]
-    return marks[max(found, key=len)] if found else None
+    leading = [mark for mark in marks if mark.strip() and after.startswith(mark)]
+    return marks[max(leading, key=len)] if leading else None
 
 
 def thoughts(tokenizer: Any) -> tuple[Thought, ...]:
