@@ -79,9 +79,9 @@ def _summary(outcomes: Mapping[str, Outcome], evaluation: Path) -> dict[str, Any
     return {
         "controllability": {s: read_control(evaluation, s).model_dump(mode="json") for s in SYSTEMS},
         # Null where no request named several preferences.
-        "together": {s: found.model_dump(mode="json") if (found := read_together(evaluation, s)) else None for s in SYSTEMS},
+        "together": {s: together.model_dump(mode="json") if (together := read_together(evaluation, s)) else None for s in SYSTEMS},
         # Null where nothing was attacked.
-        "attack": {s: found.model_dump(mode="json") if found else None for s, found in attacks.items()},
+        "attack": {s: attack.model_dump(mode="json") if attack else None for s, attack in attacks.items()},
         # Null where there was nothing to trade; no benchmarks where none was in the suite.
         "fronts": {s: front.model_dump(mode="json") if front else None for s, front in fronts.items()},
         "benchmarks": {s: {n: run.model_dump(mode="json") for n, run in read_benchmarks(evaluation, s).items()} for s in SYSTEMS},

@@ -30,16 +30,16 @@ def run_name(settings: Settings, profile: str, changes: Sequence[str] = (), unti
 
 def headline_figures(settings: Settings, outcomes: Mapping[str, Outcome]) -> dict[str, float]:
     """Those of `mlflow_pages.FIGURES` that the stages measured, and `control` and `error` of each steered preference."""
-    found = {name: value for outcome in outcomes.values() for name, value in outcome.metrics.items()}
+    metrics = {name: value for outcome in outcomes.values() for name, value in outcome.metrics.items()}
     steered = [preference.name for preference in settings.preferences.preferences if not preference.is_guard]
 
     def mean(*names: str) -> float | None:
-        values = [found[name] for name in names if name in found]
+        values = [metrics[name] for name in names if name in metrics]
         return fmean(values) if values else None
 
     figures = {
-        **{f"control/{name}": found.get(f"after/{name}/spearman") for name in steered},
-        **{f"error/{name}": found.get(f"after/{name}/mae") for name in steered},
+        **{f"control/{name}": metrics.get(f"after/{name}/spearman") for name in steered},
+        **{f"error/{name}": metrics.get(f"after/{name}/mae") for name in steered},
         "control": mean(*(f"after/{name}/spearman" for name in steered)),
         "control_start": mean(*(f"before/{name}/spearman" for name in steered)),
         "error": mean(*(f"after/{name}/mae" for name in steered)),

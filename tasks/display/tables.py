@@ -29,8 +29,8 @@ def _control(evaluation: Path, system: str) -> Iterator[dict[str, Any]]:
 
     for name, control in read_control(evaluation, system).preferences.items():
         for figure in CONTROL:
-            found = _columns(getattr(control, figure))
-            yield {"preference": name, "figure": figure, "system": system, **found, "judged": control.answers, "missing": control.missing}
+            bounds = _columns(getattr(control, figure))
+            yield {"preference": name, "figure": figure, "system": system, **bounds, "judged": control.answers, "missing": control.missing}
 
 
 def _front(evaluation: Path, system: str) -> Iterator[dict[str, Any]]:
@@ -47,8 +47,8 @@ def _benchmarks(evaluation: Path, system: str) -> Iterator[dict[str, Any]]:
     from moslim_core.statistics.bootstrap import Interval
 
     for name, run in read_benchmarks(evaluation, system).items():
-        for measure, found in run.result.measures.items():
-            of = found.overall
+        for measure, scores in run.result.measures.items():
+            of = scores.overall
             where = {"benchmark": name, "measure": measure, "system": system}
             yield {**where, **_columns(of.mean), "judged": of.judged, "missing": of.missing, "not_run": ""}
         for measure, reason in run.result.not_run.items():

@@ -130,5 +130,5 @@ def versions() -> dict[str, str]:
     """Versions that a stage's result may depend on, read without importing the packages."""
     from importlib.metadata import version
 
-    found = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
-    return {**found, "python": ".".join(map(str, sys.version_info[:2]))}
+    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
+    return {**packages, "python": ".".join(map(str, sys.version_info[:2]))}

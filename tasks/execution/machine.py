@@ -76,7 +76,7 @@ def _shares_base(settings: Settings) -> bool:
 
 def _require_gpus(settings: Settings, packaged: bool) -> None:
     """`packaged`: whether training is started in one of this project's own ways, which are for GPUs only."""
-    device, asked = models.pick_device(settings.model.device), settings.policy.processes
+    device, wanted = models.pick_device(settings.model.device), settings.policy.processes
     if packaged and device != "cuda":
         raise UserError(
             f"policy.accelerate={settings.policy.accelerate} needs a GPU, but this run is on {device}.\n"
@@ -87,5 +87,5 @@ def _require_gpus(settings: Settings, packaged: bool) -> None:
     import torch
 
     gpus = torch.cuda.device_count()
-    if asked > gpus:
-        raise UserError(f"policy.processes={asked} needs as many GPUs, but torch sees {gpus}.\nSet policy.processes={gpus} at most.")
+    if wanted > gpus:
+        raise UserError(f"policy.processes={wanted} needs as many GPUs, but torch sees {gpus}.\nSet policy.processes={gpus} at most.")

@@ -167,7 +167,7 @@ def _reused(settings: Settings) -> Iterator[tuple[str, ArtifactRef]]:
     if not all(name in models.PACKAGED or os.path.isdir(name) or models.is_fetched(name) for name in names):
         return
     ledger = ledger_of(settings.work_dir)
-    found: dict[str, ArtifactRef] = {}
+    reused: dict[str, ArtifactRef] = {}
     judged = "reward_model" in settings.evaluation.judges
     wanted: list[tuple[Any, dict[str, str]]] = [
         (label.STAGE, {}),
@@ -187,10 +187,10 @@ def _reused(settings: Settings) -> Iterator[tuple[str, ArtifactRef]]:
         ),
     ]
     for stage, inputs in wanted:
-        if all(of in found for of in inputs.values()):
-            ref = ledger.finished(stage.name, fingerprint(stage, settings, {name: found[of] for name, of in inputs.items()}))
+        if all(of in reused for of in inputs.values()):
+            ref = ledger.finished(stage.name, fingerprint(stage, settings, {name: reused[of] for name, of in inputs.items()}))
             if ref is not None:
-                found[stage.name] = ref
+                reused[stage.name] = ref
                 yield stage.name, ref
 
 

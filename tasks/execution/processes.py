@@ -72,8 +72,8 @@ def is_alive(name: str) -> bool:
     host, boot, _ = _place()
     if not is_here(name):
         return named.host != host or named.boot == boot
-    found = birth(named.pid)
-    return found is not None and (found == named.birth or HIDDEN in (found, named.birth))
+    born = birth(named.pid)
+    return born is not None and (born == named.birth or HIDDEN in (born, named.birth))
 
 
 def lives(pid: int) -> bool:

@@ -114,7 +114,7 @@ def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactR
 
 def makers(section: Any) -> list[dict[str, str]]:
     """The plug-ins whose things are named in settings, which are JSON data. Raises UserError for things of no installed one."""
-    of_setting = {found.setting: found for found in KINDS.values()}
+    of_setting = {kind.setting: kind for kind in KINDS.values()}
 
     def modules(value: Any, key: str) -> Iterator[str | None]:
         if isinstance(value, dict | list):
@@ -123,8 +123,8 @@ def makers(section: Any) -> list[dict[str, str]]:
         elif isinstance(value, str) and key in of_setting:
             yield of_setting[key].plugged(value)
 
-    found = {made["distribution"]: made for module in modules(section, "") if module for made in [plugins.maker(module)]}
-    return [found[name] for name in sorted(found)]
+    by_distribution = {made["distribution"]: made for module in modules(section, "") if module for made in [plugins.maker(module)]}
+    return [by_distribution[name] for name in sorted(by_distribution)]
 
 
 @cache
@@ -155,11 +155,11 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
     locks = settings.work_dir / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(str(locks / f"{key}.lock")), on_worker.making(key):
-        found = ledger.finished(stage.name, key)
-        if found is not None:
-            recorded = read_record(ledger.download(found.uri))
-            progress.announce(stage.name, "reused", f"{stage.name}: reused run {found.run_id} (same fingerprint {key[:12]})")
-            return Outcome(ref=found, stage=stage.name, cached=True, **recorded)
+        ref = ledger.finished(stage.name, key)
+        if ref is not None:
+            recorded = read_record(ledger.download(ref.uri))
+            progress.announce(stage.name, "reused", f"{stage.name}: reused run {ref.run_id} (same fingerprint {key[:12]})")
+            return Outcome(ref=ref, stage=stage.name, cached=True, **recorded)
         check()
         # What trains, and what else uses a GPU, takes turns; so does the rest.
         with on_worker.slot("gpu" if stage.pool == "gpu" or compute(settings)[0] == "cuda" else "cpu"):

@@ -52,14 +52,14 @@ class Handover:
                 shutil.rmtree(arriving, ignore_errors=True)
                 arriving.mkdir()
                 try:
-                    found = Path(self.ledger.client.download_artifacts(self.run_id, str(path), str(arriving)))
+                    checkpoint = Path(self.ledger.client.download_artifacts(self.run_id, str(path), str(arriving)))
                 except (MlflowException, OSError) as error:
                     progress.tell(f"{path} of run {self.run_id} can't be had, taking the one before: {progress.first_line(error)}")
                     continue
-                if intact(found) is None:
+                if intact(checkpoint) is None:
                     progress.tell(f"{path} of run {self.run_id} is not intact, taking the one before")
                     continue
-                self._unpack(found, self.home / path)
+                self._unpack(checkpoint, self.home / path)
                 break
         shutil.rmtree(arriving, ignore_errors=True)
 
@@ -96,15 +96,15 @@ class Handover:
             elif entry.is_dir:
                 yield from self._listed(entry.path)
 
-    def _unpack(self, found: Path, place: Path) -> None:
+    def _unpack(self, checkpoint: Path, place: Path) -> None:
         # Events only grow: the longer file is of the later checkpoint.
-        arrived, own = found / BESIDE[0], self.home / BESIDE[0]
+        arrived, own = checkpoint / BESIDE[0], self.home / BESIDE[0]
         if arrived.exists() and not (own.exists() and own.stat().st_size >= arrived.stat().st_size):
             for name in BESIDE:
-                (found / name).replace(self.home / name)
+                (checkpoint / name).replace(self.home / name)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(place, ignore_errors=True)
-        found.rename(place)
+        checkpoint.rename(place)
 
     def _send_new(self, ended: threading.Event) -> None:
         from mlflow.exceptions import MlflowException

@@ -30,7 +30,7 @@ class Swept:
     kind: str
     removed: list[Path] = field(default_factory=list)
     bytes: int = 0
-    kept: int = 0
+    remaining: int = 0
 
 
 class Sweep:
@@ -82,7 +82,7 @@ class Sweep:
 
     def _decide(self, swept: Swept, path: Path, unused: bool) -> None:
         if not unused:
-            swept.kept += 1
+            swept.remaining += 1
             return
         swept.removed.append(path)
         swept.bytes += _bytes(path)

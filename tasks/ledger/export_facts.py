@@ -28,8 +28,8 @@ def record_of(policy: Path, work_dir: Path, places: list[Path]) -> Record | None
     if made is None:
         return None
     # A pipeline's run names those of its stages; the latest comes first.
-    found = ledger.client.search_runs([ledger.experiment_id], f"tags.`{RUN_OF}{POLICY_STAGE}` = '{made.run_id}'")
-    runs = [{tag.removeprefix(RUN_OF): run_id for tag, run_id in run.data.tags.items() if tag.startswith(RUN_OF)} for run in found]
+    pipelines = ledger.client.search_runs([ledger.experiment_id], f"tags.`{RUN_OF}{POLICY_STAGE}` = '{made.run_id}'")
+    runs = [{tag.removeprefix(RUN_OF): run_id for tag, run_id in run.data.tags.items() if tag.startswith(RUN_OF)} for run in pipelines]
 
     def text(stage: str, name: str) -> str | None:
         for stages in runs:

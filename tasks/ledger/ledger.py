@@ -67,7 +67,7 @@ def name_in(name: str) -> str:
 
     No two names become one: a dash before an x is written so, too, and a name that is too long ends with its digest. (ours)
     """
-    parts = [re.sub(r"-(?=x)|[^\w.\- :/]", lambda found: f"-x{ord(found[0]):x}-", part) for part in name.split("/")]
+    parts = [re.sub(r"-(?=x)|[^\w.\- :/]", lambda match: f"-x{ord(match[0]):x}-", part) for part in name.split("/")]
     # MLflow makes folders of them, which must not lead elsewhere.
     parts = ["-x2e-" + part[1:] if part == "." or part.startswith("..") else part or "-x-" for part in parts]
     safe = "/".join(parts)
@@ -296,13 +296,13 @@ class Ledger:
             raise UserError(f"{uri}: no reference.\nGive runs:/RUN/PATH, models:/NAME@ALIAS or models:/NAME/VERSION.")
         if not alias and not version:
             return str(self.client.get_logged_model(name).artifact_location), ""
-        found = self.client.get_model_version_by_alias(name, alias) if alias else self.client.get_model_version(name, version)
-        source = str(found.source)
+        registered = self.client.get_model_version_by_alias(name, alias) if alias else self.client.get_model_version(name, version)
+        source = str(registered.source)
         # A run's output, or a logged model's (models:/ID).
         if source.startswith("runs:/") or re.fullmatch(r"models:/[^/@]+", source):
             return self._located(source)
         # Whoever may register a model names its source, and could name any folder of who uses it.
-        root = str(self.client.get_run(found.run_id).info.artifact_uri) if found.run_id else ""
+        root = str(self.client.get_run(registered.run_id).info.artifact_uri) if registered.run_id else ""
         if not root or not source.startswith(f"{root}/"):
             raise UserError(f"{uri}: its source {source} is no output of a run.\nRegister one: moslim promote --policy REF.")
         return root, _below(source.removeprefix(f"{root}/"), uri)
@@ -344,13 +344,13 @@ def _below(path: str, uri: str) -> str:
     return path
 
 
-def _inside(found: Path, root: Path, uri: str) -> Path:
-    """`found`, if it and all that it holds is in `root`: links may lead elsewhere."""
+def _inside(artefact: Path, root: Path, uri: str) -> Path:
+    """`artefact`, if it and all that it holds is in `root`: links may lead elsewhere."""
     top = root.resolve()
-    for path in (found, *(path for path in found.rglob("*") if path.is_symlink())):
+    for path in (artefact, *(path for path in artefact.rglob("*") if path.is_symlink())):
         if not path.resolve().is_relative_to(top):
             raise UserError(f"{uri}: {path} leads out of the run's artefacts.\nGive an output that a stage wrote.")
-    return found
+    return artefact
 
 
 @contextlib.contextmanager
@@ -373,10 +373,10 @@ def _told(uri: str) -> Iterator[None]:
 
 def store_error(error: BaseException) -> UserError | None:
     """What a user can do about a database that took nothing; None for another error."""
-    if (found := re.search(r"sqlite3\.OperationalError\) ([^\n]+)", str(error))) is None:
+    if (match := re.search(r"sqlite3\.OperationalError\) ([^\n]+)", str(error))) is None:
         return None
     return UserError(
-        f"the database of the runs: {found[1]}.\n"
+        f"the database of the runs: {match[1]}.\n"
         f"If another program has locked it for {LOCKED_SECONDS:.0f} s, end that one; if its disk is full, make room.\n"
         "Then run again: what is finished is kept, and what was at work goes on from its last checkpoint."
     )

@@ -89,7 +89,7 @@ def _sources(ledger: Ledger, rows: str | None) -> tuple[str, ...]:
     if params.get("data.path") != "None":
         return ()
     try:
-        found = ast.literal_eval(params.get("data.source", "[]"))
+        sources = ast.literal_eval(params.get("data.source", "[]"))
     except (SyntaxError, ValueError):
         return ()
-    return tuple(str(name) for name in found if name not in ("jsonl", "csv", "parquet"))
+    return tuple(str(name) for name in sources if name not in ("jsonl", "csv", "parquet"))

@@ -78,15 +78,15 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            found = self.client.get_model_version(self.name, version)
-            intact = intact_digest(self.ledger.download(str(found.source)))
+            entry = self.client.get_model_version(self.name, version)
+            intact = intact_digest(self.ledger.download(str(entry.source)))
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"{self.name} {version}: not there any more ({str(error).splitlines()[0]}).\nPromote another version."
             ) from error
-        if intact is None or intact != found.tags.get(DIGEST):
-            raise UserError(f"{self.name} {version}: files of {found.source} have changed.\nPromote another version, or train it again.")
-        return ArtifactRef(kind="policy", uri=str(found.source), digest=intact, run_id=str(found.run_id))
+        if intact is None or intact != entry.tags.get(DIGEST):
+            raise UserError(f"{self.name} {version}: files of {entry.source} have changed.\nPromote another version, or train it again.")
+        return ArtifactRef(kind="policy", uri=str(entry.source), digest=intact, run_id=str(entry.run_id))
 
     def register(self, policy: ArtifactRef, text: str | None = None) -> str:
         """The version of a finished policy, described by `text` if given; a policy that is registered already keeps its own."""
@@ -212,10 +212,10 @@ def trained_policy(reference: str, work_dir: Path) -> ArtifactRef:
     folder = folder_of(reference, work_dir)
     PolicyCard.load(folder)
     digest = intact_digest(folder)
-    found = ledger_of(work_dir).made(STAGE_NAME, digest) if digest else None
-    if found is None:
+    ref = ledger_of(work_dir).made(STAGE_NAME, digest) if digest else None
+    if ref is None:
         raise UserError(
             f"{reference}: no finished run of {work_dir} made this policy, or its files have changed.\n"
             "Give what `moslim policy` or `moslim run` wrote, with its --work-dir."
         )
-    return found
+    return ref

@@ -46,20 +46,20 @@ def _card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def told(found: Sequence[Drift]) -> str:
+def told(drift: Sequence[Drift]) -> str:
     """The drifts in one line."""
-    moved = "; ".join(str(drift) for drift in found if drift.drifted)
-    return moved or (f"none in {len(found)} figures" if found else "not compared")
+    moved = "; ".join(str(each) for each in drift if each.drifted)
+    return moved or (f"none in {len(drift)} figures" if drift else "not compared")
 
 
-def show(decision: Decision, found: Sequence[Drift], title: str, runs: Mapping[str, str], ledger: Ledger) -> None:
+def show(decision: Decision, drift: Sequence[Drift], title: str, runs: Mapping[str, str], ledger: Ledger) -> None:
     """Everything that was looked at, as a table in Prefect, with links to `runs`, {what a run is: its id}."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     rows: list[dict[str, Any]] = [
         {"what": f.what, "champion": f.champion, "challenger": f.challenger, "bound": f.bound, "holds": f.holds} for f in decision.findings
     ]
-    rows += [{"what": d.what, "champion": None, "challenger": d.value, "bound": f"{d.low:g} to {d.high:g}", "holds": None} for d in found]
+    rows += [{"what": d.what, "champion": None, "challenger": d.value, "bound": f"{d.low:g} to {d.high:g}", "holds": None} for d in drift]
     create_table_artifact(rows, key="retrain-gate", description=title)
     links = "\n".join(f"- {link(ledger, run_id, what)}" for what, run_id in runs.items())
     create_markdown_artifact(f"{title}\n\nRuns in MLflow:\n\n{links}\n", key="retrain-runs", description="What was decided, and its runs.")
@@ -67,6 +67,6 @@ def show(decision: Decision, found: Sequence[Drift], title: str, runs: Mapping[s
 
 def show_control(preferences: PreferenceSchema, champion: Measured | None, challenger: Measured) -> None:
     """Requested against obtained levels of both, as a picture in Prefect; nothing where control was not evaluated."""
-    found = {"champion": champion and champion.control, "challenger": challenger.control}
-    systems = {name: control for name, control in found.items() if control}
+    controls = {"champion": champion and champion.control, "challenger": challenger.control}
+    systems = {name: control for name, control in controls.items() if control}
     show_curves(preferences, systems, "retrain-control")

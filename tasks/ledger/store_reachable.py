@@ -58,9 +58,9 @@ def _silence(uri: str) -> str | None:
 
 def _asked(place: SplitResult) -> str | None:
     # As MLflow's client asks, through the proxy if there is one.
-    asked = urllib.request.Request(place._replace(netloc=place.netloc.rpartition("@")[2], query="", fragment="").geturl(), method="HEAD")
+    request = urllib.request.Request(place._replace(netloc=place.netloc.rpartition("@")[2], query="", fragment="").geturl(), method="HEAD")
     try:
-        with contextlib.closing(urllib.request.build_opener().open(asked, timeout=ANSWER_SECONDS)):
+        with contextlib.closing(urllib.request.build_opener().open(request, timeout=ANSWER_SECONDS)):
             return None
     except urllib.error.HTTPError as error:
         return f"{error.code} {error.reason}" if error.code in AWAY else None

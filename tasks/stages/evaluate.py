@@ -54,8 +54,8 @@ def _digests(settings: Settings) -> dict[str, str | None]:
     folder = settings.evaluation.data_dir
     if folder is None:
         return {}
-    asked = [registry.benchmark[name] for name in settings.evaluation.suite if name not in registry.benchmark.also]
-    return {file.name: path_digest(folder / file.name) for of in asked for file in (*of.files, *of.judged_files)}
+    benchmarks = [registry.benchmark[name] for name in settings.evaluation.suite if name not in registry.benchmark.also]
+    return {file.name: path_digest(folder / file.name) for of in benchmarks for file in (*of.files, *of.judged_files)}
 
 
 STAGE = Stage("evaluate", version=10, kind="evaluation", section=_section)
@@ -89,8 +89,8 @@ def work(job: Job) -> dict[str, float]:
         else:
             model, tokenizer, _ = load_policy(job.inputs["policy"], job.cache, settings.model.dtype, settings.model.device)
             content.append(path_digest(job.inputs["policy"]))
-        with shared(job.checkpoints / name, _store(job, content)) as kept:
-            system = System(label, model, tokenizer, card.preferences, card.placement, settings.seed, kept, Progress(job.events))
+        with shared(job.checkpoints / name, _store(job, content)) as answers_dir:
+            system = System(label, model, tokenizer, card.preferences, card.placement, settings.seed, answers_dir, Progress(job.events))
             for part in parts:
                 metrics |= {f"{name}/{key}": float(value) for key, value in part.of(name, system).items() if value is not None}
         del model, system

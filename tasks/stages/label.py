@@ -22,7 +22,7 @@ def _section(settings: Settings) -> dict[str, Any]:
         "data": dumped["data"],
         "data_digest": path_digest(data.path),
         "starter_digest": path_digest(starter.ROWS) if "starter" in data.source else None,
-        "revisions": {name: found.revision for name in data.source if issubclass(found := registry.source[name], HubSet)},
+        "revisions": {name: source.revision for name in data.source if issubclass(source := registry.source[name], HubSet)},
         # How fast and at what price a language model is asked changes no label.
         "annotation": settings.annotation.model_dump(
             mode="json", exclude={"judge": {"concurrency", "timeout_seconds", "attempts", "input_price", "output_price"}}

@@ -110,7 +110,7 @@ def _paired(read: Callable[[Path, str], dict[str, Any]], evaluation: Path) -> di
     from moslim_core.report import Both
 
     before, after = (read(evaluation, system) for system in SYSTEMS)
-    return {name: Both(before=before[name], after=found) for name, found in after.items()}
+    return {name: Both(before=before[name], after=result) for name, result in after.items()}
 
 
 def _second_judge(settings: Settings) -> str:
