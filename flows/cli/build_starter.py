@@ -38,7 +38,7 @@ def _draw(settings: Settings, raw: Path, limit: int | None) -> None:
     cache = environment.model_cache(settings.work_dir)
     # One dtype on one kind of device, whatever is fastest here: the same seed has to give the same texts.
     model, tokenizer = models.load_chat_model(settings.model.base, cache, "float32", "cpu")
-    kept = raw.with_name(f"{raw.name}.kept")
+    resume_file = raw.with_name(f"{raw.name}.kept")
     with Progress(console=Console(stderr=True)) as bars:
         bar = bars.add_task("sampling answers", total=None)
         drawn = list(
@@ -47,10 +47,10 @@ def _draw(settings: Settings, raw: Path, limit: int | None) -> None:
                 tokenizer,
                 starter.prompts()[:limit],
                 settings.seed,
-                answers_file=kept,
+                answers_file=resume_file,
                 on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
             )
         )
     about = topics([row["prompt"] for row in drawn], [row["response"] for row in drawn], cache)
     starter.write(({**row, "topic": topic} for row, topic in zip(drawn, about, strict=True)), raw)
-    kept.unlink()
+    resume_file.unlink()

@@ -46,8 +46,8 @@ def talk(
     targets = PolicyCard.load(directory).preferences.parse_targets(prefer)
     policy = SteerablePolicy.from_pretrained(directory, cache, base=base)
 
-    def answer(messages: Any, asked: Targets, say: Callable[[str], None]) -> str:
-        return _answer(policy, messages, asked, temperature, max_new_tokens, seed, say)
+    def answer(messages: Any, levels: Targets, say: Callable[[str], None]) -> str:
+        return _answer(policy, messages, levels, temperature, max_new_tokens, seed, say)
 
     if message is not None:
         answer(message, targets, _write)
@@ -87,15 +87,15 @@ def _converse(schema: PreferenceSchema, targets: Targets, answer: Callable[[Any,
         elif re.fullmatch("/[A-Za-z]+", command):
             typer.echo(f"{command} is no command here.\n{HELP}", err=True)
         elif text:
-            asked = [*messages, {"role": "user", "content": text}]
+            conversation = [*messages, {"role": "user", "content": text}]
             try:
-                said = answer(asked, targets, _spoken())
+                said = answer(conversation, targets, _spoken())
             except UserError as error:
                 # A conversation that outgrew the model's context, most often.
                 typer.echo(f"error: {error}\nYour last message is not part of the conversation; /reset begins a new one.", err=True)
                 continue
             typer.echo()
-            messages = [*asked, {"role": "assistant", "content": said}]
+            messages = [*conversation, {"role": "assistant", "content": said}]
 
 
 def _levels(schema: PreferenceSchema, targets: Targets) -> str:

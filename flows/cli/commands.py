@@ -41,8 +41,8 @@ def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
     run_with_display(settings_of(profile, overrides), until, profile, overrides or [])
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"moslim {version('moslim')}")

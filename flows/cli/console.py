@@ -197,9 +197,9 @@ def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> No
             table.add_row(f"{name}: {figure}", *cells, str(control.answers), str(control.missing))
     runs = [read_benchmarks(folder, system) for system in SYSTEMS]
     for name, run in runs[1].items():
-        for measure, found in run.result.measures.items():
+        for measure, scores in run.result.measures.items():
             cells = [str(of[name].result.measures[measure].overall.mean) for of in runs]
-            table.add_row(f"{name}: {measure}", *cells, str(found.overall.judged), str(found.overall.missing))
+            table.add_row(f"{name}: {measure}", *cells, str(scores.overall.judged), str(scores.overall.missing))
     console.print(table)
     for name, run in runs[1].items():
         for reason, measures in not_run(Both(before=runs[0][name], after=run)).items():
@@ -260,8 +260,8 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
     with display(settings):
         from flows.compare import compare
 
-        found = compare(settings, over, numbers, stage)
-    comparison = found.comparison
+        compared = compare(settings, over, numbers, stage)
+    comparison = compared.comparison
     table = Table(title=_title(comparison), title_justify="left")
     table.add_column("figure", no_wrap=True)
     for heading in comparison.variants:
@@ -269,7 +269,7 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
     for name, of in comparison.figures.items():
         table.add_row(name, *(str(of[variant].mean) for variant in comparison.variants))
     table.add_row("seconds of work", *(f"{comparison.seconds[variant]:.0f}" for variant in comparison.variants))
-    _print_comparison(found, table)
+    _print_comparison(compared, table)
 
 
 def compare_systems_with_display(settings: Settings, baselines: str, seeds: str, search: str | None) -> None:
@@ -280,8 +280,8 @@ def compare_systems_with_display(settings: Settings, baselines: str, seeds: str,
     with display(settings):
         from flows.compare_systems import compare_systems
 
-        found = compare_systems(settings, names, numbers, factors)
-    comparison = found.comparison
+        compared = compare_systems(settings, names, numbers, factors)
+    comparison = compared.comparison
     # One row per system: there are too many of them for columns.
     table = Table(title=_title(comparison), title_justify="left")
     for heading in ("system", *SYSTEM_FIGURES.values(), *SYSTEM_COSTS, "seconds of work"):
@@ -290,15 +290,15 @@ def compare_systems_with_display(settings: Settings, baselines: str, seeds: str,
         figures = [str(comparison.figures[name][variant].mean) if name in comparison.figures else "n/a" for name in SYSTEM_FIGURES]
         costs = [f"{comparison.costs[name][variant]:.0f}" for name in SYSTEM_COSTS]
         table.add_row(variant, *figures, *costs, f"{comparison.seconds[variant]:.0f}")
-    _print_comparison(found, table)
+    _print_comparison(compared, table)
 
 
 def _title(comparison: Comparison) -> str:
     return f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval over {comparison.intervals})"
 
 
-def _print_comparison(found: Compared, table: Table) -> None:
+def _print_comparison(compared: Compared, table: Table) -> None:
     from flows.compare import PAGE, RESULT
 
     Console().print(table)
-    Console().print(f"page     {found.folder / PAGE}\nfigures  {found.folder / RESULT}", highlight=False, soft_wrap=True)
+    Console().print(f"page     {compared.folder / PAGE}\nfigures  {compared.folder / RESULT}", highlight=False, soft_wrap=True)

@@ -41,14 +41,14 @@ def check(work_dir: Path, settings: Settings | None = None, as_json: bool = Fals
 
     `as_json`: as one list of objects, when all is known.
     """
-    found = []
+    findings = []
     for finding in _findings(work_dir, settings):
-        found.append(finding)
+        findings.append(finding)
         if not as_json:
             typer.echo(str(finding))
     if as_json:
-        typer.echo(json.dumps([finding._asdict() for finding in found], indent=1))
-    return all(finding.ok or not finding.needed for finding in found)
+        typer.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
+    return all(finding.ok or not finding.needed for finding in findings)
 
 
 def _findings(work_dir: Path, settings: Settings | None) -> Iterator[Finding]:
@@ -116,16 +116,16 @@ def _run(settings: Settings, models_fit: bool) -> Iterator[Finding]:
     from tasks.execution.machine import launch
     from tasks.execution.plan import plan
 
-    found: list[Preview] = []
+    previews: list[Preview] = []
 
     def look() -> None:
-        found.append(preview(settings, environment.model_cache(work_dirs.absolute(settings.work_dir))))
-        if found[0].refused is not None:
-            raise UserError(found[0].refused)
+        previews.append(preview(settings, environment.model_cache(work_dirs.absolute(settings.work_dir))))
+        if previews[0].refused is not None:
+            raise UserError(previews[0].refused)
 
     rows = _tried("rows, columns, levels and splits", look)
     yield rows
-    for warning in found[0].warnings if found else ():
+    for warning in previews[0].warnings if previews else ():
         yield Finding(False, warning, needed=False)
     yield _tried("training can be started as asked", lambda: launch(settings))
     if rows.ok:

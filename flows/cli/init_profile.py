@@ -65,11 +65,11 @@ def write(file: Path, output: Path) -> None:
         raise UserError(f"--output {output}: a profile's name ends in .yaml.\nGive one: --output mine.yaml")
     if file.is_dir() or not os.path.exists(file):
         raise UserError(f"{file}: there is no such file.\nGive a file of rows: CSV, TSV, JSON, JSON lines or Parquet.")
-    found, here = find(file), machine()
+    layout, here = find(file), machine()
     beside = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        beside.write_text(_text(file, output, found, here, {}), encoding="utf-8")
-        text = _text(file, output, found, here, _unusable(str(beside)))
+        beside.write_text(_text(file, output, layout, here, {}), encoding="utf-8")
+        text = _text(file, output, layout, here, _unusable(str(beside)))
         beside.write_text(text, encoding="utf-8")
         profile.load(str(beside))
         with output.open("x", encoding="utf-8") as whole:
@@ -78,7 +78,7 @@ def write(file: Path, output: Path) -> None:
         raise UserError(f"{output}: can't be written ({error.strerror or error}).\nGive another: --output FILE.yaml") from error
     finally:
         beside.unlink(missing_ok=True)
-    _tell(output, found, here)
+    _tell(output, layout, here)
 
 
 def _unusable(written: str) -> Counter[str]:
@@ -95,47 +95,47 @@ def _unusable(written: str) -> Counter[str]:
     return bad
 
 
-def _text(file: Path, output: Path, found: Found, here: Machine, bad: Counter[str] | dict[str, int]) -> str:
+def _text(file: Path, output: Path, layout: Found, here: Machine, bad: Counter[str] | dict[str, int]) -> str:
     parts = [
-        f"# From {shown(file.name)}: {found.rows} rows, {found.prompts} prompts. Written by `moslim init`; every line may be changed.",
+        f"# From {shown(file.name)}: {layout.rows} rows, {layout.prompts} prompts. Written by `moslim init`; every line may be changed.",
         "# See what a run would learn from: moslim data preview --profile " + output.name,
-        *(f"# UNCLEAR: {note}." for note in _unclear(found)),
+        *(f"# UNCLEAR: {note}." for note in _unclear(layout)),
         "",
         "# What can be asked for. The level words stand in the prompt, lowest first: put your own words there.",
         "preferences:",
-        *_preferences(found),
+        *_preferences(layout),
         "",
-        *_data(file, output, found, bad),
+        *_data(file, output, layout, bad),
         "",
         f"# Chosen for {here.why}.",
         "model:",
         f"  base: {here.base}",
         "",
-        *_training(found, here),
+        *_training(layout, here),
     ]
     return "\n".join(parts) + "\n"
 
 
-def _preferences(found: Found) -> Iterator[str]:
-    for column, name, levels in found.ratings:
+def _preferences(layout: Found) -> Iterator[str]:
+    for column, name, levels in layout.ratings:
         yield f"  - name: {name}"
         yield f"    description: {_quoted(f'what column {shown(column)} rates')}  # say it in your words"
         yield f"    levels: [{', '.join(_quoted(label) for label in levels.labels)}]  # rows: {', '.join(map(str, levels.rows))}"
         for note in levels.notes:
             yield f"    # UNCLEAR: {note}."
-    if found.pairs and not found.ratings:
+    if layout.pairs and not layout.ratings:
         yield "  - name: quality"
         yield "    description: which of two answers was chosen"
         yield "    levels: [the worse answer, the better answer]"
-    elif not found.ratings:
+    elif not layout.ratings:
         yield "  - name: verbosity"
         yield "    description: how many words the answer has"
         yield f"    levels: [{', '.join(WORDS[3][i] + ' verbosity' for i in range(3))}]"
-        yield f"    annotator: {{measure: word_count, thresholds: [{', '.join(map(str, _thirds(found)))}]}}"
+        yield f"    annotator: {{measure: word_count, thresholds: [{', '.join(map(str, _thirds(layout)))}]}}"
 
 
-def _thirds(found: Found) -> list[int]:
-    first, second = (int(np.quantile(found.lengths[:, 1], share)) for share in (1 / 3, 2 / 3))
+def _thirds(layout: Found) -> list[int]:
+    first, second = (int(np.quantile(layout.lengths[:, 1], share)) for share in (1 / 3, 2 / 3))
     return [max(1, first), max(2, first + 1, second)]
 
 
@@ -148,24 +148,24 @@ def _quoted(text: Any) -> str:
     )
 
 
-def _data(file: Path, output: Path, found: Found, bad: Counter[str] | dict[str, int]) -> Iterator[str]:
+def _data(file: Path, output: Path, layout: Found, bad: Counter[str] | dict[str, int]) -> Iterator[str]:
     here, home = file.absolute(), output.absolute().parent
     path = os.path.relpath(here, home) if here.is_relative_to(home) else str(here)
     yield "data:"
-    yield f"  source: {found.form}"
+    yield f"  source: {layout.form}"
     yield f"  path: {_quoted(path)}"
     if bad:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in sorted(bad.items()))
         yield f"  # UNCLEAR: some rows can't be used ({reasons[:200]})."
         yield "  bad_rows: drop"
     columns: dict[str, Any] = {}
-    for key, column in (("prompt", found.prompt), ("response", found.response), ("messages", found.messages)):
+    for key, column in (("prompt", layout.prompt), ("response", layout.response), ("messages", layout.messages)):
         if column is not None and column != key:
             columns[key] = column
-    if found.pairs:
-        columns["pairs"] = found.ratings[0].preference if found.ratings else "quality"
+    if layout.pairs:
+        columns["pairs"] = layout.ratings[0].preference if layout.ratings else "quality"
     labels = {}
-    for column, name, levels in found.ratings:
+    for column, name, levels in layout.ratings:
         of: dict[str, Any] = {} if column == name else {"column": column}
         labels[name] = of | ({"levels": levels.table} if levels.table is not None else {"thresholds": list(levels.thresholds or ())})
     if columns or labels:
@@ -177,45 +177,45 @@ def _data(file: Path, output: Path, found: Found, bad: Counter[str] | dict[str, 
         yield "    labels:"
     for name, of in labels.items():
         yield f"      {name}: {_quoted(of)}"
-    for column, why in found.unused.items():
+    for column, why in layout.unused.items():
         yield f"  # Not used: column {shown(column)} ({why})."
-    if not found.ratings and not found.pairs:
+    if not layout.ratings and not layout.pairs:
         yield ""
         yield "# UNCLEAR: no column rates the answers: a rule measures them."
         yield "annotation:"
         yield "  fill: rules"
 
 
-def _training(found: Found, here: Machine) -> Iterator[str]:
+def _training(layout: Found, here: Machine) -> Iterator[str]:
     packaged = yaml.safe_load(files("flows").joinpath("profiles", f"{SMALL}.yaml").read_text(encoding="utf-8"))
-    names = [r.preference for r in found.ratings] or ["quality" if found.pairs else "verbosity"]
-    prompt, answer = (int(np.quantile(found.lengths[:, i], 0.95) * TOKENS_A_WORD) + 8 for i in (0, 1))
+    names = [r.preference for r in layout.ratings] or ["quality" if layout.pairs else "verbosity"]
+    prompt, answer = (int(np.quantile(layout.lengths[:, i], 0.95) * TOKENS_A_WORD) + 8 for i in (0, 1))
     # An independent judge has half of what tests and calibration leave.
-    training = int(found.several * 0.4)
+    training = int(layout.several * 0.4)
     longest = min(LONGEST if here.gpu else LONGEST_ON_CPU, max(16, answer))
-    several = found.several >= 10
+    several = layout.several >= 10
     reward = {**packaged["reward"], "backbone": here.backbone, "max_length": min(512, max(64, prompt + answer))}
     policy = {
         **packaged["policy"],
-        "prompts_per_step": max(1, min(packaged["policy"]["prompts_per_step"], training if several else int(found.prompts * 0.4))),
+        "prompts_per_step": max(1, min(packaged["policy"]["prompts_per_step"], training if several else int(layout.prompts * 0.4))),
         "rated_answers": packaged["policy"]["rated_answers"] if several else 0.0,
         "max_new_tokens": longest,
         "max_prompt_tokens": min(1024, prompt + INSTRUCTION + 64),
     }
-    if several and found.answers < RATED_EACH:
+    if several and layout.answers < RATED_EACH:
         # What the data has too little of would be drawn: fewer answers to each request, and of these the three that differ most.
-        policy["group_size"] = max(2, -(-(found.answers + 1) // 2))
+        policy["group_size"] = max(2, -(-(layout.answers + 1) // 2))
         policy["contrast"] = round(3 / (2 * policy["group_size"]), 2)
-    if found.rows < 1000:
+    if layout.rows < 1000:
         # Few rows are passed over more often.
-        reward["epochs"] = round(min(12.0, packaged["reward"]["epochs"] * 4000 / found.rows), 1)
-        reward["batch_size"] = 8 if found.rows < 300 else 16
+        reward["epochs"] = round(min(12.0, packaged["reward"]["epochs"] * 4000 / layout.rows), 1)
+        reward["batch_size"] = 8 if layout.rows < 300 else 16
     if here.gpu:
         reward = {"backbone": here.backbone, "tuning": "lora", "epochs": 2, "learning_rate": 2e-4, "batch_size": 16}
         reward |= {"max_length": min(1024, max(64, prompt + answer)), "class_weights": "balanced"}
         policy = {key: policy[key] for key in ("prompts_per_step", "max_new_tokens", "max_prompt_tokens")}
         policy |= {"steps": 300, "learning_rate": 1e-4, "micro_batch": 8, "gradient_checkpointing": True, "max_preferences": 2}
-    judge = "reward_model" if found.ratings or found.pairs else "annotators"
+    judge = "reward_model" if layout.ratings or layout.pairs else "annotators"
     evaluation = {**packaged["evaluation"], "judge": judge, "operating_points": max(4, len(names) + 1)}
     yield "reward:"
     yield from _keys(reward)
@@ -224,7 +224,7 @@ def _training(found: Found, here: Machine) -> Iterator[str]:
         yield "mapping:"
         yield from _keys({**packaged["mapping"], "weights": dict.fromkeys(names, 2)})
     yield ""
-    if not several and not found.pairs:
+    if not several and not layout.pairs:
         yield "# Few prompts have several answers, so the policy learns from its own only: `moslim sample` draws more to rate."
     yield "policy:"
     if answer > longest:
@@ -242,27 +242,27 @@ def _keys(section: dict[str, Any]) -> Iterator[str]:
         yield f"  {key}: {_quoted(value)}"
 
 
-def _unclear(found: Found) -> list[str]:
-    notes = list(found.notes)
-    if found.prompts < 50:
-        notes.append(f"{found.prompts} prompts are few: what is learnt may not carry to others")
-    if found.ratings:
+def _unclear(layout: Found) -> list[str]:
+    notes = list(layout.notes)
+    if layout.prompts < 50:
+        notes.append(f"{layout.prompts} prompts are few: what is learnt may not carry to others")
+    if layout.ratings:
         notes.append("whether a high rating is a high level: turn the words round where it is not")
     return notes
 
 
-def _tell(output: Path, found: Found, here: Machine) -> None:
-    what = f"column {found.messages}" if found.messages else f"prompt {found.prompt}, answer {found.response}"
-    typer.echo(f"{found.rows} rows, {found.prompts} prompts ({'chosen and rejected' if found.pairs else what})")
-    for column, name, levels in found.ratings:
+def _tell(output: Path, layout: Found, here: Machine) -> None:
+    what = f"column {layout.messages}" if layout.messages else f"prompt {layout.prompt}, answer {layout.response}"
+    typer.echo(f"{layout.rows} rows, {layout.prompts} prompts ({'chosen and rejected' if layout.pairs else what})")
+    for column, name, levels in layout.ratings:
         typer.echo(f"  {name} (column {shown(column)}): " + ", ".join(f"{w} {n}" for w, n in zip(levels.labels, levels.rows, strict=True)))
         for note in levels.notes:
             typer.echo(f"    unclear: {note}")
-    if not found.ratings and not found.pairs:
+    if not layout.ratings and not layout.pairs:
         typer.echo("  unclear: no column rates the answers; a rule measures their length until you give another")
-    for column, why in found.unused.items():
+    for column, why in layout.unused.items():
         typer.echo(f"  not used: column {shown(column)} ({why})")
-    for note in _unclear(found):
+    for note in _unclear(layout):
         typer.echo(f"  unclear: {note}")
     typer.echo(f"models: {here.base} and {here.backbone} ({here.why})")
     typer.echo(f"profile  {output}")

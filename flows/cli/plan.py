@@ -15,19 +15,19 @@ from tasks.execution.plan import Plan, plan
 
 def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool) -> None:
     """Print it. Raises UserError where the rows or the models can't be read."""
-    found = plan(settings)
+    planned = plan(settings)
     if json:
-        typer.echo(found.model_dump_json(indent=1))
+        typer.echo(planned.model_dump_json(indent=1))
         return
     console = Console()
-    console.print(_table(found))
+    console.print(_table(planned))
     console.print(
-        f"on {found.device} in {found.dtype}; memory free {found.memory_free_gb:.0f} GB, disk {found.disk_free_gb:.0f} GB\n{found.how}\n"
-        f"next     {with_settings('run', profile=profile, overrides=overrides)}",
+        f"on {planned.device} in {planned.dtype}; memory free {planned.memory_free_gb:.0f} GB, disk {planned.disk_free_gb:.0f} GB\n"
+        f"{planned.how}\nnext     {with_settings('run', profile=profile, overrides=overrides)}",
         highlight=False,
         soft_wrap=True,
     )
-    for what, needed, free in (("memory", found.memory_gb, found.memory_free_gb), ("disk", found.disk_gb, found.disk_free_gb)):
+    for what, needed, free in (("memory", planned.memory_gb, planned.memory_free_gb), ("disk", planned.disk_gb, planned.disk_free_gb)):
         if needed > free:
             typer.echo(f"warning: about {needed:.1f} GB of {what} are needed, and {free:.1f} GB are free.", err=True)
 
@@ -37,12 +37,12 @@ def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _table(found: Plan) -> Table:
-    table = Table(title=f"About {minutes(found.seconds)}, {found.memory_gb:.1f} GB of memory, {found.disk_gb:.1f} GB of disk")
+def _table(planned: Plan) -> Table:
+    table = Table(title=f"About {minutes(planned.seconds)}, {planned.memory_gb:.1f} GB of memory, {planned.disk_gb:.1f} GB of disk")
     table.title_justify = "left"
     for heading in ("stage", "time", "memory", "tokens drawn", "tokens read", ""):
         table.add_column(heading)
-    for stage in found.stages:
+    for stage in planned.stages:
         if stage.reused:
             table.add_row(stage.name, "reused", "", "", "", "")
             continue

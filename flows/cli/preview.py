@@ -16,42 +16,42 @@ from tasks.execution import environment
 
 def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool) -> None:
     """Print it; ends with code 2 where a run would be refused. Raises UserError where the rows can't be read."""
-    found = preview(settings, environment.model_cache(settings.work_dir))
+    previewed = preview(settings, environment.model_cache(settings.work_dir))
     if json:
-        typer.echo(found.model_dump_json(indent=1))
+        typer.echo(previewed.model_dump_json(indent=1))
     else:
-        _print(found)
-    if found.refused is not None:
-        typer.echo(f"error: {found.refused}", err=True)
+        _print(previewed)
+    if previewed.refused is not None:
+        typer.echo(f"error: {previewed.refused}", err=True)
         raise typer.Exit(2)
     if not json:
         typer.echo(f"next     {with_settings('plan', profile=profile, overrides=overrides)}")
 
 
-def _print(found: Preview) -> None:
+def _print(previewed: Preview) -> None:
     console = Console()
-    splits = [split for split in PURPOSE if split in found.rows]
+    splits = [split for split in PURPOSE if split in previewed.rows]
     table = Table(title="Splits: a prompt is in one of them only", title_justify="left")
     for heading in ("split", "rows", "prompts", "used to"):
         table.add_column(heading)
     for split in splits:
-        table.add_row(split, str(found.rows[split]), str(found.prompts.get(split, 0)), PURPOSE[split])
-    table.add_row("all", str(sum(found.rows.values())), str(sum(found.prompts.values())), "")
+        table.add_row(split, str(previewed.rows[split]), str(previewed.prompts.get(split, 0)), PURPOSE[split])
+    table.add_row("all", str(sum(previewed.rows.values())), str(sum(previewed.prompts.values())), "")
     console.print(table)
     table = Table(title="Rows by level", title_justify="left")
     for heading in ("preference", "level", *splits, "all"):
         table.add_column(heading)
-    for of in found.levels:
+    for of in previewed.levels:
         first = of.preference if of.level == 1 else ""
         counts = [str(of.rows.get(split, 0)) for split in splits]
         table.add_row(first, f"{of.level} {of.label}", *counts, str(sum(of.rows.values())))
     console.print(table)
-    if found.policy_prompts:
-        kept = found.policy_prompts
-        console.print(f"prompts for the policy: {kept['training']} to train on, {kept['evaluation']} to be evaluated on", highlight=False)
-    for reason, count in found.dropped.items():
+    if previewed.policy_prompts:
+        sizes = previewed.policy_prompts
+        console.print(f"prompts for the policy: {sizes['training']} to train on, {sizes['evaluation']} to be evaluated on", highlight=False)
+    for reason, count in previewed.dropped.items():
         console.print(f"dropped: {count} x {reason}", highlight=False, markup=False)
-    for bad in found.bad_rows:
+    for bad in previewed.bad_rows:
         console.print(f"  first: {bad['first']}", highlight=False, markup=False)
-    for warning in found.warnings:
+    for warning in previewed.warnings:
         console.print(f"note: {warning}", highlight=False, markup=False)

@@ -14,8 +14,8 @@ def called() -> str:
     script = Path(sys.argv[0])
     if script.name != "moslim":
         return shlex.join([sys.executable, "-m", "flows.cli"])
-    found = shutil.which("moslim")
-    return "moslim" if found and Path(found).samefile(script) else shlex.quote(str(script))
+    on_path = shutil.which("moslim")
+    return "moslim" if on_path and Path(on_path).samefile(script) else shlex.quote(str(script))
 
 
 def command(*words: str) -> str:

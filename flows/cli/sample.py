@@ -44,12 +44,12 @@ def sample(
     settings = _labelling(settings)
     if not os.path.exists(prompts):
         raise UserError(f"--prompts {prompts}: there is no such file.\nGive a file of prompts: CSV, TSV, JSON lines or Parquet.")
-    asked = {prompt_key(prompt): prompt for _, prompt in read_prompts(prompts)}
+    distinct_prompts = {prompt_key(prompt): prompt for _, prompt in read_prompts(prompts)}
     annotation = Annotation.of(settings, settings.work_dir / "cache" / "answers.sqlite")
     drawing, told = _endpoint(settings, *endpoint) if endpoint else _model(settings)
     with Waiting(Console(stderr=True)) as waiting:
         rows, dropped = draw(
-            list(asked.values()),
+            list(distinct_prompts.values()),
             settings.preferences,
             answers,
             drawing,
@@ -110,8 +110,8 @@ def _endpoint(settings: Settings, url: str, name: str) -> tuple[Drawing, dict[st
 
     def drawing(conversations: Sequence[list[Message]], seed: int) -> list[tuple[str, bool]]:
         # The same words asked twice are to bring two answers: the version tells them apart.
-        found = server.ask([Question(c, None, f"sample-{seed}-{n}") for n, c in enumerate(conversations)])
-        texts = [(answer or {}).get("text", "") for answer in found]
+        answers = server.ask([Question(c, None, f"sample-{seed}-{n}") for n, c in enumerate(conversations)])
+        texts = [(answer or {}).get("text", "") for answer in answers]
         # The endpoint does not say which answers it cut: those that end like a sentence count as whole.
         return [(text, text.endswith((".", "!", "?", '"', ")", "。"))) for text in texts]
 

@@ -72,16 +72,16 @@ def score_pairs(directory: Path, source: Path, preference: str | None, output: P
     pairs = list(read_pairs(source, scorer.schema, preference))
     if not pairs:
         raise UserError(f"{source}: the file has no pairs.\nGive one JSON object a line with prompt, chosen and rejected.")
-    found = pair_accuracy(scorer, pairs)
+    heads = pair_accuracy(scorer, pairs)
     table = Table(title="Chosen above rejected, by expected score (95 % interval)", title_justify="left")
     for heading in ("head", "pairs", "ties", "accuracy"):
         table.add_column(heading)
-    for name, head in found.items():
+    for name, head in heads.items():
         table.add_row(name, str(head.pairs), str(head.ties), str(head.accuracy))
     Console().print(table)
     if output is not None:
         with _output(str(output)) as file:
-            json.dump(writable({name: head.model_dump() for name, head in found.items()}), file, indent=1)
+            json.dump(writable({name: head.model_dump() for name, head in heads.items()}), file, indent=1)
 
 
 def _rows(source: str, added: set[str]) -> Iterator[tuple[dict[str, Any], Shape]]:

@@ -65,22 +65,22 @@ def settings(
     json: JsonOption = False,
 ) -> None:
     """What --set and profiles take: every setting with its default and what it is."""
-    found = {
+    matching = {
         about: [entry for entry in keys if section is None or entry[0] == section or entry[0].startswith(f"{section}.")]
         for about, keys in described().items()
     }
-    found = {about: keys for about, keys in found.items() if keys}
-    if not found:
+    matching = {about: keys for about, keys in matching.items() if keys}
+    if not matching:
         every = [key for keys in described().values() for key, _, _ in keys]
         sections = sorted({key.rpartition(".")[0] for key in every} - {""})
         near = get_close_matches(str(section), [*every, *sections], n=1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sections)}."
         raise UserError(f"{section} is no setting and no section.\n{hint}")
     if json:
-        rows = [{"key": key, "default": default, "what": what} for keys in found.values() for key, default, what in keys]
+        rows = [{"key": key, "default": default, "what": what} for keys in matching.values() for key, default, what in keys]
         typer.echo(to_json.dumps(rows, indent=1))
         return
-    for about, keys in found.items():
+    for about, keys in matching.items():
         typer.echo(about)
         for key, default, what in keys:
             typer.echo(f"  {key} = {default}\n{what}".replace("\n", "\n      "))
