@@ -60,8 +60,8 @@ def in_use(home: Path) -> bool:
 def known(home: Path) -> tuple[str, str] | None:
     """(address, process) of the server that stands in the record, if that lives here."""
     try:
-        found = json.loads(record(home).read_text(encoding="utf-8"))
-        address, process = str(found["address"]), str(found["process"])
+        recorded = json.loads(record(home).read_text(encoding="utf-8"))
+        address, process = str(recorded["address"]), str(recorded["process"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return (address, process) if is_here(process) and is_alive(process) else None
@@ -84,8 +84,8 @@ def _left(home: Path) -> bool:
         with lock(home).acquire(timeout=0):
             if in_use(home):
                 return False
-            found = known(home)
-            if found is not None and found[1] == own_name():
+            server = known(home)
+            if server is not None and server[1] == own_name():
                 record(home).unlink(missing_ok=True)
             return True
     except Timeout:

@@ -142,10 +142,10 @@ def _start(home: Path) -> str:
 
 def _end(home: Path) -> None:
     """The recorded server, if it lives here."""
-    found = keeper.known(home)
-    if found is None:
+    recorded = keeper.known(home)
+    if recorded is None:
         return
-    _, process = found
+    _, process = recorded
     keeper.record(home).unlink(missing_ok=True)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid_of(process), signal.SIGTERM)
@@ -155,8 +155,8 @@ def _end(home: Path) -> None:
 
 
 def _alive(home: Path) -> str | None:
-    found = keeper.known(home)
-    return found[0] if found is not None and _answers(f"{found[0]}/health") else None
+    recorded = keeper.known(home)
+    return recorded[0] if recorded is not None and _answers(f"{recorded[0]}/health") else None
 
 
 def _answers(url: str) -> bool:

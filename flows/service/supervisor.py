@@ -36,9 +36,9 @@ def main(work_dir: Path, deployments: Path) -> None:
         deploy(deployments)
         with contextlib.ExitStack() as stack:
             workers = {pool: stack.enter_context(_worker(pool)) for pool in POOLS}
-            found = known(work_dir / "prefect")
-            assert found is not None, "it was started above"
-            pids = {"mlflow": mlflow.pid, "prefect": pid_of(found[1]), **{f"worker {pool}": p.pid for pool, p in workers.items()}}
+            server = known(work_dir / "prefect")
+            assert server is not None, "it was started above"
+            pids = {"mlflow": mlflow.pid, "prefect": pid_of(server[1]), **{f"worker {pool}": p.pid for pool, p in workers.items()}}
             state = {"owner": own_name(), "mlflow": page, "prefect": api, "workers": list(POOLS), "pids": pids}
             partial = work_dir / f".{STATE}"
             partial.write_text(json.dumps(state, indent=1), encoding="utf-8")

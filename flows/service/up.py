@@ -98,7 +98,7 @@ def _start(work_dir: Path, deployments: Path) -> dict[str, Any]:
 
 def _end(work_dir: Path) -> int:
     """Ask the supervisor to stop everything, then end what is left. Returns how many processes there were."""
-    found = _family(work_dir)
+    processes = _family(work_dir)
     state = running(work_dir)
     if state is not None and is_here(state["owner"]):
         supervisor = psutil.Process(pid_of(state["owner"]))
@@ -106,9 +106,9 @@ def _end(work_dir: Path) -> int:
         psutil.wait_procs([supervisor], timeout=STOP_SECONDS)
     for process in _family(work_dir):
         process.kill()
-    psutil.wait_procs(found, timeout=STOP_SECONDS)
+    psutil.wait_procs(processes, timeout=STOP_SECONDS)
     (work_dir / STATE).unlink(missing_ok=True)
-    return len(found)
+    return len(processes)
 
 
 def _family(work_dir: Path) -> list[psutil.Process]:
