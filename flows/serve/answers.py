@@ -26,8 +26,8 @@ class Piece(NamedTuple):
 class Backend(Protocol):
     """Who answers. Whoever stops reading an answer closes it, and then no work is done on it any more."""
 
-    def answer(self, asked: Asked) -> AsyncGenerator[Piece, None]:
-        """In pieces where `asked.stream`, else in one. Raises ApiError."""
+    def answer(self, request: Asked) -> AsyncGenerator[Piece, None]:
+        """In pieces where `request.stream`, else in one. Raises ApiError."""
 
     @property
     def waiting(self) -> int:

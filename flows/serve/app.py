@@ -148,7 +148,7 @@ class _Completions:
         reply = _Reply(scope, receive, send)
         status = "500"
         try:
-            asked = read(await _body(request), service.offer)
+            chat_request = read(await _body(request), service.offer)
             if service.stopping.is_set():
                 raise _stopping()
             if service.going >= service.most:
@@ -156,7 +156,7 @@ class _Completions:
                 raise ApiError(429, f"{service.most} requests are answered or wait already: ask again later", code="busy", headers=pause)
             service.going += 1
             try:
-                status = await self._unless_gone(request, self._answer(asked, reply, start))
+                status = await self._unless_gone(request, self._answer(chat_request, reply, start))
             finally:
                 service.going -= 1
         except ClientDisconnect:
@@ -188,13 +188,13 @@ class _Completions:
                 task.cancel()
             await asyncio.gather(work, gone, stop, return_exceptions=True)
 
-    async def _answer(self, asked: Asked, reply: _Reply, start: float) -> None:
+    async def _answer(self, request: Asked, reply: _Reply, start: float) -> None:
         metrics = self.service.metrics
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
-        async with aclosing(self.service.backend.answer(asked)) as pieces:
+        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": request.model}
+        async with aclosing(self.service.backend.answer(request)) as pieces:
             # Before it: a refusal has a status of its own, which a stream that has begun can't have any more.
             piece = await anext(pieces)
-            if asked.stream:
+            if request.stream:
                 metrics.first_seconds.observe(time.monotonic() - start)
                 await reply.event(_chunk(head, {"role": "assistant", "content": ""}))
                 while not piece.finish:
@@ -203,7 +203,7 @@ class _Completions:
                 if piece.text:
                     await reply.event(_chunk(head, {"content": piece.text}))
                 await reply.event(_chunk(head, {}, piece.finish))
-                if asked.include_usage:
+                if request.include_usage:
                     await reply.event({**_chunk(head, {}), "choices": [], "usage": _usage(piece)})
                 await reply.end()
             else:

@@ -173,11 +173,11 @@ def _address(bound: socket.socket) -> str:
 
 def _greeting(address: str, offer: Offer, limits: Limits, key: bool) -> str:
     schema = offer.schema.preferences
-    asked = {schema[0].name: schema[0].requestable[-1]}
+    example = {schema[0].name: schema[0].requestable[-1]}
     body: dict[str, Any] = {
         "model": offer.name,
         "messages": [{"role": "user", "content": "How do I keep bread fresh?"}],
-        "preferences": asked,
+        "preferences": example,
     }
     headers = ["-H 'Content-Type: application/json'", *([f'-H "Authorization: Bearer ${KEY}"'] if key else [])]
     levels = [f"  {p.name}: " + ", ".join(f"{level} ({p.label(level)})" for level in p.requestable) for p in schema]

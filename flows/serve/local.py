@@ -49,16 +49,16 @@ class LocalModel:
             if event.key in self._told:
                 self._told[event.key].put_nowait(event)
 
-    def _ask(self, asked: Asked) -> Ask:
+    def _ask(self, request: Asked) -> Ask:
         try:
-            return self.policy.ask(asked.messages, asked.targets, asked.temperature, asked.max_tokens, asked.seed)
+            return self.policy.ask(request.messages, request.targets, request.temperature, request.max_tokens, request.seed)
         except TooLong as error:
             raise ApiError(400, str(error), "messages", "context_length_exceeded") from None
         except UserError as error:
             raise ApiError(400, str(error), "messages") from None
 
-    async def answer(self, asked: Asked) -> AsyncGenerator[Piece, None]:
-        ask = await self._loop.run_in_executor(self._reading, self._ask, asked)
+    async def answer(self, request: Asked) -> AsyncGenerator[Piece, None]:
+        ask = await self._loop.run_in_executor(self._reading, self._ask, request)
         key, pieces = next(self._keys), Pieces(self._read)
         queue = self._told[key] = asyncio.Queue()
         self._answering.ask(key, ask)
@@ -73,7 +73,7 @@ class LocalModel:
                 for event in events:
                     if isinstance(event, Lost):
                         raise ApiError(500, f"the model could not answer: {event.reason}", code="model_failed")
-                    text += pieces.add(event.token) if asked.stream else pieces.keep(event.token)
+                    text += pieces.add(event.token) if request.stream else pieces.keep(event.token)
                     over = event.over
                 if text and not over:
                     yield Piece(text)

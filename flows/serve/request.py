@@ -106,31 +106,31 @@ def read(body: bytes, offer: Offer) -> Asked:
     for name in IGNORED:
         given.pop(name, None)
     try:
-        asked = _Body.model_validate(given)
+        parsed = _Body.model_validate(given)
     except ValidationError as error:
         raise _invalid(error) from None
-    if asked.temperature is not None and 0 < asked.temperature < LOWEST_TEMPERATURE:
+    if parsed.temperature is not None and 0 < parsed.temperature < LOWEST_TEMPERATURE:
         raise ApiError(
-            400, f"temperature={asked.temperature} is none: give 0 for greedy answers, or {LOWEST_TEMPERATURE:g} and more", "temperature"
+            400, f"temperature={parsed.temperature} is none: give 0 for greedy answers, or {LOWEST_TEMPERATURE:g} and more", "temperature"
         )
-    levels = _in_name(asked.model, offer)
-    for name, level in _in_body(asked.preferences or {}, offer.schema).items():
+    levels = _in_name(parsed.model, offer)
+    for name, level in _in_body(parsed.preferences or {}, offer.schema).items():
         if levels.setdefault(name, level) != level:
             raise ApiError(
                 400, f"{name} is {levels[name]} in the model's name and {level} in preferences: give it one level", "preferences"
             )
-    longest = asked.max_completion_tokens or asked.max_tokens or offer.usual_tokens
+    longest = parsed.max_completion_tokens or parsed.max_tokens or offer.usual_tokens
     if longest > offer.max_tokens:
         raise ApiError(400, f"max_tokens={longest} is more than {offer.max_tokens}, the most that is served", "max_tokens")
     return Asked(
-        model=asked.model,
-        messages=_messages(asked.messages),
+        model=parsed.model,
+        messages=_messages(parsed.messages),
         targets=offer.schema.targets(levels),
-        temperature=TEMPERATURE if asked.temperature is None else asked.temperature,
+        temperature=TEMPERATURE if parsed.temperature is None else parsed.temperature,
         max_tokens=longest,
-        seed=secrets.randbits(63) if asked.seed is None else asked.seed,
-        stream=bool(asked.stream),
-        include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
+        seed=secrets.randbits(63) if parsed.seed is None else parsed.seed,
+        stream=bool(parsed.stream),
+        include_usage=bool(parsed.stream_options and parsed.stream_options.include_usage),
     )
 
 
@@ -172,15 +172,15 @@ def _in_body(preferences: Mapping[str, Any], schema: PreferenceSchema) -> dict[s
 
 
 def _levels(given: Mapping[str, Any], schema: PreferenceSchema, param: str) -> dict[str, int]:
-    found = {}
+    levels = {}
     for name, level in given.items():
         if name not in schema.names:
             raise ApiError(400, f"unknown preference {_shown(name)}: there are {', '.join(schema.names)}", param, "unknown_preference")
         try:
-            found[name] = level_of(schema[name], level)
+            levels[name] = level_of(schema[name], level)
         except UserError as error:
             raise ApiError(400, str(error), param, "unknown_level") from None
-    return found
+    return levels
 
 
 def _messages(given: list[Any]) -> list[Message]:

@@ -54,32 +54,32 @@ class Upstream:
         # One thread, apart from the event loop: a long prompt takes a while to go through.
         self._reading = ThreadPoolExecutor(1, "reading")
 
-    def messages(self, asked: Asked) -> list[dict[str, str]]:
+    def messages(self, request: Asked) -> list[dict[str, str]]:
         """The conversation as it is sent."""
-        said = [{**message, "content": well_formed(message["content"])} for message in asked.messages]
-        return conditioned(self.card, unmarked(self.tokenizer, said), asked.targets)
+        said = [{**message, "content": well_formed(message["content"])} for message in request.messages]
+        return conditioned(self.card, unmarked(self.tokenizer, said), request.targets)
 
-    async def answer(self, asked: Asked) -> AsyncGenerator[Piece, None]:
+    async def answer(self, request: Asked) -> AsyncGenerator[Piece, None]:
         from openai import OpenAIError
 
         try:
-            messages = await asyncio.get_running_loop().run_in_executor(self._reading, self.messages, asked)
+            messages = await asyncio.get_running_loop().run_in_executor(self._reading, self.messages, request)
         except UserError as error:
             raise ApiError(400, str(error), "messages") from None
         # Ollama's and older servers' name for it, which the others still read.
-        drawing = {"max_tokens": asked.max_tokens, "temperature": asked.temperature, "seed": asked.seed}
-        request: dict[str, Any] = {"model": self.model, "messages": messages, **drawing, **PLAIN}
+        drawing = {"max_tokens": request.max_tokens, "temperature": request.temperature, "seed": request.seed}
+        body: dict[str, Any] = {"model": self.model, "messages": messages, **drawing, **PLAIN}
         self.waiting += 1
         begun = False
         try:
-            if not asked.stream:
-                completion = await self._client.chat.completions.create(**request)
+            if not request.stream:
+                completion = await self._client.chat.completions.create(**body)
                 yield _whole(completion)
                 return
-            if asked.include_usage:
-                request["stream_options"] = {"include_usage": True}
+            if request.include_usage:
+                body["stream_options"] = {"include_usage": True}
             finish, usage = None, None
-            async with await self._client.chat.completions.create(**request, stream=True) as stream:
+            async with await self._client.chat.completions.create(**body, stream=True) as stream:
                 async for chunk in stream:
                     if not begun:
                         begun = True
