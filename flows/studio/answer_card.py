@@ -33,13 +33,13 @@ class AnswerCard:
     def __init__(self, system: str, targets: Targets, schema: PreferenceSchema, actions: Actions) -> None:
         self.schema, self.actions = schema, actions
         name, colour = SYSTEMS[system]  # type: ignore[index]
-        asked = worded(targets, schema)
+        wording = worded(targets, schema)
         self.card = ui.element("article").classes("answer")
-        self.card.props["aria-label"] = f"{name}, {asked}"
+        self.card.props["aria-label"] = f"{name}, {wording}"
         with self.card:
             with ui.element("div").classes("by"):
                 ui.label(name).classes(colour)
-                ui.label(asked).classes("targets")
+                ui.label(wording).classes("targets")
             self.text = ui.label().classes("said").props("aria-busy=true")
             self.note = ui.label("waiting for its turn …").classes("ending")
             self.below = ui.element("div").classes("below")

@@ -19,23 +19,23 @@ _ROW = Markup(
 _CELL = Markup('<i class="{classes}" style="--p:{share:.3f}" title="{title}">{marks}</i>')
 
 
-def bars(found: Sequence[Found], schema: PreferenceSchema) -> str:
+def bars(findings: Sequence[Found], schema: PreferenceSchema) -> str:
     """HTML of a bar a preference."""
-    return str(Markup("").join(_bar(one, schema[one.preference]) for one in found))
+    return str(Markup("").join(_bar(one, schema[one.preference]) for one in findings))
 
 
-def _bar(found: Found, preference: Preference) -> Markup:
-    cells = Markup("").join(_cell(found, preference, level) for level in range(1, preference.k + 1))
+def _bar(finding: Found, preference: Preference) -> Markup:
+    cells = Markup("").join(_cell(finding, preference, level) for level in range(1, preference.k + 1))
     # An open preference has an obtained level, too, but none that it hits or misses.
-    how_far = "unknown" if found.asked is None else distance(found.obtained, found.asked)
-    badge = Markup('<span class="badge {}">{}</span>').format(how_far, obtained(found.obtained, preference))
-    return _ROW.format(said=said(found, preference), name=preference.name, cells=cells, badge=badge)
+    how_far = "unknown" if finding.asked is None else distance(finding.obtained, finding.asked)
+    badge = Markup('<span class="badge {}">{}</span>').format(how_far, obtained(finding.obtained, preference))
+    return _ROW.format(said=said(finding, preference), name=preference.name, cells=cells, badge=badge)
 
 
-def _cell(found: Found, preference: Preference, level: int) -> Markup:
-    share = found.probabilities[level - 1] if found.probabilities else 0.0
-    asked, ruled = found.asked == level, found.rule == level
-    title = f"{level} · {preference.label(level)}" + (f": {percent(share)} by the reward model" if found.probabilities else "")
-    title += (", asked for" if asked else "") + (", found by the rules" if ruled else "")
-    marks = Markup("").join(Markup("<b>{}</b>").format(mark) for mark, there in (("▼", asked), ("●", ruled)) if there)
-    return _CELL.format(classes="wanted" if asked else "", share=share, title=title, marks=marks)
+def _cell(finding: Found, preference: Preference, level: int) -> Markup:
+    share = finding.probabilities[level - 1] if finding.probabilities else 0.0
+    wanted, ruled = finding.asked == level, finding.rule == level
+    title = f"{level} · {preference.label(level)}" + (f": {percent(share)} by the reward model" if finding.probabilities else "")
+    title += (", asked for" if wanted else "") + (", found by the rules" if ruled else "")
+    marks = Markup("").join(Markup("<b>{}</b>").format(mark) for mark, there in (("▼", wanted), ("●", ruled)) if there)
+    return _CELL.format(classes="wanted" if wanted else "", share=share, title=title, marks=marks)

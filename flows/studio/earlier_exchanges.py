@@ -24,21 +24,21 @@ class Drawer:
 
     def renew(self) -> None:
         """Read the list anew."""
-        found = self.history.of(self.browser)
+        exchanges = self.history.of(self.browser)
         if self.others.value:
-            found = sorted([*found, *self.history.others(self.browser)], key=lambda e: e.when, reverse=True)
+            exchanges = sorted([*exchanges, *self.history.others(self.browser)], key=lambda e: e.when, reverse=True)
         self.entries.clear()
         with self.entries:
-            if not found:
+            if not exchanges:
                 with ui.element("li"):
                     ui.label("Nothing was asked yet.").classes("how")
-            for exchange in found:
+            for exchange in exchanges:
                 with ui.element("li"):
                     self._entry(exchange)
 
     def _entry(self, exchange: Exchange) -> None:
-        asked = " ".join(exchange.messages[-1]["content"].split())
-        short = asked if len(asked) <= LONGEST else asked[: LONGEST - 1] + "…"
+        question = " ".join(exchange.messages[-1]["content"].split())
+        short = question if len(question) <= LONGEST else question[: LONGEST - 1] + "…"
         about = f"{exchange.when[:16].replace('T', ' ')} · {counted(len(exchange.answers), 'answer')} · {exchange.policy}"
         with ui.element("button").props("type=button").classes("entry").on("click", lambda: self.show(exchange)):
             ui.label(short)

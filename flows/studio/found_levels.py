@@ -35,26 +35,26 @@ class Found(BaseModel):
 
 
 def find(
-    messages: Sequence[Message], answer: str, asked: Mapping[str, int], schema: PreferenceSchema, scorer: RewardScorer | None
+    messages: Sequence[Message], answer: str, levels: Mapping[str, int], schema: PreferenceSchema, scorer: RewardScorer | None
 ) -> list[Found]:
     """What is found in an answer, a preference each. The reward model reads the plain conversation, without what was asked for."""
     rules = annotate_all(answer, schema)
     probabilities = scorer([plain_text(messages)], [answer]) if scorer is not None else {}
-    found = []
+    findings = []
     for p in schema.preferences:
         shares = probabilities[p.name][0].tolist() if p.name in probabilities else None
         expected = sum(level * share for level, share in enumerate(shares, 1)) if shares else None
-        found.append(Found(preference=p.name, asked=asked.get(p.name), probabilities=shares, expected=expected, rule=rules.get(p.name)))
-    return found
+        findings.append(Found(preference=p.name, asked=levels.get(p.name), probabilities=shares, expected=expected, rule=rules.get(p.name)))
+    return findings
 
 
-def said(found: Found, preference: Preference) -> str:
+def said(finding: Found, preference: Preference) -> str:
     """One sentence for who hears the page: 'verbosity: asked for 1 · short; rules find 2 · long; the reward model expects 1.8 of 3.'"""
-    parts = ["left open" if found.asked is None else f"asked for {found.asked} · {preference.label(found.asked)}"]
-    if found.rule is not None:
-        parts.append(f"rules find {found.rule} · {preference.label(found.rule)}")
-    if found.expected is not None:
-        parts.append(f"the reward model expects {number(found.expected, 1)} of {preference.k}")
+    parts = ["left open" if finding.asked is None else f"asked for {finding.asked} · {preference.label(finding.asked)}"]
+    if finding.rule is not None:
+        parts.append(f"rules find {finding.rule} · {preference.label(finding.rule)}")
+    if finding.expected is not None:
+        parts.append(f"the reward model expects {number(finding.expected, 1)} of {preference.k}")
     if len(parts) == 1:
         parts.append("nothing here measures it")
     return f"{preference.name}: {'; '.join(parts)}."

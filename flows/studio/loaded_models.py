@@ -59,18 +59,18 @@ class Opened:
                     self._voices[system] = Voice(self._policy() if system == "policy" else self._start())
         return self._voices[system]
 
-    async def answer(self, asked: Asked, messages: Sequence[Message], drawn: Drawn) -> AsyncIterator[str | Answer]:
+    async def answer(self, request: Asked, messages: Sequence[Message], drawn: Drawn) -> AsyncIterator[str | Answer]:
         """The pieces of an answer as they are drawn, then the whole of it. Raises UserError."""
-        voice = await asyncio.to_thread(self.voice, asked.system)
-        async for item in voice.answer(messages, asked.targets, drawn):
+        voice = await asyncio.to_thread(self.voice, request.system)
+        async for item in voice.answer(messages, request.targets, drawn):
             yield item
 
-    def find(self, messages: Sequence[Message], answer: str, asked: Asked) -> list[Found]:
+    def find(self, messages: Sequence[Message], answer: str, request: Asked) -> list[Found]:
         """What the reward model that trained it, where a run on record says which, and the rules find in an answer."""
         with self._scoring:
             if self._scorer is None and self.lineage.reward_model is not None:
                 self._scorer = RewardScorer.load(self.lineage.reward_model, pick_device())
-            return find(messages, answer, asked.targets, self.schema, self._scorer)
+            return find(messages, answer, request.targets, self.schema, self._scorer)
 
     def fronts(self) -> Fronts | None:
         """The front of its last evaluation, None where there is none."""

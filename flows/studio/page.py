@@ -209,9 +209,9 @@ class Page:
         with self.answers:
             ui.label(messages[-1]["content"]).classes("asked-for")
             with ui.element("div").classes("cards"):
-                cards = [AnswerCard(*asked, opened.schema, self._actions(opened, messages, drawn)) for asked in asks]
+                cards = [AnswerCard(*request, opened.schema, self._actions(opened, messages, drawn)) for request in asks]
         answering = [
-            asyncio.create_task(self._answer(opened, asked, messages, drawn, card)) for asked, card in zip(asks, cards, strict=True)
+            asyncio.create_task(self._answer(opened, request, messages, drawn, card)) for request, card in zip(asks, cards, strict=True)
         ]
         try:
             given = await asyncio.gather(*answering)
@@ -221,8 +221,8 @@ class Page:
             given = await asyncio.gather(*answering)
         when = datetime.now().astimezone().isoformat(timespec="seconds")
         answers = [g for g in given if g.text]
-        kept = Exchange(when=when, browser=self.browser, policy=opened.reference, messages=messages, drawn=drawn, answers=answers)
-        wrong = self._keep(kept) if answers else ""
+        exchange = Exchange(when=when, browser=self.browser, policy=opened.reference, messages=messages, drawn=drawn, answers=answers)
+        wrong = self._keep(exchange) if answers else ""
         if not self.gone:
             self.drawer.renew()
             self._told(f"{counted(len(answers), 'answer')} of {len(given)}.")
@@ -236,11 +236,11 @@ class Page:
             return str(error)
         return ""
 
-    async def _answer(self, opened: Opened, asked: Asked, messages: list[Message], drawn: Drawn, card: AnswerCard) -> Given:
+    async def _answer(self, opened: Opened, request: Asked, messages: list[Message], drawn: Drawn, card: AnswerCard) -> Given:
         """An answer while it is drawn, whatever ends it: it says so where that is not the answer's own end."""
-        given = Given(system=asked.system, targets=asked.targets, text="")
+        given = Given(system=request.system, targets=request.targets, text="")
         try:
-            async for item in opened.answer(asked, messages, drawn):
+            async for item in opened.answer(request, messages, drawn):
                 if isinstance(item, Answer):
                     given.text = item.text
                     if item.truncated:
@@ -251,7 +251,7 @@ class Page:
                     given.text += item
                     card.show(given.text)
             if given.text:
-                given.found = await asyncio.to_thread(opened.find, messages, given.text, asked)
+                given.found = await asyncio.to_thread(opened.find, messages, given.text, request)
         except asyncio.CancelledError:
             given.ending = "stopped before its end"
         except UserError as error:
@@ -279,15 +279,15 @@ class Page:
             )
 
         def copies(given: Given) -> dict[str, str]:
-            asked = (messages, given.targets, drawn)
+            arguments = (messages, given.targets, drawn)
             base = self.workshop.base
             if given.system == "start":
                 # No command asks the starting model in the policy's words.
                 return {}
             return {
-                "curl": snippets.curl(opened.reference, *asked),
-                "Python": snippets.python(str(opened.folder), *asked, base),
-                "moslim chat": snippets.chat(opened.reference, *asked, str(self.workshop.work_dir), base),
+                "curl": snippets.curl(opened.reference, *arguments),
+                "Python": snippets.python(str(opened.folder), *arguments, base),
+                "moslim chat": snippets.chat(opened.reference, *arguments, str(self.workshop.work_dir), base),
             }
 
         return Actions(go_on, rate, copies)

@@ -28,8 +28,8 @@ def presets(front: Front, schema: PreferenceSchema, across: str, up: str) -> lis
         x, y = point.scores[across].value, point.scores[up].value
         if not point.levels or x is None or y is None or not set(point.levels) <= set(schema.names):
             continue
-        asked = listing([f"{name} {level} · {schema[name].label(level)}" for name, level in point.levels.items()])
-        made.append(Preset(str(index), dict(point.levels), x, y, point.non_dominated, f"Point {index}: {asked}. {_scores(point)}"))
+        wording = listing([f"{name} {level} · {schema[name].label(level)}" for name, level in point.levels.items()])
+        made.append(Preset(str(index), dict(point.levels), x, y, point.non_dominated, f"Point {index}: {wording}. {_scores(point)}"))
     return made
 
 

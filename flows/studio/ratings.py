@@ -48,13 +48,13 @@ class Ratings:
             raise UserError(f"{self.file} can't be written ({error.strerror or error}).\nMake room, or give the folder back.") from error
 
     def _replace(self, row: dict[str, Any]) -> int:
-        kept = [old for old in self._rows() if (old.get("prompt"), old.get("response")) != (row["prompt"], row["response"])]
+        others = [old for old in self._rows() if (old.get("prompt"), old.get("response")) != (row["prompt"], row["response"])]
         partial = self.file.with_suffix(".partial")
         with partial.open("w", encoding="utf-8") as file:
-            for each in (*kept, row):
+            for each in (*others, row):
                 file.write(json.dumps(each, ensure_ascii=False) + "\n")
         os.replace(partial, self.file)
-        return len(kept) + 1
+        return len(others) + 1
 
     def __len__(self) -> int:
         return len(self._rows())
