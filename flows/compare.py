@@ -121,7 +121,7 @@ def _measured(variant: str, seed: int, until: StageName, pipeline: Pipeline, of:
         from moslim_core.evaluation.pooling import CROSS_TALK
         from moslim_core.evaluation.suite import read_control
 
-        found = read_control(ledger.download(outcomes[until].ref.uri), of.removesuffix("/"))
-        figures |= {CROSS_TALK: found.left_open} if found.left_open is not None else {}
-        over_prompts = {f"{name}{end}": getattr(c, end[1:]) for name, c in found.preferences.items() for end in FIGURES[until][:3]}
+        control = read_control(ledger.download(outcomes[until].ref.uri), of.removesuffix("/"))
+        figures |= {CROSS_TALK: control.left_open} if control.left_open is not None else {}
+        over_prompts = {f"{name}{end}": getattr(c, end[1:]) for name, c in control.preferences.items() for end in FIGURES[until][:3]}
     return Measured(variant=variant, seed=seed, figures=figures, seconds=work, over_prompts=over_prompts)

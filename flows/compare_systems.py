@@ -77,18 +77,18 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
             stage_of(name).launch(settings)
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
-    asked = {"baselines": baselines, "seeds": seeds, "search": search}
-    fingerprint = digest_of({"settings": settings.content(), **asked})
-    run_id = ledger.open_comparison(fingerprint, f"compare {', '.join(baselines)}", {**asked, **settings.content()})
+    arguments = {"baselines": baselines, "seeds": seeds, "search": search}
+    fingerprint = digest_of({"settings": settings.content(), **arguments})
+    run_id = ledger.open_comparison(fingerprint, f"compare {', '.join(baselines)}", {**arguments, **settings.content()})
     notes = [*NOTES, *([GUARDS] if any(p.is_guard for p in settings.preferences.preferences) else [])]
     ran: list[Ran] = []
     with closing_on_error(ledger, run_id):
-        kept = dict.fromkeys(baselines, 1.0)
+        factor_of = dict.fromkeys(baselines, 1.0)
         if search:
-            kept |= _searched(changed(settings, seed=seeds[0]), baselines, search, run_id)
-        notes.append(_search_said(kept, search, seeds[0]))
+            factor_of |= _searched(changed(settings, seed=seeds[0]), baselines, search, run_id)
+        notes.append(_search_said(factor_of, search, seeds[0]))
         for seed in seeds:
-            ran += _under(changed(settings, seed=seed), kept, run_id, ledger)
+            ran += _under(changed(settings, seed=seed), factor_of, run_id, ledger)
     by_row = {name: [of for of in ran if of.row.name == name] for name in dict.fromkeys(of.row.name for of in ran)}
     runs = [_measured(of) for all_seeds in by_row.values() for of in all_seeds]
     pooled = {name: _pooled(all_seeds, settings) for name, all_seeds in by_row.items()}
@@ -122,23 +122,23 @@ def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[fl
     from moslim_core.baselines.measure import SUITABILITY, method_of
 
     shared, _ = _shared(settings, run_id)
-    kept = {}
+    factor_of = {}
     for name in (name for name in baselines if method_of(name).trained):
-        found = [_run(name, _learning(settings, factor), shared, run_id)[-1].metrics for factor in factors]
-        suits = [fmean(value for metric, value in of.items() if metric.endswith(SUITABILITY)) for of in found]
-        kept[name] = factors[suits.index(max(suits))]
-    return kept
+        metrics = [_run(name, _learning(settings, factor), shared, run_id)[-1].metrics for factor in factors]
+        suits = [fmean(value for metric, value in of.items() if metric.endswith(SUITABILITY)) for of in metrics]
+        factor_of[name] = factors[suits.index(max(suits))]
+    return factor_of
 
 
-def _search_said(kept: Mapping[str, float], factors: Sequence[float], seed: int) -> str:
+def _search_said(factor_of: Mapping[str, float], factors: Sequence[float], seed: int) -> str:
     from moslim_core.baselines.measure import method_of
 
     if not factors:
         return "Learning rates were not searched: every system has the settings' own."
-    found = ", ".join(f"{name} {factor:g}" for name, factor in kept.items() if method_of(name).trained)
+    choices = ", ".join(f"{name} {factor:g}" for name, factor in factor_of.items() if method_of(name).trained)
     return (
         f"Learning rates were searched with seed {seed} among {', '.join(f'{f:g}' for f in factors)} times the settings' own: kept is what "
-        f"brings answers to training prompts farthest where the weights point, by the reward model. Kept: {found}."
+        f"brings answers to training prompts farthest where the weights point, by the reward model. Kept: {choices}."
     )
 
 

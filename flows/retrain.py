@@ -67,16 +67,16 @@ def retrain(settings: Form, name: str = "policy", bounds: Bounds = DEFAULT_BOUND
 
 
 def _retrain(settings: Settings, registry: Registry, champion: str | None, bounds: Bounds, run_id: str) -> Retrained:
-    found = []
+    drifts = []
     if champion is not None:
         policy = registry.policy(champion)
         _same_preferences(settings, PolicyCard.load(ledger_of(settings.work_dir).download(policy.uri)), registry.name)
         rows = run_pipeline(settings, "label", "new rows", run_id).outcomes["label"].ref
-        found = drifts_from(policy, rows, settings.work_dir)
-        get_run_logger().info("drift from the champion's data: %s", told(found))
+        drifts = drifts_from(policy, rows, settings.work_dir)
+        get_run_logger().info("drift from the champion's data: %s", told(drifts))
     outcomes = run_pipeline(settings, "evaluate", "challenger", run_id).outcomes
     version = registry.register(outcomes["train_policy"].ref)
-    drift = told(found)
+    drift = told(drifts)
     if version == champion:
         return Retrained(run_id=run_id, version=version, promoted=False, why=SAME, drift=drift, decision=None)
     registry.challenge(version, "trained by retrain")
@@ -90,7 +90,7 @@ def _retrain(settings: Settings, registry: Registry, champion: str | None, bound
     ours = measured(outcomes["evaluate"].ref, settings.work_dir)
     decision = gate(ours, theirs, bounds)
     registry.tell(version, gate=decision.why, drift=drift)
-    show(decision, found, f"{registry.name}: version {version} against champion {champion}; {decision.why}", runs, registry.ledger)
+    show(decision, drifts, f"{registry.name}: version {version} against champion {champion}; {decision.why}", runs, registry.ledger)
     show_control(settings.preferences, theirs, ours)
     if decision.holds:
         registry.promote(version, decision.why)
