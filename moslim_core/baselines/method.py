@@ -128,7 +128,7 @@ class Context:
         own, policy = distributed.share(len(conversations)), self.settings.policy
         # Processes that draw under one seed would draw alike.
         seed, file = self.settings.seed + own.start, self.work / f"{what}.{own.start}.jsonl"
-        drawn = generate(model, tokenizer, conversations[own], Sampling(policy.max_new_tokens, policy.temperature), seed, kept=file)
+        drawn = generate(model, tokenizer, conversations[own], Sampling(policy.max_new_tokens, policy.temperature), seed, answers_file=file)
         return [answer for part in distributed.parts(drawn) for answer in part]
 
     def system(self, name: str, model: Any, tokenizer: Any) -> System:

@@ -41,7 +41,7 @@ class System:
             sampling,
             self.seed,
             on_batch=lambda done: self.progress.update(f"{what}: answers of {self.name}", done, len(fits)),
-            kept=self.answers_folder / f"{what}.jsonl",
+            answers_file=self.answers_folder / f"{what}.jsonl",
         )
         answered = dict(zip(fits, given, strict=True))
         return [answered.get(n) for n in range(len(conversations))]

@@ -33,8 +33,8 @@ def estimate(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae
 
 def whiten(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda local: local) -> Tensor:
     """(values - mean) / (std + 1e-8) over tokens, ddof 0; 0 where mask is 0. `total` sums a tensor over all processes."""
-    kept, count = total(torch.stack([(values * mask).sum(), mask.sum()]))
-    mean = kept / count.clamp(min=1)
+    value_sum, count = total(torch.stack([(values * mask).sum(), mask.sum()]))
+    mean = value_sum / count.clamp(min=1)
     variance = total((((values - mean) ** 2) * mask).sum()) / count.clamp(min=1)
     return (values - mean) / (variance.sqrt() + 1e-8) * mask
 

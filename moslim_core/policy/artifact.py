@@ -33,7 +33,7 @@ MERGED = "merged"
 
 
 class PolicyCard(BaseModel):
-    """How the policy is asked (schema, placement) and how it was trained (base, mapping and its statistics, held-out pairs)."""
+    """How the policy is prompted (schema, placement) and how it was trained (base, mapping and its statistics, held-out pairs)."""
 
     base: ModelId
     preferences: PreferenceSchema
@@ -66,7 +66,7 @@ class PolicyCard(BaseModel):
 
     def start(self, directory: Path, cache: Path, given: str | None = None) -> str:
         """The model that the policy in `directory` was at RL step 0: that of a warm start is in its folder, others are `given`, or
-        found by name and content. Raises UserError where it is not known here, or not what it was."""
+        looked up by name and content. Raises UserError where it is not known here, or not what it was."""
         own = directory / BASE
         return find(self.base, cache, str(own) if self.base.name == BASE and own.is_dir() else given).named
 

@@ -22,7 +22,7 @@ class Example(NamedTuple):
     question: str
     targets: Targets
     family: int
-    # The prompt's own turns, by which its rated answers are found.
+    # The prompt's own turns, by which its rated answers are looked up.
     plain: Sequence[Message]
 
 
@@ -58,13 +58,13 @@ def examples_under(
         if not order:
             order = rng.sample(range(len(prompts)), len(prompts))
         prompt = prompts[order.pop()]
-        asked = draw(settings.targets_per_prompt)
+        requests = draw(settings.targets_per_prompt)
         distractors_owed += settings.distractor_fraction
         said = prompt
-        if distractors_owed >= 1 and any(asked):
+        if distractors_owed >= 1 and any(requests):
             distractors_owed -= 1
-            said = distracted(prompt, asked, schema, rng)
-        for targets in asked:
+            said = distracted(prompt, requests, schema, rng)
+        for targets in requests:
             conversation = condition(said, targets, schema, settings.placement, rng)
             examples.append(Example(conversation, plain_text(prompt), targets, family, prompt))
     return examples

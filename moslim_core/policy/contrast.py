@@ -18,15 +18,15 @@ def most_different(pairs: Pairs, rewards: Tensor, share: float) -> tuple[Pairs, 
 
     `rewards` (r,).
     """
-    kept: list[int] = []
+    remaining: list[int] = []
     tables: list[Table] = []
     for first, answers, requests in pairs.tables:
         earned = rewards[first : first + answers * requests].view(answers, requests)
         chosen = farthest(earned, min(answers, max(2, round(share * answers))))
-        tables.append(Table(len(kept), len(chosen), requests))
-        kept += [first + answer * requests + request for answer in chosen for request in range(requests)]
-    rows = torch.tensor(kept)
-    place = {row: new for new, row in enumerate(kept)}
+        tables.append(Table(len(remaining), len(chosen), requests))
+        remaining += [first + answer * requests + request for answer in chosen for request in range(requests)]
+    rows = torch.tensor(remaining)
+    place = {row: new for new, row in enumerate(remaining)}
     home = torch.tensor([place[int(old)] for old in pairs.home[rows]])
     return Pairs(pairs.rollouts[rows], pairs.requests[rows], pairs.own[rows], home, tuple(tables)), rows
 

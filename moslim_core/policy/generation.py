@@ -1,4 +1,4 @@
-"""Answers from a chat model: batched by length and common beginnings, reproducible by seed, kept batch by batch."""
+"""Answers from a chat model: batched by length and common beginnings, reproducible by seed, saved batch by batch."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def generate(
     sampling: Sampling,
     seed: int,
     on_batch: Callable[[int], None] = lambda done: None,
-    kept: Path | None = None,
+    answers_file: Path | None = None,
 ) -> list[Answer]:
     """One answer per conversation, in the given order. `on_batch` gets the number answered so far.
 
     The seed is set per batch, and batches are cut from the conversations sorted by length and text, so that the same call gives the
-    same answers. With a file `kept` each batch is written there when it is done, and one that stands there is not done again: what is
+    same answers. With an `answers_file` each batch is written there when it is done, and one that stands there is not done again: what is
     killed loses a batch at most. Raises UserError naming the conversation whose prompt leaves no room for an answer.
     """
     import torch
@@ -78,7 +78,7 @@ def generate(
     stops = end_tokens(model, tokenizer)
     config = generation_config(stops, tokenizer.pad_token_id, sampling.temperature, max_new_tokens=sampling.max_new_tokens)
     read = Reader(tokenizer, stops)
-    done = _read(kept)
+    done = _read(answers_file)
     answers: dict[int, Answer] = {}
     for chosen in batches(order, [len(p) + sampling.max_new_tokens for p in prompts], BATCH_TOKENS, sampling.batch_size):
         of_batch = batch_seed(seed, len(answers))
@@ -88,7 +88,7 @@ def generate(
             with torch.inference_mode():
                 completions = generate_completions(model, [prompts[i] for i in chosen], config)
             done[key] = [_answer(read, ids) for ids in completions]
-            _write(kept, key, done[key])
+            _write(answers_file, key, done[key])
         answers |= dict(zip(chosen, done[key], strict=True))
         on_batch(len(answers))
     return [answers[i] for i in range(len(prompts))]
@@ -99,19 +99,19 @@ def _answer(read: Reader, ids: list[int]) -> Answer:
     return Answer(read(ids).strip(), len(ids) - ended, truncated=not ended)
 
 
-def _read(kept: Path | None) -> dict[str, list[Answer]]:
-    """Batches by what was asked; a last line that a kill cut is taken out."""
-    if kept is None or not kept.is_file():
+def _read(answers_file: Path | None) -> dict[str, list[Answer]]:
+    """Answers by the digest of their batch; a last line that a kill cut is taken out."""
+    if answers_file is None or not answers_file.is_file():
         return {}
-    text = kept.read_text(encoding="utf-8")
+    text = answers_file.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
-    kept.write_text(whole, encoding="utf-8")
+    answers_file.write_text(whole, encoding="utf-8")
     return {key: [Answer(*answer) for answer in answers] for key, answers in map(json.loads, whole.splitlines())}
 
 
-def _write(kept: Path | None, key: str, answers: list[Answer]) -> None:
-    if kept is None:
+def _write(answers_file: Path | None, key: str, answers: list[Answer]) -> None:
+    if answers_file is None:
         return
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with kept.open("a", encoding="utf-8") as file:
+    answers_file.parent.mkdir(parents=True, exist_ok=True)
+    with answers_file.open("a", encoding="utf-8") as file:
         file.write(json.dumps([key, answers]) + "\n")

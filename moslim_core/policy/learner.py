@@ -1,7 +1,7 @@
 """The policy's adapter as it learns: passes over rows, one update from all parts of a step and all processes, and its state on disk. (ours)
 
 The loss is a sum over tables, each a function of its rows' log-probabilities. A pass holds whole tables and goes back through the model at
-once. A table too large for a pass has its gradient by the log-probabilities found first, and each part of its rows carries back its share.
+once. A table too large for a pass has its gradient by the log-probabilities taken first, and each part of its rows carries back its share.
 So neither how rows are cut into passes nor how prompts are dealt to processes changes an update, whatever the loss.
 """
 
@@ -127,8 +127,8 @@ class Learner:
         cut = self._parts(batch)
         keeps = len(cut) == 1
         with torch.set_grad_enabled(keeps):
-            found = [self._pass(batch, rows) for rows in cut]
-        return _joined(found, cut, keeps)
+            passes = [self._pass(batch, rows) for rows in cut]
+        return _joined(passes, cut, keeps)
 
     def reference(self, batch: RolloutBatch, everywhere: bool) -> Tensor:
         """Log-probabilities (r, c) under the starting policy; without `everywhere` of the rows where an answer is at home, 0 elsewhere."""
@@ -146,12 +146,12 @@ class Learner:
         loss, gradient norm and entropy.
         """
         again = passed if passed is not None and passed.graph else None
-        found = [self._go_back(part, loss, again) for part in ([batch] if again else self._whole_tables(batch))]
-        local, spread = (sum(values) for values in zip(*((f.loss, f.entropy * len(f.log_probs)) for f in found), strict=True))
+        backward_passes = [self._go_back(part, loss, again) for part in ([batch] if again else self._whole_tables(batch))]
+        local, spread = (sum(values) for values in zip(*((f.loss, f.entropy * len(f.log_probs)) for f in backward_passes), strict=True))
         norm = self._step(share)
         said = total(torch.tensor([local, spread / len(batch.ids), 1.0], dtype=torch.float64)).tolist()
         figures = {"loss": said[0], "grad_norm": norm, "entropy": said[1] / said[2], "learning_rate": self.rates[0] * share}
-        return torch.cat([f.log_probs for f in found]), figures
+        return torch.cat([f.log_probs for f in backward_passes]), figures
 
     def _whole_tables(self, batch: RolloutBatch) -> list[RolloutBatch]:
         """The batch in parts of at most `policy.micro_batch` rows, or of a single table that has more."""
@@ -174,10 +174,10 @@ class Learner:
         passed = passed or self.read(batch)
         leaves = [t.detach().requires_grad_() for t in passed.tensors]
         local = loss(batch, leaves[0], leaves[1] if len(leaves) > 1 else None)
-        found = torch.autograd.grad(local, leaves, allow_unused=True)
+        local_gradients = torch.autograd.grad(local, leaves, allow_unused=True)
         # Sharded weights have the mean of all processes' gradients taken.
         times = processes() if self.sharded else 1
-        gradients = [torch.zeros_like(t) if g is None else g * times for t, g in zip(leaves, found, strict=True)]
+        gradients = [torch.zeros_like(t) if g is None else g * times for t, g in zip(leaves, local_gradients, strict=True)]
         if passed.graph:
             torch.autograd.backward(passed.tensors, gradients)
         for rows in [] if passed.graph else self._parts(batch):
@@ -218,13 +218,13 @@ class Learner:
         tensors = load_file(folder / STATE_FILE)
         states = {}
         for index, (name, parameter) in enumerate(self.learning.items()):
-            kept = {key.partition("/")[0]: value for key, value in tensors.items() if key.partition("/")[2] == name}
-            if kept.get("parameter", torch.empty(0)).shape != parameter.shape:
+            saved = {key.partition("/")[0]: value for key, value in tensors.items() if key.partition("/")[2] == name}
+            if saved.get("parameter", torch.empty(0)).shape != parameter.shape:
                 raise UserError(f"{folder} is a checkpoint of another adapter: {name} is not as it was.\nRemove {folder.parent}.")
-            parameter.data.copy_(_like(parameter, kept.pop("parameter")))
-            if "mean" in kept:
-                self.mean[name] = _like(parameter, kept.pop("mean"))
-            states[index] = {key: value if key == "step" else _like(parameter, value) for key, value in kept.items()}
+            parameter.data.copy_(_like(parameter, saved.pop("parameter")))
+            if "mean" in saved:
+                self.mean[name] = _like(parameter, saved.pop("mean"))
+            states[index] = {key: value if key == "step" else _like(parameter, value) for key, value in saved.items()}
         self.counted = tensors.get("counted", self.counted)
         self.optimiser.load_state_dict({"state": states, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self._use()

@@ -21,7 +21,7 @@ ENTROPY_SAMPLE = 64
 
 class Read(NamedTuple):
     """Of completions (n, c): log-probabilities (n, c) in nats, 0 where there is no token; the hidden states (n, c, h) that chose each
-    token, if asked for; and the mean entropy in nats, over a sample of the tokens."""
+    token, with `states`; and the mean entropy in nats, over a sample of the tokens."""
 
     log_probs: Tensor
     states: Tensor | None
@@ -101,20 +101,20 @@ def _cut(rows: list[int], lengths: Sequence[int], cost: int) -> list[list[int]]:
 def _read_whole(
     model: Any, prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor, rows: list[int], states: bool, output: nn.Linear | None
 ) -> tuple[Tensor, Tensor | None]:
-    """One pass over prompts and completions: logits, or none of them with an `output` layer; hidden states with that, or if asked for."""
+    """One pass over prompts and completions: logits, or none of them with an `output` layer; hidden states with that, or with `states`."""
     index = torch.tensor(rows, device=ids.device)
     width = int(mask[index].sum(dim=1).max())
-    before, asked = prompt_ids[rows].to(ids.device), prompt_mask[rows].to(ids.device)
-    skipped = int((asked.sum(dim=0) == 0).sum())
-    before, asked = before[:, skipped:], asked[:, skipped:]
+    before, before_mask = prompt_ids[rows].to(ids.device), prompt_mask[rows].to(ids.device)
+    skipped = int((before_mask.sum(dim=0) == 0).sum())
+    before, before_mask = before[:, skipped:], before_mask[:, skipped:]
     whole = torch.cat([before, ids[index, : width - 1]], dim=1)
-    kept = torch.cat([asked, mask[index, : width - 1]], dim=1)
+    whole_mask = torch.cat([before_mask, mask[index, : width - 1]], dim=1)
     # As an index: a slice would make torch copy a frozen output layer once for every row.
     last = torch.arange(before.shape[1] - 1, whole.shape[1], device=ids.device)
     read = model(
         input_ids=whole,
-        attention_mask=kept,
-        position_ids=(kept.cumsum(dim=1) - 1).clamp(min=0),
+        attention_mask=whole_mask,
+        position_ids=(whole_mask.cumsum(dim=1) - 1).clamp(min=0),
         use_cache=False,
         logits_to_keep=last if output is None else last[:0],
         output_hidden_states=states or output is not None,
@@ -131,11 +131,11 @@ def _read_after(
     logits = read.logits[read.owner[index]]
     hidden = read.states[read.owner[index]] if read.states is not None else None
     if width > 1:
-        asked = prompt_mask[index]
+        before_mask = prompt_mask[index]
         answer = model(
             input_ids=ids[index, : width - 1],
-            attention_mask=torch.cat([asked, mask[index, : width - 1]], dim=1),
-            position_ids=asked.sum(dim=1, keepdim=True) + torch.arange(width - 1, device=ids.device),
+            attention_mask=torch.cat([before_mask, mask[index, : width - 1]], dim=1),
+            position_ids=before_mask.sum(dim=1, keepdim=True) + torch.arange(width - 1, device=ids.device),
             past_key_values=read.cache_of(index),
             use_cache=True,
             logits_to_keep=0 if output is None else index[:0],
@@ -158,17 +158,17 @@ def _scored(
 ) -> _Pass:
     index = torch.tensor(rows, device=ids.device)
     width = int(mask[index].sum(dim=1).max())
-    chosen, kept = ids[index, :width], mask[index, :width].bool()
-    places = kept.nonzero()
+    chosen, is_token = ids[index, :width], mask[index, :width].bool()
+    places = is_token.nonzero()
     sample = places[:: -(-len(places) // ENTROPY_SAMPLE) or 1].unbind(dim=1)
     if output is None:
         logits = logits.float() / temperature
-        log_probs = -F.cross_entropy(logits.flatten(0, 1), chosen.flatten(), reduction="none").view_as(chosen).masked_fill(~kept, 0.0)
+        log_probs = -F.cross_entropy(logits.flatten(0, 1), chosen.flatten(), reduction="none").view_as(chosen).masked_fill(~is_token, 0.0)
         some = logits[sample].detach()
     else:
         assert hidden is not None
         log_probs = torch.zeros(chosen.shape, device=ids.device).masked_scatter(
-            kept, chosen_log_probs(hidden[kept], output, chosen[kept], temperature)
+            is_token, chosen_log_probs(hidden[is_token], output, chosen[is_token], temperature)
         )
         with torch.no_grad():
             some = output(hidden[sample]).float() / temperature

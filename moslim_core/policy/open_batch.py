@@ -33,7 +33,7 @@ class Ask(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The next token of the answer `key`; `over`: it is the last one, an end token or the last that was asked for."""
+    """The next token of the answer `key`; `over`: it is the last one, an end token or the last of its `max_new_tokens`."""
 
     key: int
     token: int

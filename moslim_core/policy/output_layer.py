@@ -2,7 +2,7 @@
 
 A small chat model has 85 times as many tokens in its vocabulary as numbers in a hidden state: the logits of all answers, their softmax
 and its gradient would be most of an update's memory. The gradient of a log-probability by its hidden state is
-(w_chosen - sum_v p_v w_v) / temperature, no larger than the state. It is found on the way forth, while the logits are there, and the way
+(w_chosen - sum_v p_v w_v) / temperature, no larger than the state. It is computed on the way forth, while the logits are there, and the way
 back only scales it.
 """
 
@@ -34,15 +34,15 @@ def plain_output_layer(model: Any) -> nn.Linear | None:
 
 def chosen_log_probs(states: Tensor, layer: nn.Linear, chosen: Tensor, temperature: float) -> Tensor:
     """Log-probabilities (n,) in nats, float32, of tokens `chosen` (n,) after hidden states (n, h). No gradient goes to the layer."""
-    found: Tensor = _Chosen.apply(states, layer.weight.detach(), layer.bias, chosen, temperature)
-    return found
+    log_probs: Tensor = _Chosen.apply(states, layer.weight.detach(), layer.bias, chosen, temperature)
+    return log_probs
 
 
 class _Chosen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, chosen: Tensor, temperature: float) -> Tensor:
         slopes = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        found = []
+        log_probs = []
         together = max(1, LOGITS.get(states.device.type, GPU_LOGITS) // len(weight))
         for first in range(0, len(chosen), together):
             rows = slice(first, first + together)
@@ -53,7 +53,7 @@ class _Chosen(torch.autograd.Function):
             most = logits.amax(dim=1, keepdim=True)
             odds = logits.sub_(most).exp_()
             total = odds.sum(dim=1, keepdim=True)
-            found.append((own - most - total.log()).squeeze(1))
+            log_probs.append((own - most - total.log()).squeeze(1))
             if slopes is not None:
                 # One product for both parts: w_chosen less the expectation, which nearly cancel where a token is sure, is rounded once.
                 shares = odds.div_(-total)
@@ -61,7 +61,7 @@ class _Chosen(torch.autograd.Function):
                 slopes[rows] = (shares.to(weight.dtype) @ weight) / temperature
         if slopes is not None:
             ctx.save_for_backward(slopes)
-        return torch.cat(found)
+        return torch.cat(log_probs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:

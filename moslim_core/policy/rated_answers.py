@@ -33,20 +33,20 @@ class RatedAnswers:
         # {prompt: {token ids: text}}
         self.answers: dict[str, dict[tuple[int, ...], str]] = {}
         for row in load_rows(rows):
-            ids, asked = answered_tokens(tokenizer, row.prompt, row.response)
-            (answer,) = cut_at_ends([ids[asked:]], ends)
+            ids, prompt_length = answered_tokens(tokenizer, row.prompt, row.response)
+            (answer,) = cut_at_ends([ids[prompt_length:]], ends)
             if answer and answer[-1] in ends and len(answer) <= max_new_tokens:
                 self.answers.setdefault(_key(row.prompt), {}).setdefault(tuple(answer), row.response)
 
     def prompts(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
         """Those that have two answers at least. Raises UserError where there are none."""
-        kept = [prompt for prompt in prompts if len(self.answers.get(_key(prompt), ())) > 1]
-        if not kept:
+        comparable = [prompt for prompt in prompts if len(self.answers.get(_key(prompt), ())) > 1]
+        if not comparable:
             raise UserError(
                 f"policy.rated_answers: none of the {len(prompts)} training prompts has two rated answers that end within "
                 "policy.max_new_tokens.\nRaise policy.max_new_tokens, give data with several answers a prompt, or set rated_answers=0."
             )
-        return kept
+        return comparable
 
     def of(self, prompt: Sequence[Message], count: int, rng: random.Random, run_on: int = 0) -> list[list[int]]:
         """At most `count` of the answers to a prompt, `run_on` of them running on: the longest of the others, which ends are for all."""
@@ -58,10 +58,10 @@ class RatedAnswers:
         return whole + [self._running_on(prompt, *known[n], rng.choice(others[n])) for n in longest if others[n]]
 
     def _running_on(self, prompt: Sequence[Message], answer: Sequence[int], text: str, other: str) -> list[int]:
-        ids, asked = answered_tokens(self.tokenizer, prompt, f"{text} {other}")
+        ids, prompt_length = answered_tokens(self.tokenizer, prompt, f"{text} {other}")
         # As much as the answer, without its end, and a little of the other.
-        kept = ids[asked:][: len(answer) - 1 + RUNS_ON]
-        return [token for token in kept if token not in self.ends]
+        beginning = ids[prompt_length:][: len(answer) - 1 + RUNS_ON]
+        return [token for token in beginning if token not in self.ends]
 
 
 def _key(prompt: Sequence[Message]) -> str:

@@ -58,7 +58,7 @@ class Rewards:
         if own:
             groups = [requests[row] for row in own]
             mine = [answers[row] for row in own]
-            found = _Drawn(
+            drawn = _Drawn(
                 {name: p[mine] for name, p in probabilities.items()},
                 first.utilities,
                 first.standardised,
@@ -67,7 +67,7 @@ class Rewards:
                 groups,
                 [texts[n] for n in mine],
             )
-            figures = _figures(self.scorer.schema, parts(found))
+            figures = _figures(self.scorer.schema, parts(drawn))
         rewards, standardised = every.rewards, every.standardised
         if self.centred:
             standardised = self._centred(standardised, [targets[request] for request in requests], pairs)
@@ -77,11 +77,11 @@ class Rewards:
 
     def _centred(self, standardised: dict[str, np.ndarray], targets: Sequence[Targets], pairs: Pairs) -> dict[str, np.ndarray]:
         """Utilities (r,) by preference, each less its mean over the requests of the answer's table, where these want different levels."""
-        found = {}
+        centred = {}
         for name, values in standardised.items():
             levels = torch.tensor([float(t.get(name, 0)) for t in targets])
-            found[name] = pairs.by_table(apart, torch.from_numpy(values), levels).numpy()
-        return found
+            centred[name] = pairs.by_table(apart, torch.from_numpy(values), levels).numpy()
+        return centred
 
     def beginnings(
         self, questions: Sequence[str], texts: Sequence[Sequence[str]], targets: Sequence[Targets], pairs: Pairs
@@ -89,15 +89,15 @@ class Rewards:
         """Rewards (r, k) of answers as they began, texts (n, k), under the requests of their rows."""
         # Most answers end before they may, and have the same text at several places.
         distinct = {pair: n for n, pair in enumerate(dict.fromkeys((q, t) for q, row in zip(questions, texts, strict=True) for t in row))}
-        found = self.scorer([q for q, _ in distinct], [t for _, t in distinct])
+        probabilities = self.scorer([q for q, _ in distinct], [t for _, t in distinct])
         places = np.array([[distinct[q, t] for t in row] for q, row in zip(questions, texts, strict=True)])[pairs.rollouts.numpy()]
-        asked = [targets[request] for request in pairs.requests.tolist() for _ in range(places.shape[1])]
-        mapped = self._mapped(found, places.ravel().tolist(), asked, False)
+        row_targets = [targets[request] for request in pairs.requests.tolist() for _ in range(places.shape[1])]
+        mapped = self._mapped(probabilities, places.ravel().tolist(), row_targets, False)
         return torch.tensor(mapped.rewards.reshape(places.shape)).float()
 
-    def _mapped(self, probabilities: dict[str, np.ndarray], answers: Sequence[int], asked: Sequence[Targets], measure: bool) -> Mapped:
+    def _mapped(self, probabilities: dict[str, np.ndarray], answers: Sequence[int], targets: Sequence[Targets], measure: bool) -> Mapped:
         rows = list(answers)
-        return self.mapping({name: p[rows] for name, p in probabilities.items()}, list(asked), measure=measure)
+        return self.mapping({name: p[rows] for name, p in probabilities.items()}, list(targets), measure=measure)
 
 
 def apart(utilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
@@ -105,9 +105,9 @@ def apart(utilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
 
     `levels` (a, t): 0 where the preference is not requested, and the utility is NaN.
     """
-    asked = levels > 0
-    middle = utilities.nan_to_num().sum(dim=1) / asked.sum(dim=1).clamp(min=1)
-    contested = levels.amax(dim=1) > levels.where(asked, torch.inf).amin(dim=1)
+    requested = levels > 0
+    middle = utilities.nan_to_num().sum(dim=1) / requested.sum(dim=1).clamp(min=1)
+    contested = levels.amax(dim=1) > levels.where(requested, torch.inf).amin(dim=1)
     return utilities - torch.where(contested, middle, 0.0).unsqueeze(1)
 
 
@@ -123,12 +123,12 @@ class _Drawn(NamedTuple):
     texts: list[str]
 
 
-def _figures(schema: PreferenceSchema, found: Sequence[_Drawn]) -> dict[str, float]:
+def _figures(schema: PreferenceSchema, drawn: Sequence[_Drawn]) -> dict[str, float]:
     """Of all processes, by this project's names (docs/method.md section 4)."""
-    rewards = np.concatenate([part.rewards for part in found])
-    wanted = [t for part in found for t in part.targets]
-    texts = [t for part in found for t in part.texts]
-    groups = np.array([f"{rank}/{group}" for rank, part in enumerate(found) for group in part.groups])
+    rewards = np.concatenate([part.rewards for part in drawn])
+    wanted = [t for part in drawn for t in part.targets]
+    texts = [t for part in drawn for t in part.texts]
+    groups = np.array([f"{rank}/{group}" for rank, part in enumerate(drawn) for group in part.groups])
     figures: dict[str, Any] = {
         "reward": rewards.mean(),
         "reward_std": rewards.std(ddof=1) if len(rewards) > 1 else 0.0,
@@ -136,7 +136,7 @@ def _figures(schema: PreferenceSchema, found: Sequence[_Drawn]) -> dict[str, flo
     }
     for preference in schema.preferences:
         name = preference.name
-        utilities, standardised = (np.concatenate([getattr(part, kind)[name] for part in found]) for kind in ("utilities", "standardised"))
+        utilities, standardised = (np.concatenate([getattr(part, kind)[name] for part in drawn]) for kind in ("utilities", "standardised"))
         levels = np.array([t.get(name, 0) for t in wanted])
         active = levels > 0
         if active.any():
@@ -147,7 +147,7 @@ def _figures(schema: PreferenceSchema, found: Sequence[_Drawn]) -> dict[str, flo
                 # Nothing learns from it: where it parts from the utility, the reward model is being gamed.
                 off = [abs(annotate(texts[i], preference.annotator) - levels[i]) for i in np.flatnonzero(active)]
                 figures[f"judged/{name}"] = 1 - np.mean(off) / (preference.k - 1)
-        probabilities = np.concatenate([part.probabilities[name] for part in found])
+        probabilities = np.concatenate([part.probabilities[name] for part in drawn])
         expected = probabilities @ np.arange(1, preference.k + 1)
         for level in np.unique(levels[active]):
             figures[f"expected_level/{name}/{level}"] = expected[levels == level].mean()

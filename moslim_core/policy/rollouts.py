@@ -54,11 +54,11 @@ class Pairs:
 
     def by_table(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
         """`function` of each table of `values`, each (r, ...) taken as (answers, requests, ...); (r, ...)."""
-        found = []
+        results = []
         for first, answers, requests in self.tables:
             rows = slice(first, first + answers * requests)
-            found.append(function(*(v[rows].unflatten(0, (answers, requests)) for v in values)).flatten(0, 1))
-        return torch.cat(found)
+            results.append(function(*(v[rows].unflatten(0, (answers, requests)) for v in values)).flatten(0, 1))
+        return torch.cat(results)
 
 
 def pair(examples: Sequence[Example], rollouts: Sequence[Rollout], relabel: bool) -> Pairs:
@@ -66,22 +66,22 @@ def pair(examples: Sequence[Example], rollouts: Sequence[Rollout], relabel: bool
 
     Raises ValueError where a family has no two answers to compare.
     """
-    found: list[tuple[int, int, bool]] = []
+    rows: list[tuple[int, int, bool]] = []
     tables: list[Table] = []
     numbered = list(enumerate(examples))
     for family, members in groupby(numbered, key=lambda item: item[1].family):
         requests = [number for number, _ in members]
         answers = [(number, rollout) for number, rollout in enumerate(rollouts) if rollout.family == family]
-        for asked in [requests] if relabel else [[request] for request in requests]:
-            compared = [(n, r) for n, r in answers if relabel or r.request in (None, asked[0])]
+        for table_requests in [requests] if relabel else [[request] for request in requests]:
+            compared = [(n, r) for n, r in answers if relabel or r.request in (None, table_requests[0])]
             if len(compared) < 2:
                 raise ValueError(f"family {family} has {len(compared)} answers, and an answer alone says nothing")
-            tables.append(Table(len(found), len(compared), len(asked)))
-            found += [(n, request, rollout.request == request) for n, rollout in compared for request in asked]
-    rollout_of, asked_of, own = (torch.tensor(column) for column in zip(*found, strict=True))
+            tables.append(Table(len(rows), len(compared), len(table_requests)))
+            rows += [(n, request, rollout.request == request) for n, rollout in compared for request in table_requests]
+    rollout_of, request_of, own = (torch.tensor(column) for column in zip(*rows, strict=True))
     homes = {int(rollout_of[row]): row for row in own.nonzero().flatten().tolist()}
     home = torch.tensor([homes.get(int(n), row) for row, n in enumerate(rollout_of)])
-    return Pairs(rollout_of, asked_of, own, home, tuple(tables))
+    return Pairs(rollout_of, request_of, own, home, tuple(tables))
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,12 @@ class RolloutBatch:
     def of(self, tables: Sequence[Table]) -> RolloutBatch:
         """The rows of neighbouring tables. `rows` and `tokens` stay those of the whole step."""
         start, last = tables[0].first, tables[-1]
-        kept = slice(start, last.first + last.answers * last.requests)
+        rows = slice(start, last.first + last.answers * last.requests)
         of = self.pairs
         moved = tuple(table._replace(first=table.first - start) for table in tables)
-        pairs = Pairs(of.rollouts[kept], of.requests[kept], of.own[kept], of.home[kept] - start, moved)
-        tensors: dict[str, Any] = {f.name: value[kept] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, pairs=pairs, prompts=self.prompts[kept], **tensors)
+        pairs = Pairs(of.rollouts[rows], of.requests[rows], of.own[rows], of.home[rows] - start, moved)
+        tensors: dict[str, Any] = {f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, pairs=pairs, prompts=self.prompts[rows], **tensors)
 
 
 def padded(rows: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class SharedBackbone(nn.Module):
             if not self.last or not can_share(policy):
                 model = policy.get_base_model().base_model
                 return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs)
-            texts = [ids[kept.bool()].tolist() for ids, kept in zip(input_ids, attention_mask, strict=True)]
+            texts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
             read = read_prompts(policy, layout_for(policy, texts, 0), states=True)
             assert read.states is not None
             # At whatever place the last token is looked for.
@@ -92,9 +92,9 @@ def load_heads(reward_model: Path, device: str) -> tuple[RewardScorer, SharedBac
     backbone = SharedBackbone(last=config.pooling == "last")
     model.backbones = nn.ModuleList([backbone])
     weights = {k: v for k, v in load_file(reward_model / "model.safetensors").items() if not k.startswith("backbones.")}
-    found = {name: value.shape for name, value in model.state_dict().items()}
-    misshapen = [name for name in weights.keys() & found.keys() if weights[name].shape != found[name]]
-    require_whole(str(reward_model), found.keys() - weights.keys(), weights.keys() - found.keys(), misshapen)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    misshapen = [name for name in weights.keys() & shapes.keys() if weights[name].shape != shapes[name]]
+    require_whole(str(reward_model), shapes.keys() - weights.keys(), weights.keys() - shapes.keys(), misshapen)
     model.load_state_dict(weights, assign=True)
     placed: Any = model
     scorer = RewardScorer(placed.to(device), reward_tokenizer(reward_model, config))
@@ -116,8 +116,8 @@ def attach(backbone: SharedBackbone, policy: Any, reward_model: Path) -> None:
     policy.add_adapter(NAME, config)
     root = "base_model.model."
     weights = {root + prefix + k.removeprefix(root): v for k, v in load_file(folder / "adapter_model.safetensors").items()}
-    found: Any = set_peft_model_state_dict(policy, weights, adapter_name=NAME)
-    require_whole(f"{folder}, for the policy's base,", [k for k in found.missing_keys if f".{NAME}." in k], found.unexpected_keys)
+    unmatched: Any = set_peft_model_state_dict(policy, weights, adapter_name=NAME)
+    require_whole(f"{folder}, for the policy's base,", [k for k in unmatched.missing_keys if f".{NAME}." in k], unmatched.unexpected_keys)
     policy.set_adapter(POLICY)
     _learn_only(policy, learning)
     backbone.policy[:] = [policy]

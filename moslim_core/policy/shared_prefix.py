@@ -122,7 +122,7 @@ def pass_tokens(model: Any) -> int:
 
 class ReadPrompts(NamedTuple):
     """A cache of the keys and values of d distinct prompts, `owner` (n,) of the n prompts' rows in it, and what follows each distinct one:
-    logits (d, 1, V), and the last hidden state (d, 1, h) if it was asked for."""
+    logits (d, 1, V), and the last hidden state (d, 1, h) with `states`."""
 
     cache: Any
     owner: torch.Tensor

@@ -68,8 +68,8 @@ class SteerablePolicy:
         """One answer (text, tokens, truncated) per conversation, each under its own targets, generated together."""
         if max_new_tokens is not None and max_new_tokens < 1:
             raise UserError(f"max_new_tokens={max_new_tokens} is no length of an answer: give 1 or more, or leave it out.")
-        asked = [conditioned(self.card, c, t) for c, t in zip(conversations, targets, strict=True)]
-        return generate(self.model, self.tokenizer, asked, Sampling(max_new_tokens or self.card.max_new_tokens, temperature), seed)
+        prompts = [conditioned(self.card, c, t) for c, t in zip(conversations, targets, strict=True)]
+        return generate(self.model, self.tokenizer, prompts, Sampling(max_new_tokens or self.card.max_new_tokens, temperature), seed)
 
     def stream(
         self,

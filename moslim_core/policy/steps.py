@@ -30,9 +30,9 @@ def drift(batch: RolloutBatch, log_probs: torch.Tensor) -> dict[str, float]:
     """Of drawn answers under their own requests, as the step began: `kl`, mean log pi / pi_ref of their tokens, in nats; `own_weight`,
     how much they count (relabelling.py). `log_probs` (r, c)."""
     own = batch.pairs.own.to(batch.mask.device)
-    kept = batch.mask * own.unsqueeze(1)
+    own_tokens = batch.mask * own.unsqueeze(1)
     reference = log_probs if batch.reference is None else batch.reference
-    sums = torch.stack([batch.weight[own].sum(), own.sum(), ((log_probs - reference) * kept).sum(), kept.sum()])
+    sums = torch.stack([batch.weight[own].sum(), own.sum(), ((log_probs - reference) * own_tokens).sum(), own_tokens.sum()])
     weighed, answers, nats, tokens = total(sums.double()).tolist()
     if not answers:
         return {}
@@ -62,7 +62,7 @@ class Steps:
         families = list(dict.fromkeys(e.family for e in examples))
         torch.manual_seed(random.Random(f"{seed}/{families}").getrandbits(63))
         members = {f: [n for n, e in enumerate(examples) if e.family == f] for f in families}
-        asked, rated = [], []
+        requests, rated = [], []
         for family, own in members.items():
             rng = random.Random(f"{seed}/{family}")
             answers = len(own) * self.policy.group_size
@@ -72,9 +72,9 @@ class Steps:
             # What is not a multiple of the requests is shared out by chance. Where the data has too few answers, more are drawn.
             order = rng.sample(own, len(own)) if known else own
             missing = answers - len(known) if self.policy.rated_answers < 1 else 0
-            asked += sorted(order[n % len(order)] for n in range(missing))
-        drawn = self.engine.draw([prompts[n] for n in asked]) if asked else None
-        rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(asked, drawn.answers if drawn else [], strict=True)]
+            requests += sorted(order[n % len(order)] for n in range(missing))
+        drawn = self.engine.draw([prompts[n] for n in requests]) if requests else None
+        rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(requests, drawn.answers if drawn else [], strict=True)]
         return rollouts + rated, drawn.log_probs if drawn else None
 
     def judge(
@@ -149,13 +149,13 @@ class Steps:
         # As if all answers were as long as they may be: processes must agree on places.
         texts = [[self.text(r.ids[:place]) for place in credit.places(long)] for r in rollouts]
         foretold = self.rewards.beginnings([questions[r.family] for r in rollouts], texts, [e.targets for e in examples], pairs)
-        kept = F.pad(batch.mask, (0, long - width))
+        padded_mask = F.pad(batch.mask, (0, long - width))
         returns, noise = credit.credited(
             batch.rewards,
             credit.spread(foretold, long).to(batch.ids.device),
-            batch.weight.unsqueeze(1) * kept,
+            batch.weight.unsqueeze(1) * padded_mask,
             lambda *values: pairs.by_table(centred, *values),
             total,
         )
-        tokens = total(kept.sum(dim=0).to(noise))
+        tokens = total(padded_mask.sum(dim=0).to(noise))
         return replace(batch, rewards=returns[:, :width]), float((noise * tokens).sum() / tokens.sum())

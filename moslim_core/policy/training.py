@@ -115,18 +115,18 @@ def train(
     while done < policy.steps and not (done and log.is_over(policy.max_minutes)):
         mine = share(policy.prompts_per_step)
         families = range(done * policy.prompts_per_step + mine.start, done * policy.prompts_per_step + mine.stop)
-        asked = examples[families.start * policy.targets_per_prompt : families.stop * policy.targets_per_prompt]
+        step_examples = examples[families.start * policy.targets_per_prompt : families.stop * policy.targets_per_prompt]
         with log.phase("rollout"):
-            ids = prompt_tokens(tokenizer, [e.prompt for e in asked])
-            rollouts, drawn_with = steps.draw(asked, ids, seed)
+            ids = prompt_tokens(tokenizer, [e.prompt for e in step_examples])
+            rollouts, drawn_with = steps.draw(step_examples, ids, seed)
         with log.phase("reward"):
-            pairs = pair(asked, rollouts, policy.relabel)
-            rewards, utilities, figures = steps.judge(asked, rollouts, pairs)
+            pairs = pair(step_examples, rollouts, policy.relabel)
+            rewards, utilities, figures = steps.judge(step_examples, rollouts, pairs)
             if policy.contrast < 1:
-                pairs, kept = most_different(pairs, rewards, policy.contrast)
-                rewards, utilities = rewards[kept], utilities[kept]
+                pairs, remaining = most_different(pairs, rewards, policy.contrast)
+                rewards, utilities = rewards[remaining], utilities[remaining]
         with log.phase("update"):
-            batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, rewards, utilities, optimiser)
+            batch, passed, more = steps.batch(learner, step_examples, ids, rollouts, drawn_with, pairs, rewards, utilities, optimiser)
             updated = learn(learner, optimiser, batch, passed, share_of_rate(done, policy))
         done += 1
         if done > policy.steps - policy.average_steps:

@@ -31,7 +31,7 @@ from moslim_core.training.saving import MarkComplete
 
 
 def conditioned_rows(rows: list[Row], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[dict[str, Any]]:
-    """`prompt` and `completion` conversations of the rows whose labels may be asked for.
+    """`prompt` and `completion` conversations of the rows whose labels may be requested.
 
     Rows below a preference's floor and rows with a held-out pair of levels are left out: a warm start must not teach what training may
     not ask for.
@@ -52,8 +52,8 @@ def conditioned_rows(rows: list[Row], schema: PreferenceSchema, policy: PolicySe
 
 def supervised(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
     """A row of `prompt` and `completion` as TRL's SFT takes it when it has not to tokenise: only the answer has labels."""
-    ids, asked = answered_tokens(tokenizer, row["prompt"], row["completion"][0]["content"])
-    return {"input_ids": ids, "labels": [-100] * asked + ids[asked:]}
+    ids, prompt_length = answered_tokens(tokenizer, row["prompt"], row["completion"][0]["content"])
+    return {"input_ids": ids, "labels": [-100] * prompt_length + ids[prompt_length:]}
 
 
 class Learner(NamedTuple):
@@ -80,7 +80,7 @@ class _Report(TrainerCallback):
 def conditioned_sft(settings: Settings, rows: Path, cache: Path, checkpoints: Path, output: Path, progress: Progress) -> None:
     """Train on the rated rows of a file and save the merged model in `output`, once: what is there already stays.
 
-    Raises UserError if no row is labelled with levels that may be asked for.
+    Raises UserError if no row is labelled with levels that may be requested.
     """
     if output.is_dir():
         return

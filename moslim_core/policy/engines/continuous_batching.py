@@ -29,8 +29,8 @@ class Drawing(Engine):
     def draw(self, prompts: Sequence[list[int]]) -> Drawn:
         pages = sum(-(-(len(p) + self.config.max_new_tokens) // PAGE) for p in prompts)
         room = ContinuousBatchingConfig(page_size=PAGE, num_blocks=pages, max_batch_tokens=max(PASS, len(prompts)))
-        found = self.learner.to_draw().generate_batch(
+        outputs = self.learner.to_draw().generate_batch(
             [list(p) for p in prompts], generation_config=self.config, continuous_batching_config=room
         )
-        answers = [result.generated_tokens for _, result in sorted(found.items(), key=lambda item: int(item[0].rpartition("_")[2]))]
+        answers = [result.generated_tokens for _, result in sorted(outputs.items(), key=lambda item: int(item[0].rpartition("_")[2]))]
         return Drawn(cut_at_ends(answers, self.config.eos_token_id))

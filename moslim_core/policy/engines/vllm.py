@@ -45,7 +45,7 @@ class Drawing(Engine):
 
     def draw(self, prompts: Sequence[list[int]]) -> Drawn:
         name = self._hand_over()
-        asked = {
+        body = {
             "model": name,
             "prompt": [list(prompt) for prompt in prompts],
             "max_tokens": self.config.max_new_tokens,
@@ -57,7 +57,7 @@ class Drawing(Engine):
             "logprobs": 0,
             "return_token_ids": True,
         }  # fmt: skip
-        choices = sorted(self._ask("POST", "/v1/completions", asked)["choices"], key=lambda choice: choice["index"])
+        choices = sorted(self._ask("POST", "/v1/completions", body)["choices"], key=lambda choice: choice["index"])
         if len(choices) != len(prompts) or any(not choice.get("token_ids") for choice in choices):
             raise UserError(f"policy.vllm_url={self.policy.vllm_url}: the server gives no token ids.\nServe with vLLM 0.10.2 or later.")
         answers = cut_at_ends([choice["token_ids"] for choice in choices], self.config.eos_token_id)

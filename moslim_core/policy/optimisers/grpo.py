@@ -23,10 +23,10 @@ def summed(utilities: Tensor, weights: Tensor, weight: Tensor, batch: RolloutBat
 
     What is NaN, a preference that is not requested, adds nothing.
     """
-    found = torch.nan_to_num(batch.pairs.by_table(standardised, weight.unsqueeze(1).expand_as(utilities), utilities))
-    found = (found * weights).sum(dim=1)
-    mean, count = total(torch.stack([(weight * found).sum(), weight.sum()]).double())
-    apart = found - float(mean / count)
+    normalised = torch.nan_to_num(batch.pairs.by_table(standardised, weight.unsqueeze(1).expand_as(utilities), utilities))
+    sums = (normalised * weights).sum(dim=1)
+    mean, count = total(torch.stack([(weight * sums).sum(), weight.sum()]).double())
+    apart = sums - float(mean / count)
     variance = total((weight * apart**2).sum().double()) / (count - 1).clamp(min=1)
     return apart / float(variance.sqrt() + 1e-4)
 
@@ -57,5 +57,5 @@ class Loss(Optimiser):
 
     def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
         advantages = batch.advantages.unsqueeze(1).expand_as(log_probs) if batch.advantages.dim() == 1 else batch.advantages
-        found = token_loss(log_probs, batch.old, advantages, batch.mask, self.policy.clip, batch.tokens)
-        return found + self.penalty(batch, log_probs).sum() / batch.tokens
+        surrogate = token_loss(log_probs, batch.old, advantages, batch.mask, self.policy.clip, batch.tokens)
+        return surrogate + self.penalty(batch, log_probs).sum() / batch.tokens

@@ -65,17 +65,17 @@ class Loss(Optimiser):
 
     def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
         assert values is not None and batch.values is not None
-        found = token_loss(log_probs, batch.old, batch.advantages, batch.mask, self.policy.clip, batch.tokens)
+        surrogate = token_loss(log_probs, batch.old, batch.advantages, batch.mask, self.policy.clip, batch.tokens)
         settings = self.policy.ppo
         critic = value_loss(values, batch.values, batch.returns, batch.mask, settings.value_clip, batch.tokens)
-        return found + settings.value_weight * critic + self.penalty(batch, log_probs).sum() / batch.tokens
+        return surrogate + settings.value_weight * critic + self.penalty(batch, log_probs).sum() / batch.tokens
 
     def _explained(self, batch: RolloutBatch, returns: Tensor) -> float:
         """Share of the returns' variance over own rows that the critic foretold."""
         assert batch.values is not None
-        kept = batch.mask.bool() & batch.pairs.own.to(batch.mask.device).unsqueeze(1)
-        spread, left = (x[kept].double() for x in (returns, returns - batch.values))
-        sums = total(torch.stack([spread.sum(), (spread**2).sum(), left.sum(), (left**2).sum(), kept.sum().double()]))
+        own_tokens = batch.mask.bool() & batch.pairs.own.to(batch.mask.device).unsqueeze(1)
+        spread, left = (x[own_tokens].double() for x in (returns, returns - batch.values))
+        sums = total(torch.stack([spread.sum(), (spread**2).sum(), left.sum(), (left**2).sum(), own_tokens.sum().double()]))
         r, r2, d, d2, n = sums.tolist()
         variance = r2 / n - (r / n) ** 2 if n else 0.0
         return 1 - (d2 / n - (d / n) ** 2) / variance if variance > 0 else 0.0

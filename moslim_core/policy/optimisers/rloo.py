@@ -16,9 +16,9 @@ from moslim_core.registry import optimiser
 from moslim_core.training.distributed import total
 
 
-def normalised(advantages: Tensor, weight: Tensor, kept: Tensor) -> Tensor:
-    """`advantages` by their standard deviation over the step: (r,), or (r, c) with `kept` 1 on tokens. Their mean is 0 as it is."""
-    squares, count = total(torch.stack([(advantages**2 / weight.clamp(min=1e-6)).sum(), kept.sum()]).double())
+def normalised(advantages: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+    """`advantages` by their standard deviation over the step: (r,), or (r, c) with `mask` 1 on tokens. Their mean is 0 as it is."""
+    squares, count = total(torch.stack([(advantages**2 / weight.clamp(min=1e-6)).sum(), mask.sum()]).double())
     return advantages / float((squares / (count - 1).clamp(min=1)).sqrt() + 1e-4)
 
 
@@ -39,14 +39,14 @@ def token_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor,
 @optimiser("rloo")
 class Loss(Optimiser):
     def prepared(self, batch: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
-        returns, weight, kept = self.returns(batch), batch.weight, torch.ones_like(batch.weight)
+        returns, weight, mask = self.returns(batch), batch.weight, torch.ones_like(batch.weight)
         if returns.dim() == 2:
-            weight, kept = weight.unsqueeze(1).expand_as(returns), batch.mask
-        advantages = batch.pairs.by_table(leave_one_out, weight, returns) * kept
-        return with_advantages(batch, normalised(advantages, weight, kept) if self.policy.normalise_advantages else advantages), {}
+            weight, mask = weight.unsqueeze(1).expand_as(returns), batch.mask
+        advantages = batch.pairs.by_table(leave_one_out, weight, returns) * mask
+        return with_advantages(batch, normalised(advantages, weight, mask) if self.policy.normalise_advantages else advantages), {}
 
     def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
         # As of whole answers: a sum over tokens, a mean over answers.
         of = answer_loss if batch.advantages.dim() == 1 else token_loss
-        found = of(log_probs, batch.old, batch.advantages, batch.mask, self.policy.clip, batch.rows)
-        return found + self.penalty(batch, log_probs).sum() / batch.rows
+        surrogate = of(log_probs, batch.old, batch.advantages, batch.mask, self.policy.clip, batch.rows)
+        return surrogate + self.penalty(batch, log_probs).sum() / batch.rows

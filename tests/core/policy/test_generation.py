@@ -57,17 +57,17 @@ def test_batches_that_were_kept_are_not_done_again(chat: tuple[Any, Any], tmp_pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(*chat, CONVERSATIONS, sampling, seed=1, on_batch=stop, kept=kept)
+        generate(*chat, CONVERSATIONS, sampling, seed=1, on_batch=stop, answers_file=kept)
     first = kept.read_text()
     with kept.open("a") as file:
         file.write('["cut by a ki')
-    assert generate(*chat, CONVERSATIONS, sampling, seed=1, kept=kept) == whole
+    assert generate(*chat, CONVERSATIONS, sampling, seed=1, answers_file=kept) == whole
     assert kept.read_text().startswith(first) and kept.read_text().count("\n") == 3
     # What stands there is taken as it is; what was asked otherwise is asked anew.
     first_key, first_answers = json.loads(first.splitlines()[0])
     kept.write_text(json.dumps([first_key, [["kept as it is", 3, True], *first_answers[1:]]]) + "\n")
-    assert [a.text for a in generate(*chat, CONVERSATIONS, sampling, seed=1, kept=kept)].count("kept as it is") == 1
-    assert generate(*chat, CONVERSATIONS, sampling, seed=2, kept=kept) == generate(*chat, CONVERSATIONS, sampling, seed=2)
+    assert [a.text for a in generate(*chat, CONVERSATIONS, sampling, seed=1, answers_file=kept)].count("kept as it is") == 1
+    assert generate(*chat, CONVERSATIONS, sampling, seed=2, answers_file=kept) == generate(*chat, CONVERSATIONS, sampling, seed=2)
 
 
 def test_a_long_prompt_makes_no_others_as_long(chat: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
