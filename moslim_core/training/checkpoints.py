@@ -28,10 +28,10 @@ def intact(checkpoint: Path) -> dict[str, Any] | None:
     try:
         marker = json.loads((checkpoint / MARKER).read_text())
         state: dict[str, Any] = marker["state"]
-        found = _files(checkpoint)
+        files = _files(checkpoint)
     except (OSError, ValueError, KeyError):
         return None
-    return state if all(found.get(name) == recorded for name, recorded in marker["files"].items()) else None
+    return state if all(files.get(name) == recorded for name, recorded in marker["files"].items()) else None
 
 
 def last_complete(directory: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""Several processes that train one model: who this one is, what each holds of it, and what all of them have found."""
+"""Several processes that train one model: who this one is, what each holds of it, and what is gathered from all of them."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def share(count: int) -> slice:
 
 
 def parts(local: T) -> list[T]:
-    """What each process found, in their order."""
+    """`local` of each process, in their order."""
     if processes() == 1:
         return [local]
     import torch.distributed as dist
 
-    found: list[Any] = [None] * processes()
-    dist.all_gather_object(found, local)
-    return found
+    gathered: list[Any] = [None] * processes()
+    dist.all_gather_object(gathered, local)
+    return gathered
 
 
 def total(local: torch.Tensor) -> torch.Tensor:
