@@ -16,7 +16,7 @@ from moslim_core.data.rows import Row
 from moslim_core.judging.endpoint import Endpoint, Question
 from moslim_core.preferences import Preference, PreferenceSchema
 
-# Names the files of the wording; another wording is another version, under which every question is asked anew.
+# Names the files of the wording; another wording is another version, under which every question is sent anew.
 VERSION = "levels-1"
 
 # Look-alikes of angle brackets, which a model may take for the real ones.

@@ -1,6 +1,6 @@
 """Ask an OpenAI-compatible chat endpoint many questions: a local vLLM or Ollama, or a paid service (ours, on the openai client).
 
-Every answer is kept by its question's content, in one SQLite file and from the moment it arrives: a killed job pays nothing twice.
+Every answer is stored by its question's content, in one SQLite file and from the moment it arrives: a killed job pays nothing twice.
 The key comes from the environment alone, and stands in no file, log or error.
 """
 
@@ -38,7 +38,7 @@ CONNECT_SECONDS = 10.0
 # Seconds. A server that wants a longer pause than this has no more to give today.
 LONGEST_PAUSE = 300.0
 LONGEST_BACKOFF = 60.0
-# So many questions in a row without an answer are no accident: the rest is not asked.
+# So many questions in a row without an answer are no accident: the rest is not sent.
 MOST_UNANSWERED = 20
 
 SELECT = "SELECT text FROM answers WHERE digest = ?"
@@ -109,7 +109,7 @@ class Endpoint:
         digests = [self._digest(question) for question in questions]
         try:
             with closing(self._open()) as cache:
-                texts = {digest: found[0] for digest in digests if (found := cache.execute(SELECT, (digest,)).fetchone())}
+                texts = {digest: row[0] for digest in digests if (row := cache.execute(SELECT, (digest,)).fetchone())}
                 self._works = self._works or bool(texts)
                 self.usage.cached += sum(digest in texts for digest in digests)
                 waiting = {digest: question for digest, question in zip(digests, questions, strict=True) if digest not in texts}
@@ -145,7 +145,7 @@ class Endpoint:
         return cache
 
     async def _ask_all(self, waiting: Mapping[str, Question], cache: sqlite3.Connection) -> dict[str, str]:
-        """{digest: text} of the questions that were answered, each kept as it arrives."""
+        """{digest: text} of the questions that were answered, each stored as it arrives."""
         from openai import AsyncOpenAI, Timeout
 
         texts: dict[str, str] = {}
