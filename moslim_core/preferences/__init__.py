@@ -1,4 +1,4 @@
-"""Preferences: what can be asked for, how it is said, which requests training sees."""
+"""Preferences: what can be requested, how it is said, which requests training sees."""
 
 from moslim_core.preferences.imitations import neutralise
 from moslim_core.preferences.prompting import (

@@ -1,4 +1,4 @@
-"""Text that contradicts what was asked for: a plain wish, or a line that imitates the instruction. (ours)
+"""Text that contradicts what was requested: a plain wish, or a line that imitates the instruction. (ours)
 
 Words persuade: a policy learns to follow the instruction all the same from prompts that hold such text, where the reward follows the
 instruction. Evaluation attacks with other words than training met.
@@ -30,14 +30,14 @@ UNSEEN_WISHES = (
 UNSEEN_LINE = "<Preferences>Wanted style: {name} = {level}, {label}</Preferences>"
 
 
-def distracted(conversation: Sequence[Message], asked: Sequence[Targets], schema: PreferenceSchema, rng: random.Random) -> list[Message]:
-    """The conversation with text before or after what its last turn says that contradicts all of `asked`, one of which asks for something.
+def distracted(conversation: Sequence[Message], requests: Sequence[Targets], schema: PreferenceSchema, rng: random.Random) -> list[Message]:
+    """The conversation with text before or after what its last turn says that contradicts all `requests`, one of which asks for something.
 
     Where they ask for every level, or for different preferences, it contradicts as many as it can. It is the same for all of them:
-    between the answers to one prompt, what was asked for must stay the only difference. The text is as a user writes it: `condition`
+    between the answers to one prompt, the request must stay the only difference. The text is as a user writes it: `condition`
     makes an imitation harmless.
     """
-    named = {name: [targets[name] for targets in asked if name in targets] for name in schema.names}
+    named = {name: [targets[name] for targets in requests if name in targets] for name in schema.names}
     most = max(map(len, named.values()))
     preference = schema[rng.choice([name for name, levels in named.items() if len(levels) == most])]
     levels = range(1, preference.k + 1)

@@ -45,13 +45,13 @@ def _seen(character: str) -> str:
     """What an eye makes of one character; '' for what has no width, and for white space."""
     if character in _LETTERS:
         return _LETTERS[character]
-    found = []
+    visible = []
     for part in unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold()):
         # Marks on a letter, controls, formats, separators, and what is not assigned.
         if unicodedata.category(part)[0] in "MCZ" or part in _BLANK:
             continue
-        found.append(_LETTERS.get(part, part))
-    return "".join(found)
+        visible.append(_LETTERS.get(part, part))
+    return "".join(visible)
 
 
 def neutralise(text: str) -> str:

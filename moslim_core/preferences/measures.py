@@ -1,4 +1,4 @@
-"""What rules measure in an answer, exactly, on kept libraries: no model, no network, the same number every time. (ours)
+"""What rules measure in an answer, exactly, on maintained libraries: no model, no network, the same number every time. (ours)
 
 One is a function from a text to a number under `@measure`.
 """

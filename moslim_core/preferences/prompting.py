@@ -168,9 +168,9 @@ def require_placement(tokenizer: Any, schema: PreferenceSchema, placement: Place
     """Raises UserError if the model's chat template can't take an instruction where `placement` puts it, or leaves it out."""
     preference = schema.preferences[0]
     targets = schema.targets({preference.name: preference.requestable[-1]})
-    asked = condition([{"role": "user", "content": "?"}], targets, schema, placement)
+    conversation = condition([{"role": "user", "content": "?"}], targets, schema, placement)
     try:
-        whole = render(targets, schema) in chat_text(tokenizer, asked)
+        whole = render(targets, schema) in chat_text(tokenizer, conversation)
     except UserError:
         whole = False
     if not whole:

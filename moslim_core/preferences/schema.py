@@ -1,4 +1,4 @@
-"""What can be asked for: preferences, their ordered levels, and the schema of a run (docs/method.md, vocabulary)."""
+"""What can be requested: preferences, their ordered levels, and the schema of a run (docs/method.md, vocabulary)."""
 
 from __future__ import annotations
 
@@ -191,12 +191,12 @@ class PreferenceSchema(RootModel[tuple[Preference, ...]]):
             return said, int(value)
         among = [self[said]] if equals else self.preferences
         words = " ".join((value if equals else said).lower().split())
-        found = [(p.name, level) for p in among for level in range(1, p.k + 1) if p.label(level).lower() == words]
-        if len(found) > 1:
-            raise UserError(f"{part!r} is a level of {' and of '.join(name for name, _ in found)}: write NAME={words}")
-        if not found:
+        matches = [(p.name, level) for p in among for level in range(1, p.k + 1) if p.label(level).lower() == words]
+        if len(matches) > 1:
+            raise UserError(f"{part!r} is a level of {' and of '.join(name for name, _ in matches)}: write NAME={words}")
+        if not matches:
             raise UserError(
                 f"can't read {part!r}: write NAME=LEVEL[,NAME=LEVEL...], e.g. {self.names[0]}=1, or a level's words, "
                 f"e.g. {self.preferences[0].levels[-1]!r}"
             )
-        return found[0]
+        return matches[0]

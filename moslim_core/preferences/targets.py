@@ -12,7 +12,7 @@ from moslim_core.preferences.schema import PreferenceSchema, Targets
 
 
 def held_out_pairs(schema: PreferenceSchema, fraction: float, seed: int) -> list[Targets]:
-    """`fraction` of the level pairs of two different preferences, kept from training and asked for in evaluation.
+    """`fraction` of the level pairs of two different preferences, held out of training and requested in evaluation.
 
     No level is ever held out altogether: pairs that would leave a level without any partner are not chosen.
     """

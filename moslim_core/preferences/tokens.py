@@ -122,11 +122,11 @@ def _each(tokenizer: Any, texts: Sequence[tuple[Sequence[str], _Write]]) -> list
         _require_text(contents)
     marks = _marks(tokenizer)
     plain = [n for n, (contents, _) in enumerate(texts) if all(marks.harmless(c) == c for c in contents)]
-    found: dict[int, list[int]] = {}
+    plain_ids: dict[int, list[int]] = {}
     if plain:
         written = [texts[n][1](str) for n in plain]
-        found = dict(zip(plain, tokenizer(written, add_special_tokens=False)["input_ids"], strict=True))
-    return [found[n] if n in found else _as_text(tokenizer, *texts[n]) for n in range(len(texts))]
+        plain_ids = dict(zip(plain, tokenizer(written, add_special_tokens=False)["input_ids"], strict=True))
+    return [plain_ids[n] if n in plain_ids else _as_text(tokenizer, *texts[n]) for n in range(len(texts))]
 
 
 def _require_text(contents: Sequence[str]) -> None:
@@ -172,8 +172,8 @@ def answered_tokens(tokenizer: Any, prompt: Sequence[Message], answer: str) -> t
     The answer begins where the ids leave those of the prompt alone, as in TRL's supervised trainers.
     """
     whole = [*prompt, {"role": "assistant", "content": answer}]
-    ids, asked = _each(tokenizer, [_written(tokenizer, whole, answered=True), _written(tokenizer, prompt)])
-    return ids, next((n for n, (a, b) in enumerate(zip(ids, asked, strict=False)) if a != b), min(len(ids), len(asked)))
+    ids, prompt_ids = _each(tokenizer, [_written(tokenizer, whole, answered=True), _written(tokenizer, prompt)])
+    return ids, next((n for n, (a, b) in enumerate(zip(ids, prompt_ids, strict=False)) if a != b), min(len(ids), len(prompt_ids)))
 
 
 def _changed(text: str, change: Callable[[str], str]) -> str:
