@@ -39,5 +39,5 @@ def fit_calibration(head: Head, outputs: np.ndarray, levels: np.ndarray) -> tupl
         return value.item(), gradient.numpy()
 
     bounds = [tuple(np.log(BOUNDS)), *[(None, None)] * head.k]
-    found = minimize(loss, np.zeros(1 + head.k), jac=True, bounds=bounds, method="L-BFGS-B").x
-    return float(np.exp(found[0])), found[1:].tolist()
+    optimum = minimize(loss, np.zeros(1 + head.k), jac=True, bounds=bounds, method="L-BFGS-B").x
+    return float(np.exp(optimum[0])), optimum[1:].tolist()

@@ -116,8 +116,8 @@ class Statistics:
         return result
 
     def moments(self, name: str, level: int) -> Moments | None:
-        found = self.by_level.get((name, level))
-        return found if found is not None and found.rows >= MIN_ROWS else self.pooled.get(name)
+        moments = self.by_level.get((name, level))
+        return moments if moments is not None and moments.rows >= MIN_ROWS else self.pooled.get(name)
 
     def blend(self, new: Statistics) -> None:
         """Exponential moving average with momentum 0.99; a plain average over rows until that gives the newest no more weight.

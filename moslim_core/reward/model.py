@@ -190,7 +190,7 @@ def without_place(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_layers(source: str, config: Any, layers: int | None) -> None:
-    """Raises UserError where a backbone has fewer layers than are asked for, or is no text model of one part."""
+    """Raises UserError where a backbone has fewer than `layers` layers, or is no text model of one part."""
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"reward.backbone {source} is an encoder with a decoder ({config.model_type}).\nGive an encoder, or a decoder: a BERT, a Llama."
@@ -272,7 +272,7 @@ def encode(tokenizer: Any, questions: list[str], answers: list[str], max_length:
         a = a[: room - min(len(q), room // 4)]
         q = q[len(q) - min(len(q), room - len(a)) :]
         if pair:
-            # The answer first: its end then has the same position whatever was asked, so few layers can tell its length.
+            # The answer first: its end then has the same position whatever the question, so few layers can tell its length.
             ids = [tokenizer.cls_token_id, *a, tokenizer.sep_token_id, *q, tokenizer.sep_token_id]
             types.append([0] * (len(a) + 2) + [1] * (len(q) + 1))
         else:

@@ -76,5 +76,5 @@ def _scores(scorer: RewardScorer, questions: Sequence[str], answers: Sequence[st
 
 def _accuracy(margins: np.ndarray, prompts: np.ndarray, seed: int) -> PairAccuracy:
     right = np.where(margins == 0, 0.5, margins > 0)
-    found = interval(lambda values: float(values.mean()), (right,), resamples(prompts, RESAMPLES, seed))
-    return PairAccuracy(pairs=len(margins), ties=int((margins == 0).sum()), accuracy=found)
+    accuracy = interval(lambda values: float(values.mean()), (right,), resamples(prompts, RESAMPLES, seed))
+    return PairAccuracy(pairs=len(margins), ties=int((margins == 0).sum()), accuracy=accuracy)

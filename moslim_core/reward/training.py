@@ -49,15 +49,15 @@ class RatedDataset(Dataset):
         whole = np.array([[row.labels.get(n, 0) for n in schema.names] for row in rows], dtype=np.int64)
         self.weights = row_weights(whole, [row.source for row in rows], weighting)
         self.choices = [[schema.names.index(n) for n in row.worse or () if n in schema.names] for row in rows]
-        asked = [row.prompt for row in rows]
+        prompts = [row.prompt for row in rows]
         answers = [row.response for row in rows]
         self.texts = [[number] for number in range(len(rows))]
         for texts, row, choices in zip(self.texts, rows, self.choices, strict=True):
             for number in choices:
                 texts.append(len(answers))
-                asked.append(row.prompt)
+                prompts.append(row.prompt)
                 answers.append((row.worse or {})[schema.names[number]])
-        self.encoded = encode(tokenizer, [plain_text(prompt) for prompt in asked], answers, max_length)
+        self.encoded = encode(tokenizer, [plain_text(prompt) for prompt in prompts], answers, max_length)
         self.lengths = [max(len(self.encoded["input_ids"][text]) for text in texts) for texts in self.texts]
 
     def __len__(self) -> int:
@@ -127,10 +127,10 @@ class _Report(TrainerCallback):
         self.progress.update(f"training {what}", state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        kept = {k: v for k, v in (logs or {}).items() if k in ("loss", "grad_norm", "learning_rate")}
-        if kept:
+        figures = {k: v for k, v in (logs or {}).items() if k in ("loss", "grad_norm", "learning_rate")}
+        if figures:
             of = f"{self.preference}/" if self.preference else ""
-            self.progress.metrics({of + name: value for name, value in kept.items()}, state.global_step)
+            self.progress.metrics({of + name: value for name, value in figures.items()}, state.global_step)
 
 
 def train(
@@ -166,7 +166,7 @@ def train(
     scorer = RewardScorer(model, tokenizer)
     _calibrate(scorer, load_rows(data / "validation.jsonl"))
     levels = {name: Counter(row.labels[name] for row in rows if name in row.labels) for name in schema.names}
-    majority = {name: found.most_common(1)[0][0] for name, found in levels.items() if found}
+    majority = {name: counts.most_common(1)[0][0] for name, counts in levels.items() if counts}
     held_out = load_rows(data / "test.jsonl")
     metrics = measure(scorer, held_out, majority, TfidfClassifier(schema, rows), progress)
     choices = measure_choices(scorer, held_out, progress)
@@ -268,11 +268,11 @@ def measure(
 def measure_choices(scorer: RewardScorer, rows: list[Row], progress: Progress) -> dict[str, PairAccuracy]:
     """How often each head prefers the answer that was chosen over another, on the rows that are choices about it; told as metrics."""
     pairs = [Pair(plain_text(row.prompt), row.response, worse, name) for row in rows for name, worse in (row.worse or {}).items()]
-    found = pair_accuracy(scorer, pairs) if pairs else {}
-    for name, accuracy in found.items():
+    accuracies = pair_accuracy(scorer, pairs) if pairs else {}
+    for name, accuracy in accuracies.items():
         figures = {"accuracy": accuracy.accuracy.value, "pairs": accuracy.pairs, "ties": accuracy.ties}
         progress.metrics({f"head/{name}/choices/{figure}": float(value) for figure, value in figures.items() if value is not None}, step=0)
-    return found
+    return accuracies
 
 
 def _tune(model: MultiHeadRewardModel, settings: RewardSettings) -> None:
