@@ -53,8 +53,8 @@ def main(options: argparse.Namespace, cache: Path) -> None:
     policy = PolicySettings(max_new_tokens=options.tokens, vllm_url=options.vllm_url)
     learner = Learner(model, policy)
     config = generation_config(models.end_tokens(model, tokenizer), tokenizer.pad_token_id, max_new_tokens=options.tokens)
-    asked = [f"{QUESTIONS[n % len(QUESTIONS)]}\n\n{request}" for n in range(options.prompts) for request in REQUESTS]
-    prompts = prompt_tokens(tokenizer, [[{"role": "user", "content": text}] for text in asked for _ in range(options.group)])
+    texts = [f"{QUESTIONS[n % len(QUESTIONS)]}\n\n{request}" for n in range(options.prompts) for request in REQUESTS]
+    prompts = prompt_tokens(tokenizer, [[{"role": "user", "content": text}] for text in texts for _ in range(options.group)])
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     print(f"{len(prompts)} answers of at most {options.tokens} tokens, {options.base}, {model.dtype}, {where}", flush=True)
     draws = {"generate": by_generate(learner, config)}
@@ -72,8 +72,8 @@ def main(options: argparse.Namespace, cache: Path) -> None:
             tokens = draw(prompts)
             if number:
                 speeds[name].append(tokens / (time.perf_counter() - begun))
-    for name, found in speeds.items():
-        speed = statistics.median(found)
+    for name, by_round in speeds.items():
+        speed = statistics.median(by_round)
         print(f"  {name}: {speed:.0f} tokens/s, {speed / statistics.median(speeds['generate']):.2f}x of generate", flush=True)
 
 

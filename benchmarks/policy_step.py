@@ -175,11 +175,11 @@ def child(system: str, count: int, base: str, prompts: int, tokens: int, cache: 
     import torch
 
     with tempfile.TemporaryDirectory() as name:
-        found: dict[str, Any] = (trl if system == "trl" else ours)(settings_of(count, base, prompts, tokens), cache, Path(name))
-    found["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    found["device_peak"] = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    result.write_text(json.dumps(found))
+        figures: dict[str, Any] = (trl if system == "trl" else ours)(settings_of(count, base, prompts, tokens), cache, Path(name))
+    figures["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    figures["device_peak"] = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    figures["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    result.write_text(json.dumps(figures))
 
 
 def processor() -> str:

@@ -88,12 +88,12 @@ def main(work: Path) -> None:
     simple = TfidfClassifier(schema, load_rows(rows_dir / "train.jsonl"))(rows)
     print(f"TF-IDF + logistic regression: {time.monotonic() - started:.0f} s")
     scorers = [RewardScorer.load(work / f"seed-{seed}" / "model") for seed in SEEDS]
-    found = [scorer([plain_text(r.prompt) for r in rows], [r.response for r in rows]) for scorer in scorers]
+    probabilities = [scorer([plain_text(r.prompt) for r in rows], [r.response for r in rows]) for scorer in scorers]
     for name in schema.names:
         labelled = [i for i, row in enumerate(rows) if name in row.labels]
         levels = np.array([rows[i].labels[name] for i in labelled], dtype=float)
         sources = np.array([rows[i].source for i in labelled])
-        expected = [expected_level(p[name][labelled]) for p in found]
+        expected = [expected_level(p[name][labelled]) for p in probabilities]
         draws = resamples(np.array([prompt_key(rows[i].prompt) for i in labelled]), DRAWS, 0)
 
         def auc(levels: np.ndarray, *of: np.ndarray) -> float:
@@ -112,7 +112,7 @@ def main(work: Path) -> None:
         )
         print(f"  TF-IDF {auc(levels, baseline):.3f}; gain {_show(interval(gain, (levels, baseline, *expected), draws))}")
         print(f"  macro over {len(defined)} sources {np.mean(defined):.3f}: {_list(by_source)}")
-        for seed, p in zip(SEEDS, found, strict=True):
+        for seed, p in zip(SEEDS, probabilities, strict=True):
             ece = expected_calibration_error(p[name][labelled], levels)
             print(f"  seed {seed}: ECE {ece:.3f}, at most {max(0.05, calibrated_ece(p[name][labelled])):.3f} wanted")
 

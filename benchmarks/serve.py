@@ -92,9 +92,9 @@ def server(policy: Path, work_dir: Path, port: int = 0) -> Iterator[tuple[subpro
             said += line
             if line.startswith("Ctrl-C"):
                 break
-        found = re.search(r"Serving at (http://\S+/v1)", said)
-        assert found, said
-        yield process, found[1]
+        match = re.search(r"Serving at (http://\S+/v1)", said)
+        assert match, said
+        yield process, match[1]
     finally:
         process.kill()
         process.communicate()
@@ -102,10 +102,10 @@ def server(policy: Path, work_dir: Path, port: int = 0) -> Iterator[tuple[subpro
 
 def questions(schema: Any, count: int, tokens: int) -> list[dict[str, Any]]:
     """Different ones: words, targets, length, and greedy or drawn with a seed; those side by side differ in their targets alone."""
-    asked = []
+    requests = []
     for number in range(count):
         targets = {p["name"]: p["levels"][number // 3**place % len(p["levels"])] for place, p in enumerate(schema)}
-        asked.append(
+        requests.append(
             {
                 "model": "moslim",
                 "messages": [{"role": "user", "content": f"Tell me about {WORDS[number // 9 % len(WORDS)]}, part {number // 90}."}],
@@ -114,13 +114,13 @@ def questions(schema: Any, count: int, tokens: int) -> list[dict[str, Any]]:
                 **({"temperature": 0.0} if number % 3 else {"temperature": 1.0, "seed": number}),
             }
         )
-    return asked
+    return requests
 
 
 async def ask(client: openai.AsyncOpenAI, question: dict[str, Any], stream: bool) -> Answered:
     if not stream:
-        found = await client.chat.completions.create(**question)
-        return Answered(found.choices[0].message.content, found.usage.completion_tokens)
+        completion = await client.chat.completions.create(**question)
+        return Answered(completion.choices[0].message.content, completion.usage.completion_tokens)
     text, tokens = "", 0
     async for chunk in await client.chat.completions.create(**question, stream=True, stream_options={"include_usage": True}):
         text += "".join(choice.delta.content or "" for choice in chunk.choices)
@@ -133,10 +133,10 @@ async def measured(url: str, users: int, seconds: float, tokens: int) -> dict[st
     async with openai.AsyncOpenAI(base_url=url, api_key=os.environ.get("MOSLIM_SERVE_API_KEY", "none"), max_retries=0) as client:
         (model, *_) = (await client.models.list()).data
         schema = [{"name": name, "levels": [int(level) for level in levels]} for name, levels in model.preferences.items()]  # type: ignore[attr-defined]
-        asked = questions(schema, users, tokens)
-        await ask(client, asked[0], False)
+        requests = questions(schema, users, tokens)
+        await ask(client, requests[0], False)
         begun = time.perf_counter()
-        alone = [await ask(client, question, number % 2 == 0) for number, question in enumerate(asked)]
+        alone = [await ask(client, question, number % 2 == 0) for number, question in enumerate(requests)]
         alone_speed = sum(answer.tokens for answer in alone) / (time.perf_counter() - begun)
         texts = {answer.text for answer in alone}
         counts: Counter[str] = Counter()
@@ -145,10 +145,10 @@ async def measured(url: str, users: int, seconds: float, tokens: int) -> dict[st
         async def user(number: int) -> None:
             turn = 0
             while time.perf_counter() - begun < seconds:
-                which = (number + 7 * turn) % len(asked)
+                which = (number + 7 * turn) % len(requests)
                 turn += 1
                 try:
-                    answer = await ask(client, asked[which], (number + turn) % 2 == 0)
+                    answer = await ask(client, requests[which], (number + turn) % 2 == 0)
                 except openai.OpenAIError as error:
                     print(f"lost: {error}", flush=True)
                     counts["lost"] += 1
@@ -165,7 +165,7 @@ async def measured(url: str, users: int, seconds: float, tokens: int) -> dict[st
         "lost": counts["lost"],
         "of_others": counts["of_others"],
         "different": counts["different"],
-        "distinct": len(texts) / len(asked),
+        "distinct": len(texts) / len(requests),
         "alone": alone_speed,
         "together": together_speed,
         "ratio": together_speed / alone_speed,
@@ -187,13 +187,13 @@ def main(options: argparse.Namespace, folder: Path) -> None:
     policy = Path(options.policy) if options.policy else tiny_policy(folder / "policy")
     work_dir = Path(options.work_dir) if options.policy else folder / "work"
     with server(policy, work_dir) as (process, url):
-        found = asyncio.run(measured(url, options.users, options.seconds, options.tokens))
+        stats = asyncio.run(measured(url, options.users, options.seconds, options.tokens))
         which = options.policy or "a tiny model"
         print(f"{options.users} users for {options.seconds:g} s, answers of at most {options.tokens} tokens, {which}")
         print(
-            f"  {found['answers']} answers; lost {found['lost']}; of other questions {found['of_others']}; different {found['different']}"
+            f"  {stats['answers']} answers; lost {stats['lost']}; of other questions {stats['of_others']}; different {stats['different']}"
         )
-        print(f"  {found['alone']:.0f} tokens/s one after the other, {found['together']:.0f} together: {found['ratio']:.2f}x", flush=True)
+        print(f"  {stats['alone']:.0f} tokens/s one after the other, {stats['together']:.0f} together: {stats['ratio']:.2f}x", flush=True)
         ends = asyncio.run(killed(process, url, options.users))
         print("  killed while all wait: " + ", ".join(f"{count} {name}" for name, count in ends.items()), flush=True)
     begun = time.perf_counter()
