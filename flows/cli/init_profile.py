@@ -28,7 +28,7 @@ INSTRUCTION = 96
 # On a CPU each token costs; a GPU has room for the longest answers.
 LONGEST_ON_CPU, LONGEST = 64, 512
 # Rated answers to a prompt that a step of the packaged profile takes.
-RATED_EACH = 8
+RATED_EACH = 10
 # The sections of the packaged profile that are taken as they are where there is no GPU.
 SMALL = "demo"
 
@@ -204,8 +204,11 @@ def _training(layout: Found, here: Machine) -> Iterator[str]:
     }
     if several and layout.answers < RATED_EACH:
         # What the data has too little of would be drawn: fewer answers to each request, and of these the three that differ most.
-        policy["group_size"] = max(2, -(-(layout.answers + 1) // 2))
-        policy["contrast"] = round(3 / (2 * policy["group_size"]), 2)
+        requests = packaged["policy"]["targets_per_prompt"]
+        policy["group_size"] = max(2, -(-(layout.answers + 1) // requests))
+        answers = requests * policy["group_size"]
+        policy["contrast"] = round(3 / answers, 2)
+        policy["rated_answers"] = round(min(policy["rated_answers"], layout.answers / answers), 2)
     if layout.rows < 1000:
         # Few rows are passed over more often.
         reward["epochs"] = round(min(12.0, packaged["reward"]["epochs"] * 4000 / layout.rows), 1)

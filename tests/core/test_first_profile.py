@@ -81,9 +81,9 @@ def turns(row: dict[str, Any]) -> list[dict[str, str]]:
 def test_little_is_drawn_where_the_data_has_few_answers_to_a_prompt(tmp_path: Path) -> None:
     init_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
     policy = profile.load(str(tmp_path / "mine.yaml")).policy
-    # Three rated answers a prompt, and one drawn: four, of which the three that differ most are learnt from.
-    assert policy.targets_per_prompt * policy.group_size == 4
-    assert round(policy.contrast * 4) == 3 and round(policy.rated_answers * 4) == 3
+    # Three rated answers a prompt, and three drawn, one under each request: six, of which the three that differ most are learnt from.
+    assert policy.targets_per_prompt * policy.group_size == 6
+    assert round(policy.contrast * 6) == 3 and round(policy.rated_answers * 6) == 3
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -49,5 +49,5 @@ def test_a_form_names_no_file_as_its_profile(name: str, tmp_path: Path) -> None:
 def test_a_profile_as_it_is_stays_a_name_and_a_changed_one_fills_in_everything(tmp_path: Path) -> None:
     here = f"work_dir={tmp_path}"
     assert form_of(profiles.load("demo", [here]), "demo") == FromProfile(profile="demo", work_dir=tmp_path)
-    changed = profiles.load("demo", [here, "policy.steps=7"])
+    changed = profiles.load("demo", [here, "policy.steps=9"])
     assert form_of(changed, "demo") == form_of(changed, "mine.yaml") == changed
