@@ -9,7 +9,7 @@ from flows import profile
 from moslim_core import cost
 from moslim_core.settings_section import changed
 
-# The demo on two AVX2 cores in float32 (docs/evidence.md): what moslim_core/cost.py is told of the machine, the models and the rows.
+# The demo on two AVX2 cores in float32 (docs/measurements.md): what moslim_core/cost.py is told of the machine, the models and the rows.
 SPEED = cost.Speed(operations=1.69e11, bandwidth=1.95e10, device="cpu", bytes=4)
 BASE = cost.Size(parameters=134_515_008, embeddings=28_311_552, layers=30, hidden=576, keys=192)
 BACKBONE = cost.Size(parameters=22_713_216, embeddings=11_917_440, layers=6, hidden=384, keys=384)
