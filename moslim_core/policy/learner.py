@@ -195,7 +195,7 @@ class Learner:
             self.mean[name] = self.mean.get(name, now).lerp(now, 1 / int(self.counted))
 
     def adapter(self) -> dict[str, Tensor]:
-        """All of the adapter in float32 by the names of the policy's parameters, the mean if steps count in it; every process has to ask."""
+        """All of the adapter in float32 by its parameters' names, the mean if steps count in it; every process has to ask."""
         return {name: _full(self.mean.get(name, self.learning[name])) for name in self.used}
 
     def save(self, folder: Path, first: bool) -> None:
