@@ -8,6 +8,7 @@ So neither how rows are cut into passes nor how prompts are dealt to processes c
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -235,7 +236,8 @@ class Learner:
         model.train(self.policy.gradient_checkpointing and torch.is_grad_enabled())
         prompts, width = [batch.prompts[row] for row in rows.tolist()], batch.ids.shape[1]
         ids, mask = batch.ids[rows], batch.mask[rows]
-        with self.accelerator.autocast():
+        # accelerate keeps one precision for a process: without a launcher it may be one that another training has left.
+        with self.accelerator.autocast() if self.sharded else nullcontext():
             read: Read = completion_log_probs(
                 model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole, output=self.output
             )

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from moslim_core import models
@@ -116,6 +118,19 @@ def test_time_limit_ends_training_and_counts_what_was_spent_before(tiny_chat: Pa
     assert PolicyCard.load(tmp_path / "output").steps == 1 == len(metrics(tmp_path, "output"))
     log = TrainingLog(Progress(None), 4, spent=599.0)
     assert 599 <= log.seconds() < 600 and not log.is_over(10) and log.is_over(9.9) and not log.is_over(None)
+
+
+def test_a_precision_that_another_training_left_in_the_process_changes_nothing(
+    trained: tuple[Path, Settings], tiny_chat: Path, reward_folder: Path, tmp_path: Path
+) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        Accelerator(cpu=True, mixed_precision="bf16")
+        train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "running"})
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    alone, after = (load_file(folder / "output" / "adapter_model.safetensors") for folder in (trained[0], tmp_path))
+    assert all(torch.equal(after[name], value) for name, value in alone.items())
 
 
 def test_figure_that_is_not_finite_stops_the_run() -> None:
