@@ -76,16 +76,18 @@ class OpenBatch:
             return
         layout = layout_for(self.model, [ask.prompt for ask in asks.values()], max(ask.max_new_tokens for ask in asks.values()))
         read = read_prompts(self.model, layout)
-        cache = read.cache_of(torch.arange(len(asks), device=layout.ids.device))
-        mask, logits = layout.mask, read.logits[read.owner, -1]
+        cache, owner = read.cache, read.owner
+        mask, logits = layout.mask, read.logits[owner, -1]
         if self.rows:
             width = max(self.mask.shape[1], mask.shape[1])
-            cache = _joined(self.cache, self.mask.shape[1], cache, mask.shape[1])
+            own = read.cache_of(torch.arange(len(asks), device=mask.device))
+            cache = _joined(self.cache, self.mask.shape[1], own, mask.shape[1])
             mask = torch.cat([_padded(self.mask, width, -1), _padded(mask, width, -1)])
             logits = torch.cat([self.logits, logits])
+            owner = torch.arange(len(mask), device=mask.device)
         self.mask, self.logits = mask, logits
         self.rows = [*self.rows, *(_Row(key, ask) for key, ask in asks.items())]
-        self.cache = self._roomy(cache, torch.arange(len(self.rows), device=mask.device))
+        self.cache = self._roomy(cache, owner)
 
     def drop(self, keys: Collection[int]) -> None:
         """Take out answers that nobody waits for; a key that is not in the batch is passed over."""
