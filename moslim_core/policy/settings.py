@@ -88,6 +88,11 @@ class PolicySettings(Section):
         ge=0,
         description="of a prompt's rated answers so many go on after their end, and count as cut off: they teach to end",
     )
+    imitation: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the likelihood of each request's best answer beside the optimiser's loss: answers stay whole",
+    )
     contrast: float = Field(
         default=1.0,
         gt=0,
@@ -152,6 +157,8 @@ class PolicySettings(Section):
     def _fits_optimiser(self) -> PolicySettings:
         if self.credit == "token" and self.max_new_tokens == 1:
             raise ValueError("credit=token, but with max_new_tokens=1 there is one token to credit: set credit=answer")
+        if self.credit == "token" and self.imitation:
+            raise ValueError(f"imitation={self.imitation} takes the best of whole answers: with credit=token set it to 0")
         if self.prompts_per_step % self.processes:
             raise ValueError(
                 f"a prompt's answers stay in one process, but prompts_per_step={self.prompts_per_step} can't be shared out evenly among "

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from moslim_core.policy import credit
 from moslim_core.policy.conditioning import Example
 from moslim_core.policy.engines import Engine
+from moslim_core.policy.imitation import with_imitation
 from moslim_core.policy.learner import Learner, Passed
 from moslim_core.policy.optimisers import Optimiser
 from moslim_core.policy.rated_answers import RatedAnswers
@@ -42,8 +43,9 @@ def drift(batch: RolloutBatch, log_probs: torch.Tensor) -> dict[str, float]:
 def learn(learner: Learner, optimiser: Optimiser, batch: RolloutBatch, passed: Passed | None, share: float) -> dict[str, float]:
     """All updates of a step at a share of the learning rate; figures. `passed`: the policy's pass over the batch, if there was one."""
     batch, figures = optimiser.prepared(batch)
+    loss = with_imitation(optimiser.loss, learner.policy.imitation)
     for epoch in range(learner.policy.epochs):
-        log_probs, updated = learner.update(batch, optimiser.loss, share, passed if epoch == 0 else None)
+        log_probs, updated = learner.update(batch, loss, share, passed if epoch == 0 else None)
         figures |= (drift(batch, log_probs) if epoch == 0 else {}) | updated
     return figures
 

@@ -14,6 +14,8 @@ def test_a_change_is_checked_with_the_rest() -> None:
     assert changed(policy, steps=7) == PolicySettings(credit="token", steps=7)
     with pytest.raises(ValidationError, match="credit=token, but with max_new_tokens=1 there is one token to credit"):
         changed(policy, max_new_tokens=1)
+    with pytest.raises(ValidationError, match="takes the best of whole answers: with credit=token set it to 0"):
+        changed(policy, imitation=0.1)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         changed(policy, steps=0)
 

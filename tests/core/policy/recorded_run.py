@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from moslim_core import models
 from moslim_core.policy.conditioning import training_examples
 from moslim_core.policy.engines import Drawn, Engine, transformers
+from moslim_core.policy.imitation import with_imitation
 from moslim_core.policy.learner import Learner
 from moslim_core.policy.optimisers import optimiser_class, require_fit
 from moslim_core.policy.rated_answers import RatedAnswers
@@ -48,6 +49,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "kl in loss": {"kl": "loss", "relabel": True},
     "some rated": {"rated_answers": 0.5},
     "all rated": {"rated_answers": 1.0},
+    "imitation": {"imitation": 0.5, "rated_answers": 0.5, "relabel": True},
     "a pair each": {"targets_per_prompt": 1, "group_size": 2},
     "a pair each+token": {"targets_per_prompt": 1, "group_size": 2, "credit": "token"},
     "per preference": {"grpo": {"normalise": "per_preference"}},
@@ -140,7 +142,7 @@ def update(base: Path, scorer: RewardScorer, rows: Path, policy: PolicySettings)
     batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, judged, utilities, optimiser)
     batch, own = optimiser.prepared(batch)
     for epoch in range(policy.epochs):
-        log_probs, updated = learner.update(batch, optimiser.loss, 1.0, passed if epoch == 0 else None)
+        log_probs, updated = learner.update(batch, with_imitation(optimiser.loss, policy.imitation), 1.0, passed if epoch == 0 else None)
         if epoch == 0:
             more |= drift(batch, log_probs)
         figures |= {f"{name}/{epoch}": value for name, value in updated.items() if name != "entropy"}

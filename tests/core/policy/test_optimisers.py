@@ -33,7 +33,7 @@ from tests.core.policy.runs import GROUP, OPTIMISERS, PREFERENCES, PROMPTS, STEP
 OWN: dict[str, dict[str, Any]] = {
     "rloo": {"credit": "token", "relabel": True},
     "grpo": {"kl": "reward", "relabel": True},
-    "online_dpo": {"beta": 0.1, "rated_answers": 0.5, "relabel": True},
+    "online_dpo": {"beta": 0.1, "rated_answers": 0.5, "relabel": True, "imitation": 0.1},
     "ppo": {"ppo": {"critic_learning_rate": 0.01, "kl_target": 0.5}, "relabel": True},
 }
 

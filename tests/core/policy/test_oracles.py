@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moslim_core.policy.conditioning import Example
+from moslim_core.policy.imitation import with_imitation
 from moslim_core.policy.optimisers import Optimiser, optimiser_class
 from moslim_core.policy.relabelling import weights
 from moslim_core.policy.rollouts import Rollout, RolloutBatch, pair
@@ -116,3 +117,15 @@ def test_online_dpo(seed: int, relabel: bool) -> None:
                 loss = preferred * np.log1p(np.exp(-margin)) + (1 - preferred) * np.log1p(np.exp(margin))
                 expected += loss / (len(rows) - 1)
     assert found == pytest.approx(expected / len(rewards), rel=1e-6)
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_imitation(seed: int, relabel: bool) -> None:
+    batch, now, _ = made(seed, relabel, critic=False)
+    own = optimiser("online_dpo")
+    found = [float(with_imitation(own.loss, weight)(batch, torch.tensor(now), None)) for weight in (0.0, 0.3)]
+    expected = 0.0
+    for rows in tables(batch):
+        best = max(rows, key=lambda row: float(batch.rewards[row]))
+        expected -= now[best][batch.mask[best].numpy() == 1].mean()
+    assert found[1] - found[0] == pytest.approx(0.3 * expected / len(batch.rewards), rel=1e-6)
