@@ -83,11 +83,6 @@ class PolicySettings(Section):
         le=1,
         description="share of a step's answers that come from the rated data, not drawn; each counts under all requests of its prompt",
     )
-    run_on_answers: int = Field(
-        default=0,
-        ge=0,
-        description="of a prompt's rated answers so many go on after their end, and count as cut off: they teach to end",
-    )
     imitation: float = Field(
         default=0.0,
         ge=0,
@@ -168,10 +163,6 @@ class PolicySettings(Section):
             raise ValueError(f"accelerate=one-gpu starts one process, but processes={self.processes}: set accelerate=ddp")
         if self.optimiser == "ppo" and self.ppo.kl_target is not None and self.beta == 0:
             raise ValueError(f"ppo.kl_target={self.ppo.kl_target} steers beta by factors, and beta=0 stays 0: give beta more, say 0.02")
-        if self.rated_answers and self.run_on_answers and not self.truncation_penalty:
-            raise ValueError(
-                f"run_on_answers={self.run_on_answers} lose what is lost by being cut off, but truncation_penalty=0: give it more, say 0.5"
-            )
         if self.engine == "vllm" and self.vllm_url is None:
             raise ValueError("engine=vllm needs the address of a vLLM server: set vllm_url, such as http://localhost:8000")
         return self

@@ -69,7 +69,7 @@ class Steps:
             rng = random.Random(f"{seed}/{family}")
             answers = len(own) * self.policy.group_size
             wanted = round(self.policy.rated_answers * answers)
-            known = self.rated.of(examples[own[0]].plain, wanted, rng, self.policy.run_on_answers) if self.rated else []
+            known = self.rated.of(examples[own[0]].plain, wanted, rng) if self.rated else []
             rated += [Rollout(ids, None, family) for ids in known]
             # What is not a multiple of the requests is shared out by chance. Where the data has too few answers, more are drawn.
             order = rng.sample(own, len(own)) if known else own

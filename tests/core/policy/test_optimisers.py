@@ -272,7 +272,6 @@ def test_what_the_settings_can_not_be() -> None:
     for given, message in (
         ({"credit": "token", "max_new_tokens": 1}, "with max_new_tokens=1 there is one token to credit: set credit=answer"),
         ({"optimiser": "ppo", "beta": 0, "ppo": {"kl_target": 1.0}}, "ppo.kl_target=1.0 steers beta by factors, and beta=0 stays 0"),
-        ({"run_on_answers": 1, "rated_answers": 0.5}, "run_on_answers=1 lose what is lost by being cut off, but truncation_penalty=0"),
         ({"engine": "vllm"}, "engine=vllm needs the address of a vLLM server: set vllm_url"),
         ({"optimiser": "sarsa"}, "Input should be 'grpo', 'online_dpo', 'ppo' or 'rloo'"),
         ({"engine": "slow"}, "Input should be 'auto', 'compiled', 'continuous_batching', 'transformers' or 'vllm'"),

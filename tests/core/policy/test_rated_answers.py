@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from moslim_core.data.rows import write_json_lines
 from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import training_examples
-from moslim_core.policy.rated_answers import RUNS_ON, RatedAnswers
+from moslim_core.policy.rated_answers import RatedAnswers
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.steps import Steps
 from moslim_core.preferences import PreferenceSchema
@@ -44,21 +44,6 @@ def test_the_same_answer_counts_once(tokenizer: Any, tmp_path: Path) -> None:
     rows = ({"prompt": prompts()[0], "response": "good", "labels": {}, "source": source} for source in ("one", "other"))
     write_json_lines(tmp_path / "train.jsonl", rows)
     assert len(RatedAnswers(tmp_path / "train.jsonl", tokenizer, [END], 6).of(prompts()[0], 9, random.Random(0))) == 1
-
-
-def test_an_answer_that_runs_on_begins_as_the_longest_and_has_no_end(tokenizer: Any, tmp_path: Path) -> None:
-    known = rated(tmp_path, tokenizer)
-    for seed in range(9):
-        *whole, on = known.of(prompts()[0], 3, random.Random(seed), run_on=1)
-        assert len(whole) == 2 and all(ids[-1] == END for ids in whole)
-        longest = max(whole, key=len)
-        assert END not in on and on[: len(longest) - 1] == longest[:-1]
-        assert len(longest) <= len(on) <= len(longest) - 1 + RUNS_ON
-        assert any(
-            tokenizer.decode(on[len(longest) - 1 :]).strip() and text.startswith(tokenizer.decode(on[len(longest) - 1 :]).strip())
-            for text in RATED
-        )
-    assert known.of([{"role": "user", "content": "Snow?"}], 3, random.Random(0), run_on=1) == []
 
 
 def test_prompts_without_two_answers_are_left_out(tokenizer: Any, tmp_path: Path) -> None:
