@@ -157,8 +157,9 @@ def policy_cost(policy: PolicySettings, size: Size, judge: Size, counts: Counts,
     """Reinforcement learning: drawing, scoring, reading under policy and starting policy, updating."""
     prompt = TEMPLATE_TOKENS + counts.prompt_words * TOKENS_A_WORD + INSTRUCTION_TOKENS
     prompt = min(prompt, policy.max_prompt_tokens)
-    # Of answers that are drawn some end early; in a batch that makes no step shorter.
-    answer = min(policy.max_new_tokens, max(0.65 * policy.max_new_tokens, counts.answer_words * TOKENS_A_WORD))
+    # Of answers that are drawn some end early; in a batch that makes no step shorter. Rated ones are as long as the data has them.
+    rated = min(policy.max_new_tokens, counts.answer_words * TOKENS_A_WORD)
+    answer = policy.rated_answers * rated + (1 - policy.rated_answers) * max(0.65 * policy.max_new_tokens, rated)
     requests = policy.prompts_per_step * policy.targets_per_prompt
     answers = requests * policy.group_size
     drawn = answers * (1 - policy.rated_answers)

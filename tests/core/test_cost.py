@@ -9,12 +9,13 @@ from flows import profile
 from moslim_core import cost
 from moslim_core.settings_section import changed
 
-# The demo on two AVX2 cores in float32 (docs/measurements.md): what moslim_core/cost.py is told of the machine, the models and the rows.
-SPEED = cost.Speed(operations=1.69e11, bandwidth=1.95e10, device="cpu", bytes=4)
+# The demo on two cores with AVX512-BF16 (docs/evidence.md): what moslim_core/cost.py is told of the machine, the models and the rows.
+SPEED = cost.Speed(operations=4.43e11, bandwidth=4.0e10, device="cpu", bytes=2)
 BASE = cost.Size(parameters=134_515_008, embeddings=28_311_552, layers=30, hidden=576, keys=192)
 BACKBONE = cost.Size(parameters=22_713_216, embeddings=11_917_440, layers=6, hidden=384, keys=384)
-COUNTS = cost.Counts({"train": 4002, "validation": 380, "test": 400}, 402, 14, 11.0, 19.0)
-MEASURED = {"label": 10, "train_reward": 72, "train_policy": 364, "evaluate": 221, "report": 17}
+COUNTS = cost.Counts({"train": 4002, "validation": 380, "test": 400}, 402, 12, 11.0, 19.0)
+# Of labelling and the report, seconds that no machine is asked for, 2 and 6 were measured here, 10 and 17 on slower cores.
+MEASURED = {"train_reward": 36, "train_policy": 210, "evaluate": 94}
 DEMO = profile.load("demo")
 
 
@@ -32,8 +33,8 @@ def test_the_demo_is_foretold_within_a_third() -> None:
     found = costs()
     for stage, seconds in MEASURED.items():
         assert found[stage].seconds == pytest.approx(seconds, rel=0.3), stage
-    assert sum(of.seconds for of in found.values()) == pytest.approx(sum(MEASURED.values()), rel=0.15)
-    assert max(of.memory_gb for of in found.values()) + cost.SERVERS_GB == pytest.approx(9.55, rel=0.3)
+    assert sum(of.seconds for of in found.values()) == pytest.approx(347, rel=0.15)
+    assert max(of.memory_gb for of in found.values()) + cost.SERVERS_GB == pytest.approx(5.69, rel=0.3)
 
 
 def test_answers_of_the_demo_are_counted_as_they_were_drawn() -> None:
