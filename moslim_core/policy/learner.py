@@ -28,7 +28,7 @@ from moslim_core.policy.output_layer import plain_output_layer
 from moslim_core.policy.rollouts import RolloutBatch, Table
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.training.adapters import adapter_config
-from moslim_core.training.distributed import parts, processes, sharded, total
+from moslim_core.training.distributed import mixed_precision, parts, processes, sharded, total
 
 STATE_FILE = "learner.safetensors"
 MOST_NORM = 1.0
@@ -237,7 +237,7 @@ class Learner:
         prompts, width = [batch.prompts[row] for row in rows.tolist()], batch.ids.shape[1]
         ids, mask = batch.ids[rows], batch.mask[rows]
         # accelerate keeps one precision for a process: without a launcher it may be one that another training has left.
-        with self.accelerator.autocast() if self.sharded else nullcontext():
+        with self.accelerator.autocast() if mixed_precision() != "no" else nullcontext():
             read: Read = completion_log_probs(
                 model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole, output=self.output
             )

@@ -14,8 +14,8 @@ SPEED = cost.Speed(operations=4.43e11, bandwidth=4.0e10, device="cpu", bytes=2)
 BASE = cost.Size(parameters=134_515_008, embeddings=28_311_552, layers=30, hidden=576, keys=192)
 BACKBONE = cost.Size(parameters=22_713_216, embeddings=11_917_440, layers=6, hidden=384, keys=384)
 COUNTS = cost.Counts({"train": 4002, "validation": 380, "test": 400}, 402, 12, 11.0, 19.0)
-# Of labelling and the report, seconds that no machine is asked for, 2 and 6 were measured here, 10 and 17 on slower cores.
-MEASURED = {"train_reward": 36, "train_policy": 210, "evaluate": 94}
+# Labelling and the report, whose time no machine is asked for, were measured on slower cores; here they took 2 and 6 s.
+MEASURED = {"label": 10, "train_reward": 36, "train_policy": 210, "evaluate": 94, "report": 17}
 DEMO = profile.load("demo")
 
 
@@ -33,7 +33,7 @@ def test_the_demo_is_foretold_within_a_third() -> None:
     found = costs()
     for stage, seconds in MEASURED.items():
         assert found[stage].seconds == pytest.approx(seconds, rel=0.3), stage
-    assert sum(of.seconds for of in found.values()) == pytest.approx(347, rel=0.15)
+    assert sum(of.seconds for of in found.values()) == pytest.approx(sum(MEASURED.values()), rel=0.15)
     assert max(of.memory_gb for of in found.values()) + cost.SERVERS_GB == pytest.approx(5.69, rel=0.3)
 
 
