@@ -71,7 +71,7 @@ def answers(policy: Any) -> int:
 def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
     """An untrained reward model as the reward stage saves one: what it says costs as much as if it were right."""
     from moslim_core import models
-    from moslim_core.model_identity import identify
+    from moslim_core.models.identity import identify
     from moslim_core.reward.model import ADAPTER, create
 
     adapter_config = of_training("adapters").adapter_config

@@ -49,7 +49,7 @@ def tiny_policy(folder: Path) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from moslim_core.model_identity import identify
+    from moslim_core.models.identity import identify
     from moslim_core.policy.artifact import BASE
     from moslim_core.training.adapters import adapter_config
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from flows import profile as profiles
-from moslim_core.model_identity import public_name
+from moslim_core.models.identity import public_name
 from moslim_core.settings import Settings
 from moslim_core.settings_section import Section
 from tasks.display.overview import run_name

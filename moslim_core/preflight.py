@@ -14,11 +14,12 @@ from typing import Any
 
 from moslim_core import models
 from moslim_core.errors import UserError
-from moslim_core.loading import load_weights, require_vocabulary
 from moslim_core.models import DeviceName
+from moslim_core.models.loading import load_weights, require_vocabulary
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.preferences import require_placement
 from moslim_core.reward.model import backbone_tokenizer, require_layers
+from moslim_core.reward.settings import RewardSettings
 from moslim_core.settings import Settings
 from moslim_core.training.adapters import adapted_maps
 
@@ -51,9 +52,9 @@ def checks(
         backbones["evaluation.judge_backbone"] = settings.evaluation.judge_backbone or settings.reward.backbone
     # The same backbone for both is checked once.
     for backbone, setting in {backbone: setting for setting, backbone in reversed(backbones.items())}.items():
-        yield f"{setting} {backbone}", partial(check_backbone, backbone, settings, cache)
+        yield f"{setting} {backbone}", partial(check_backbone, backbone, settings.reward, settings.model.device, cache)
     if policy is not None:
-        yield f"evaluation.policy {policy}", partial(check_policy, policy, settings, cache)
+        yield f"evaluation.policy {policy}", partial(check_policy, policy, settings.model.device, cache)
 
 
 def check_template(settings: Settings, cache: Path) -> None:
@@ -83,29 +84,29 @@ def check_base(settings: Settings, cache: Path) -> None:
         )
 
 
-def check_backbone(name: str, settings: Settings, cache: Path) -> None:
+def check_backbone(name: str, reward: RewardSettings, device: DeviceName, cache: Path) -> None:
     """A reward model's backbone: whole, with layers enough, and a tokenizer of its own."""
     from transformers import AutoModel
 
     config = models.load_config(name, cache)
-    require_quantisation(config, name, settings.model.device)
+    require_quantisation(config, name, device)
     source = models.resolve(name, cache)
-    require_layers(source, config, settings.reward.layers)
+    require_layers(source, config, reward.layers)
     tokenizer = backbone_tokenizer(source)
     if _here(source):
         backbone = load_weights(AutoModel, source, source, backbone=True, device_map="meta")
         require_vocabulary(tokenizer, backbone, source)
-        if settings.reward.tuning == "lora":
+        if reward.tuning == "lora":
             adapted_maps(backbone, None)
 
 
-def check_policy(folder: Path, settings: Settings, cache: Path) -> None:
+def check_policy(folder: Path, device: DeviceName, cache: Path) -> None:
     """A policy that is given: its card can be read, and the model that it is an adapter of is whole."""
     start = PolicyCard.load(folder).start(folder, cache)
     config = models.load_config(start, cache)
-    require_quantisation(config, start, settings.model.device)
+    require_quantisation(config, start, device)
     if _here(models.resolve(start, cache)):
-        models.load_chat_model(start, cache, device=settings.model.device, weights=False)
+        models.load_chat_model(start, cache, device=device, weights=False)
 
 
 def require_quantisation(config: Any, name: str, device: DeviceName) -> None:

@@ -54,12 +54,12 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    from moslim_core import models
+    from moslim_core.models import sources
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     fetched: dict[str, str] = {}
-    monkeypatch.setattr(models, "_fetched", fetched)
+    monkeypatch.setattr(sources, "_fetched", fetched)
     return Hub(tmp_path / "hub", fetched)
 
 

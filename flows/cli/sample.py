@@ -45,7 +45,9 @@ def sample(
     if not os.path.exists(prompts):
         raise UserError(f"--prompts {prompts}: there is no such file.\nGive a file of prompts: CSV, TSV, JSON lines or Parquet.")
     distinct_prompts = {prompt_key(prompt): prompt for _, prompt in read_prompts(prompts)}
-    annotation = Annotation.of(settings, settings.work_dir / "cache" / "answers.sqlite")
+    annotation = Annotation.of(
+        settings.annotation, settings.preferences, settings.model.device, settings.work_dir / "cache" / "answers.sqlite"
+    )
     drawing, told = _endpoint(settings, *endpoint) if endpoint else _model(settings)
     with Waiting(Console(stderr=True)) as waiting:
         rows, dropped = draw(

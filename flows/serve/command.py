@@ -106,7 +106,7 @@ def _backend(
     """What answers, loaded; made in the event loop that it is used in."""
     if upstream is not None:
         from flows.serve.upstream import Upstream, require_address
-        from moslim_core.loading import load_tokenizer
+        from moslim_core.models.loading import load_tokenizer
 
         require_address(str(upstream[0]))
         # That of the policy, in its folder: what are marks to the model is the same wherever it runs.

@@ -18,11 +18,11 @@ from pydantic import BaseModel
 from moslim_core import models
 from moslim_core.data.annotators import annotate, annotators_of
 from moslim_core.data.rows import Row, plain_text, prompt_key, unit_hash
+from moslim_core.data.settings import AnnotationSettings
 from moslim_core.errors import UserError
 from moslim_core.judging.annotator import JudgeAnnotator
 from moslim_core.judging.endpoint import Endpoint, Usage
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import finite
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ class Annotation:
         self._sample: list[tuple[float, int, Row]] = []
 
     @classmethod
-    def of(cls, settings: Settings, answers_file: Path) -> Annotation:
-        """By the settings. `answers_file`: where a language model's answers stay. Raises UserError on an unfit reward model."""
-        chosen, schema = settings.annotation, settings.preferences
+    def of(cls, chosen: AnnotationSettings, schema: PreferenceSchema, device: models.DeviceName, answers_file: Path) -> Annotation:
+        """By the settings. `device`: a reward model's. `answers_file`: where a language model's answers stay. Raises UserError on an
+        unfit reward model."""
         annotators: list[Annotator] = []
         for name in chosen.fill:
             if name == "rules":
@@ -136,7 +136,7 @@ class Annotation:
             elif name == "reward_model":
                 from moslim_core.reward.scorer import RewardScorer
 
-                scorer = RewardScorer.load(cast(Path, chosen.reward_model), models.pick_device(settings.model.device))
+                scorer = RewardScorer.load(cast(Path, chosen.reward_model), models.pick_device(device))
                 annotators.append(RewardModelAnnotator(scorer, schema, chosen.min_probability))
             else:
                 annotators.append(JudgeAnnotator(schema, Endpoint(chosen.judge, answers_file)))

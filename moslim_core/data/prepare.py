@@ -63,14 +63,17 @@ def prepare(
         if not len(spool) and bad.first:
             raise bad.first
         dropped |= spool.draw(settings.data.limit)
-        splits = _split(settings, spool, opened, bad, progress)
+        splits = Splits(settings.data, judge="reward_model" in settings.evaluation.judges)
+        _split(splits, spool, opened, settings.policy.prompts, bad, progress)
         dropped.update({f"bad row: {reason}": count for reason, count in bad.counts.items()})
-        opened = _measured(settings, spool, opened, splits)
-        annotation = Annotation.of(settings, settings.work_dir / "cache" / "answers.sqlite")
+        opened = _measured(spool, opened, splits)
+        annotation = Annotation.of(
+            settings.annotation, settings.preferences, settings.model.device, settings.work_dir / "cache" / "answers.sqlite"
+        )
         remaining = _kept_rows(spool, splits, opened, dropped, progress)
         tally = _write_rows(folder, _labelled(remaining, annotation, dropped), settings.preferences)
         see(Seen(tally, splits, dropped, bad))
-        _check_labels(tally, settings, splits)
+        _check_labels(tally, settings.preferences, splits, settings.data.where)
         chosen = write_prompts(folder, _Rated(spool, splits), settings, splits, cache, dropped)
         spool.path.unlink()
         record = annotation.record()
@@ -126,19 +129,18 @@ def _usable(opened: list[Source], dropped: Counter[str], fill: bool, bad: OnBad,
     progress.update("reading rated answers", count, count)
 
 
-def _split(settings: Settings, spool: Spool, opened: list[Source], bad: OnBad, progress: Progress) -> Splits:
-    splits = Splits(settings.data, judge="reward_model" in settings.evaluation.judges)
+def _split(splits: Splits, spool: Spool, opened: list[Source], prompts: Path | None, bad: OnBad, progress: Progress) -> None:
+    """Puts all prompts, those of a file of their own too, in a split each."""
     for done, (source, rated) in enumerate(spool, start=1):
         splits.add_rated(
             rated.row.prompt, rated.stated, opened[source].states, {*rated.row.labels, *rated.ratings, *(rated.row.worse or ())}
         )
         if done % PROGRESS_ROWS == 0:
             progress.update("grouping prompts", done, len(spool))
-    if settings.policy.prompts is not None:
-        for _, prompt in sources.prompts(settings.policy.prompts, bad):
+    if prompts is not None:
+        for _, prompt in sources.prompts(prompts, bad):
             splits.add(prompt)
     splits.decide()
-    return splits
 
 
 class _Rated:
@@ -154,7 +156,7 @@ class _Rated:
                 yield self.splits.of(number), Candidate(rated.row.prompt, number)
 
 
-def _measured(settings: Settings, spool: Spool, opened: list[Source], splits: Splits) -> list[Source]:
+def _measured(spool: Spool, opened: list[Source], splits: Splits) -> list[Source]:
     """The sources with what thresholds need of the training rows of each source, as scales differ: quantiles, mean ratings.
 
     The rows set apart for an independent judge are training rows too.
@@ -219,11 +221,9 @@ def _write_rows(folder: Path, rows: Iterable[tuple[str, Row]], schema: Preferenc
     return tally
 
 
-def _check_labels(tally: Tally, settings: Settings, splits: Splits) -> None:
-    where = settings.data.path or ", ".join(settings.data.source)
-    needed = [TRAIN, VALIDATION, TEST] + ([JUDGE] if "reward_model" in settings.evaluation.judges else [])
-    for split in needed:
-        for preference in settings.preferences.preferences:
+def _check_labels(tally: Tally, schema: PreferenceSchema, splits: Splits, where: str) -> None:
+    for split in [TRAIN, VALIDATION, TEST] + [JUDGE] * splits.judge:
+        for preference in schema.preferences:
             name = preference.name
             # Where a preference has two levels, which of two answers is better is all there is to know.
             if not tally.labelled(name, split) and not (preference.k == 2 and tally.choices[name, split]):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from moslim_core import models
 from moslim_core.data import sources
@@ -15,7 +15,17 @@ from moslim_core.data.bad_rows import skip
 from moslim_core.data.rows import unit_hash, write_json_lines
 from moslim_core.data.splits import TEST, TRAIN, Splits
 from moslim_core.errors import UserError
-from moslim_core.preferences import Message, Targets, condition, longest_instruction, prompt_tokens, require_placement, text_tokens
+from moslim_core.preferences import (
+    Message,
+    Placement,
+    PreferenceSchema,
+    Targets,
+    condition,
+    longest_instruction,
+    prompt_tokens,
+    require_placement,
+    text_tokens,
+)
 from moslim_core.preferences.distractors import longest_distraction
 from moslim_core.settings import Settings
 
@@ -37,57 +47,65 @@ def write_prompts(
     `rated` is iterated over more than once. Evaluation prompts that were trained on, or nearly, are left out and counted in
     `dropped`, as are those that are too long for the settings or for the model. Raises UserError if none is left.
     """
-    fit = _Fit(settings, cache, dropped)
-    fitting = fit(_chosen(TRAIN, rated, settings, splits), TRAIN)
+    policy = settings.policy
+    tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
+    require_placement(tokenizer, settings.preferences, policy.placement)
+    context = models.context(models.load_config(settings.model.base, cache))
+    fit = _Fit(tokenizer, settings.preferences, policy.placement, context - policy.max_new_tokens, policy.max_prompt_tokens, dropped)
+    own = _Given(policy.prompts, settings.data.test_fraction, splits) if policy.prompts else None
+    candidates = rated if own is None else own
+    fitting = fit(_side(TRAIN, candidates), TRAIN)
     training = write_json_lines(folder / "prompts.train.jsonl", ({"prompt": c.prompt} for c in fitting))
-    fitting = fit(_untrained(_chosen(TEST, rated, settings, splits), settings, splits, dropped), TEST)
+    trained = splits.trained() | {c.number for c in _side(TRAIN, own or ())}
+    fitting = fit(_untrained(_side(TEST, candidates), trained, splits, dropped), TEST)
     evaluation = heapq.nsmallest(settings.evaluation.limit, fitting, key=lambda c: unit_hash(splits.keys[c.number], "evaluation"))
     write_json_lines(folder / "prompts.evaluation.jsonl", ({"prompt": c.prompt} for c in evaluation))
     if not fit.seen[TRAIN] or not fit.seen[TEST]:
-        where = settings.policy.prompts or settings.data.path or ", ".join(settings.data.source)
+        where = policy.prompts or settings.data.where
         raise UserError(
             f"{where}: {fit.seen[TRAIN]} prompts to train on and {fit.seen[TEST]} to evaluate on are left, both are needed.\n"
             "Give more prompts, or raise data.limit or data.test_fraction."
         )
     if not training or not evaluation:
-        limit, side = settings.policy.max_prompt_tokens, TEST if training else TRAIN
+        side = TEST if training else TRAIN
         what = f"no prompt to {'evaluate' if training else 'train'} on has at most"
         if fit.shortest[side] > fit.room:
             raise UserError(
                 f"{what} {fit.room} tokens with its instruction: for so many the model's context leaves room beside "
-                f"policy.max_new_tokens={settings.policy.max_new_tokens}.\n"
+                f"policy.max_new_tokens={policy.max_new_tokens}.\n"
                 f"Lower that (the shortest prompt has {fit.shortest[side]}), or give shorter prompts."
             )
         raise UserError(
-            f"{what} policy.max_prompt_tokens={limit} tokens with its instruction.\n"
+            f"{what} policy.max_prompt_tokens={policy.max_prompt_tokens} tokens with its instruction.\n"
             f"Raise it (the shortest prompt has {fit.shortest[side]}), or give shorter prompts."
         )
     return {"training": training, "evaluation": len(evaluation)}
 
 
-def given(settings: Settings, splits: Splits) -> Iterator[tuple[str, Candidate]]:
-    """(train or test, prompt) of `policy.prompts`, which are `splits`' own by now; what the file does not state is cut by hash."""
-    assert settings.policy.prompts is not None
-    for stated, prompt in sources.prompts(settings.policy.prompts, skip):
-        number = splits.prompts.number(prompt)
-        group = splits.keys[splits.group[number]]
-        held = stated != TRAIN if stated else unit_hash(group, "split") < settings.data.test_fraction
-        yield TEST if held else TRAIN, Candidate(prompt, number)
+class _Given:
+    """(train or test, prompt) of a file of prompts, which are `splits`' own by now. What it does not state is cut by hash."""
+
+    def __init__(self, prompts: Path, test_fraction: float, splits: Splits) -> None:
+        self.prompts, self.test_fraction, self.splits = prompts, test_fraction, splits
+
+    def __iter__(self) -> Iterator[tuple[str, Candidate]]:
+        for stated, prompt in sources.prompts(self.prompts, skip):
+            number = self.splits.prompts.number(prompt)
+            group = self.splits.keys[self.splits.group[number]]
+            held = stated != TRAIN if stated else unit_hash(group, "split") < self.test_fraction
+            yield TEST if held else TRAIN, Candidate(prompt, number)
 
 
-def _chosen(split: str, rated: Iterable[tuple[str, Candidate]], settings: Settings, splits: Splits) -> Iterator[Candidate]:
+def _side(wanted: str, candidates: Iterable[tuple[str, Candidate]]) -> Iterator[Candidate]:
     """The prompts of one side, each once."""
     seen: set[int] = set()
-    for side, candidate in rated if settings.policy.prompts is None else given(settings, splits):
-        if side == split and candidate.number not in seen:
+    for side, candidate in candidates:
+        if side == wanted and candidate.number not in seen:
             seen.add(candidate.number)
             yield candidate
 
 
-def _untrained(candidates: Iterable[Candidate], settings: Settings, splits: Splits, dropped: Counter[str]) -> Iterator[Candidate]:
-    trained = splits.trained()
-    if settings.policy.prompts is not None:
-        trained |= {candidate.number for side, candidate in given(settings, splits) if side == TRAIN}
+def _untrained(candidates: Iterable[Candidate], trained: set[int], splits: Splits, dropped: Counter[str]) -> Iterator[Candidate]:
     groups = {int(splits.group[number]) for number in trained}
     for candidate in candidates:
         if candidate.number in trained:
@@ -99,17 +117,18 @@ def _untrained(candidates: Iterable[Candidate], settings: Settings, splits: Spli
 
 
 class _Fit:
-    """Lets prompts through that have at most policy.max_prompt_tokens tokens under the longest instruction, and counts."""
+    """Lets prompts through that have at most `longest` tokens under the longest instruction, and counts.
 
-    def __init__(self, settings: Settings, cache: Path, dropped: Counter[str]) -> None:
-        self.settings, self.dropped = settings, dropped
-        self.tokenizer = models.load_chat_tokenizer(settings.model.base, cache)
-        require_placement(self.tokenizer, settings.preferences, settings.policy.placement)
-        config = models.load_config(settings.model.base, cache)
+    `room`: tokens of the model's context that an answer leaves.
+    """
+
+    def __init__(
+        self, tokenizer: Any, schema: PreferenceSchema, placement: Placement, room: int, longest: int, dropped: Counter[str]
+    ) -> None:
+        self.tokenizer, self.schema, self.placement, self.longest, self.dropped = tokenizer, schema, placement, longest, dropped
         # What contradicts the instruction, in training or evaluation, must have room beside it.
-        beside = longest_distraction(settings.preferences, self._length)
-        self.room = max(0, models.context(config) - settings.policy.max_new_tokens - beside)
-        self.instruction = longest_instruction(settings.preferences, self._length)
+        self.room = max(0, room - longest_distraction(schema, self._length))
+        self.instruction = longest_instruction(schema, self._length)
         self.seen: Counter[str] = Counter()
         self.shortest: dict[str, int] = {}
 
@@ -117,15 +136,14 @@ class _Fit:
         return len(text_tokens(self.tokenizer, [text])[0])
 
     def __call__(self, candidates: Iterable[Candidate], side: str) -> Iterator[Candidate]:
-        policy, schema = self.settings.policy, self.settings.preferences
         waiting = iter(candidates)
         while batch := list(islice(waiting, BATCH_PROMPTS)):
-            plain = [condition(c.prompt, Targets(), schema, policy.placement) for c in batch]
+            plain = [condition(c.prompt, Targets(), self.schema, self.placement) for c in batch]
             for candidate, tokens in zip(batch, prompt_tokens(self.tokenizer, plain), strict=True):
                 length = len(tokens) + self.instruction
                 self.seen[side] += 1
                 self.shortest[side] = min(self.shortest.get(side, length), length)
-                if length > policy.max_prompt_tokens:
+                if length > self.longest:
                     self.dropped["prompt longer than policy.max_prompt_tokens"] += 1
                 elif length > self.room:
                     self.dropped["prompt longer than the model's context less policy.max_new_tokens"] += 1

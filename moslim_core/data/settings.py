@@ -81,6 +81,11 @@ class DataSettings(Section):
 
     _split = field_validator("source", mode="before")(names)
 
+    @property
+    def where(self) -> str:
+        """Where the rows come from, as errors name it."""
+        return str(self.path or ", ".join(self.source))
+
 
 class AnnotationSettings(Section):
     """Labels for what the rated rows leave unlabelled."""

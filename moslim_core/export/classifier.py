@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoMod
 from moslim_core.errors import UserError
 from moslim_core.export.folder import new_folder
 from moslim_core.export.merged import weight_bytes
-from moslim_core.loading import load_weights
+from moslim_core.models.loading import load_weights
 from moslim_core.reward.heads import ClassificationHead, OrdinalHead, RegressionHead, TwoHotHead
 from moslim_core.reward.model import MultiHeadRewardModel, pool, read_config, reward_tokenizer
 

@@ -10,10 +10,10 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 
 from moslim_core import models
 from moslim_core.errors import UserError
-from moslim_core.loading import load_adapter
-from moslim_core.model_files import read_json
-from moslim_core.model_identity import ModelId, find
 from moslim_core.models import DeviceName, DType
+from moslim_core.models.files import read_json
+from moslim_core.models.identity import ModelId, find
+from moslim_core.models.loading import load_adapter
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.preferences import Placement, PreferenceSchema
 from moslim_core.reward.settings import MappingSettings

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from moslim_core.loading import require_whole
-from moslim_core.model_files import check_folder
+from moslim_core.models.files import check_folder
+from moslim_core.models.loading import require_whole
 from moslim_core.policy.artifact import ADAPTER as POLICY
 from moslim_core.policy.shared_prefix import can_share, layout_for, read_prompts
 from moslim_core.reward.model import ADAPTER, MultiHeadRewardModel, read_config, reward_tokenizer

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
+from moslim_core.models.templates import Reader
 from moslim_core.policy import credit
 from moslim_core.policy.conditioning import Example
 from moslim_core.policy.engines import Engine
@@ -20,7 +21,6 @@ from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.templates import Reader
 from moslim_core.training.distributed import total
 
 # An answer that another sampler drew counts this much more than one of the policy's own at most (TRL's cap for vLLM).

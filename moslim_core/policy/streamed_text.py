@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moslim_core.templates import Reader
+from moslim_core.models.templates import Reader
 
 # What a character looks like of which some bytes are missing.
 INCOMPLETE = "\ufffd"

@@ -15,7 +15,8 @@ from transformers import set_seed
 from moslim_core import models
 from moslim_core.data.rows import read_json_lines
 from moslim_core.export.merged import merge_beside
-from moslim_core.model_identity import ModelId, content_digest, identify
+from moslim_core.models.identity import ModelId, content_digest, identify
+from moslim_core.models.templates import Reader
 from moslim_core.policy import engines
 from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
 from moslim_core.policy.conditioning import Example, training_examples
@@ -35,7 +36,6 @@ from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.sampling import generation_config
 from moslim_core.settings import Settings
-from moslim_core.templates import Reader
 from moslim_core.training.checkpoints import keep_last, last_complete, mark
 from moslim_core.training.distributed import gather, is_first, join, sharded, share, take_own_device, wait
 from moslim_core.training.progress import Progress

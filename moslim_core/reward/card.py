@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from moslim_core.model_identity import ModelId
+from moslim_core.models.identity import ModelId
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.metrics import HeadMetrics, PairAccuracy
 from moslim_core.reward.settings import RewardSettings

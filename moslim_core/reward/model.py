@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from moslim_core import models, registry
 from moslim_core.errors import UserError
-from moslim_core.loading import load_tokenizer, load_weights, require_vocabulary
-from moslim_core.model_files import read_json
+from moslim_core.models.files import read_json
+from moslim_core.models.loading import load_tokenizer, load_weights, require_vocabulary
 from moslim_core.preferences import PreferenceSchema, text_tokens
 from moslim_core.preferences.tokens import beginning_tokens
 from moslim_core.reward.calibration import calibrated

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from moslim_core.errors import UserError
-from moslim_core.loading import load_weights
+from moslim_core.models.loading import load_weights
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.model import MultiHeadRewardModel, encode, read_config, reward_tokenizer
 from moslim_core.training.batching import batches

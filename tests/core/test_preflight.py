@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flows.cli.doctor import check
-from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.models import devices
 from moslim_core.preflight import check_models
 from moslim_core.settings import Settings
 from tests.odd import tiny_models as tiny
@@ -21,7 +21,7 @@ def settings(base: Path, **sections: Any) -> Settings:
 
 
 def test_what_is_fit_passes_and_doctor_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "bfloat16_time_ratio", lambda: 1.0)
+    monkeypatch.setattr(devices, "bfloat16_time_ratio", lambda: 1.0)
     base = tiny.chat(tmp_path)
     fit = settings(base, work_dir=tmp_path, evaluation={"judge": "reward_model"})
     check_models(fit, tmp_path)

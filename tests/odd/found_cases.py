@@ -13,8 +13,8 @@ from flows import profile as profiles
 from flows.cli.scoring import score_rows
 from moslim_core import models
 from moslim_core.data import sources
-from moslim_core.model_identity import ModelId, content_digest, identify
 from moslim_core.models import load_chat_model
+from moslim_core.models.identity import ModelId, content_digest, identify
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.preferences import PreferenceSchema
 from tasks.execution import network

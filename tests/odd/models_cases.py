@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core import models
+from moslim_core.models.templates import Reader
 from moslim_core.policy.artifact import load_policy
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.preferences import PreferenceSchema, chat_text
@@ -16,7 +17,6 @@ from moslim_core.preflight import check_backbone, check_models
 from moslim_core.reward.model import create
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.settings import Settings
-from moslim_core.templates import Reader
 from tests.odd import tiny_models as tiny
 from tests.odd.case import Case
 
@@ -211,7 +211,7 @@ def _preflight(folder: Path) -> None:
 
 
 def as_backbone_before(folder: Path) -> None:
-    check_backbone(str(folder), _settings(folder), folder)
+    check_backbone(str(folder), _settings(folder).reward, "cpu", folder)
 
 
 THINKING = tiny.TEMPLATE.replace("assistant\n", "assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}")

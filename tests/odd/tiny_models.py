@@ -62,7 +62,7 @@ def _policy() -> Path:
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from moslim_core.model_identity import identify
+    from moslim_core.models.identity import identify
     from moslim_core.training.adapters import adapter_config
 
     base = AutoModelForCausalLM.from_pretrained(_chat())

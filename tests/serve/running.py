@@ -15,7 +15,7 @@ from flows.serve.app import Service
 from flows.serve.command import LOOPBACK, Server
 from flows.serve.request import Offer
 from moslim_core import models
-from moslim_core.model_identity import identify
+from moslim_core.models.identity import identify
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.steerable import SteerablePolicy
 from moslim_core.preferences import PreferenceSchema

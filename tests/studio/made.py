@@ -26,7 +26,7 @@ def make_policy(base: Path, folder: Path, cache: Path) -> Path:
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from moslim_core.model_identity import identify
+    from moslim_core.models.identity import identify
     from moslim_core.training.adapters import adapter_config
 
     model = AutoModelForCausalLM.from_pretrained(base)

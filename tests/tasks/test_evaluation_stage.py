@@ -11,7 +11,7 @@ import pytest
 
 from moslim_core.data.rows import read_json_lines, write_json_lines
 from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front
-from moslim_core.model_identity import identify
+from moslim_core.models.identity import identify
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.settings import Settings
 from tasks.execution.stage import Job, ledger_of

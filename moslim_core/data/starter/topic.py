@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from moslim_core import models
-from moslim_core.loading import load_tokenizer, load_weights
+from moslim_core.models.loading import load_tokenizer, load_weights
 from moslim_core.reward.model import pool
 
 ENCODER = "minilm-l6"

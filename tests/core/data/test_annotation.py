@@ -153,7 +153,7 @@ def test_sample_is_fair_and_ignores_the_order() -> None:
 
 def test_rules_fill_in_what_they_measure() -> None:
     settings = Settings.model_validate({"preferences": PREFERENCES, "annotation": {"fill": ["rules"]}})
-    filling = Annotation.of(settings, Path("/nowhere"))
+    filling = Annotation.of(settings.annotation, settings.preferences, "cpu", Path("/nowhere"))
     assert [r.labels for r in filling.fill([row("one two three"), row("one", warmth=1), row("one two three", length=1)])] == [
         {"length": 2},
         {"warmth": 1, "length": 1},
@@ -184,9 +184,9 @@ def test_reward_model_of_other_levels_is_refused(tiny_encoder: Path, tmp_path: P
     other = {"preferences": [{"name": "warmth", "levels": ["cold", "warm"]}], "model": {"device": "cpu"}}
     settings = Settings.model_validate({**other, "annotation": {"fill": ["reward_model"], "reward_model": str(tmp_path)}})
     with pytest.raises(UserError, match=r"annotation.reward_model has 3 levels of warmth, the preferences have 2\.\nGive a reward"):
-        Annotation.of(settings, tmp_path / "kept")
+        Annotation.of(settings.annotation, settings.preferences, "cpu", tmp_path / "kept")
     same = Settings.model_validate({**settings.dump(), "preferences": PREFERENCES})
-    assert Annotation.of(same, tmp_path / "kept").annotators[0].preferences == {"warmth", "length"}
+    assert Annotation.of(same.annotation, same.preferences, "cpu", tmp_path / "kept").annotators[0].preferences == {"warmth", "length"}
 
 
 def judge(request: Request) -> Reply:
@@ -204,10 +204,10 @@ def test_language_model_fills_in_and_what_it_said_is_kept(tmp_path: Path, monkey
     with serving(judge) as server:
         asked = {"base_url": server.url, "model": "m", "input_price": 1, "output_price": 2}
         settings = Settings.model_validate({"preferences": PREFERENCES, "annotation": {"fill": ["judge", "rules"], "judge": asked}})
-        first = Annotation.of(settings, tmp_path / "kept.sqlite")
+        first = Annotation.of(settings.annotation, settings.preferences, "cpu", tmp_path / "kept.sqlite")
         found = list(first.fill(rows))
         calls = len(server.requests)
-        second = Annotation.of(settings, tmp_path / "kept.sqlite")
+        second = Annotation.of(settings.annotation, settings.preferences, "cpu", tmp_path / "kept.sqlite")
         assert list(second.fill(rows)) == found
         assert len(server.requests) == calls
     for number, filled in enumerate(found):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from moslim_core.model_identity import identify
+from moslim_core.models.identity import identify
 from tests.core.family_models import make_family
 
 PREFERENCES: list[dict[str, Any]] = [

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from moslim_core import models
+from moslim_core.models.templates import Reader
 from moslim_core.policy.conditioning import training_examples
 from moslim_core.policy.engines import Drawn, Engine, transformers
 from moslim_core.policy.imitation import with_imitation
@@ -33,7 +34,6 @@ from moslim_core.preferences import PreferenceSchema, prompt_tokens
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.settings import MappingSettings
-from moslim_core.templates import Reader
 from moslim_core.training.distributed import gather, is_first, join, processes, share
 from tests.core.policy.runs import COMMON, OPTIMISERS, PREFERENCES, prompts, train, write_rows
 

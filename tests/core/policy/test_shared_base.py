@@ -12,7 +12,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 
 from moslim_core import models
-from moslim_core.model_identity import identify
+from moslim_core.models.identity import identify
 from moslim_core.policy import training
 from moslim_core.policy.shared_base import SharedBackbone, active, attach, base_of, load_heads
 from moslim_core.preferences import PreferenceSchema

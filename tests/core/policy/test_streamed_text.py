@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from moslim_core import templates
+from moslim_core.models import templates
+from moslim_core.models.templates import Reader
 from moslim_core.policy.streamed_text import Pieces
-from moslim_core.templates import Reader
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from moslim_core.data.rows import Row, write_json_lines
-from moslim_core.model_identity import identify
+from moslim_core.models.identity import identify
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.reward import training
 from moslim_core.reward.metrics import read_choices, read_metrics

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.models.sources import PACKAGED, resolve
 
 # Folders below a model's that its loading reads: how a sentence-transformers model pools, and chat templates beside the default.
 FOLDERS = ("1_Pooling", "additional_chat_templates")
@@ -40,7 +40,7 @@ class ModelId(BaseModel):
     @property
     def is_folder(self) -> bool:
         """Whether it was a folder of somebody's machine, which its name does not lead to."""
-        packaged = models.PACKAGED.get(self.name)
+        packaged = PACKAGED.get(self.name)
         return self.revision is None and (packaged is None or packaged.sha256 != self.digest)
 
 
@@ -56,10 +56,10 @@ class ModelRef(BaseModel):
 
 
 def identify(named: str, cache: Path) -> ModelRef:
-    """The model that a setting names; one of the hub is fetched. Raises UserError as `models.resolve` does, and where it has no files."""
-    if named in models.PACKAGED:
-        return ModelRef(named=named, source=None, id=ModelId(name=named, digest=models.PACKAGED[named].sha256))
-    source = Path(models.resolve(named, cache)).absolute()
+    """The model that a setting names; one of the hub is fetched. Raises UserError as `resolve` does, and where it has no files."""
+    if named in PACKAGED:
+        return ModelRef(named=named, source=None, id=ModelId(name=named, digest=PACKAGED[named].sha256))
+    source = Path(resolve(named, cache)).absolute()
     digest = content_digest(source, cache)
     if os.path.isdir(os.path.expanduser(named)):
         _note(digest, source, cache)

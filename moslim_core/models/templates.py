@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from moslim_core.errors import UserError
-from moslim_core.reasoning import Thought, begun, thoughts_of, without
+from moslim_core.models.reasoning import Thought, begun, thoughts_of, without
 
 # Templates that print the date get this one, that of the templates' own examples: a resumed run reads what it read before.
 DATE = {"%d": "26", "%-d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%-m": "7", "%Y": "2024", "%y": "24",

@@ -15,8 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from moslim_core import model_files
 from moslim_core.errors import UserError
+from moslim_core.models import files
+from moslim_core.models.sources import PACKAGED
 
 # Of a backbone: an encoder's pooler is not used here, so that it need not be there.
 UNUSED = re.compile(r"(^|\.)pooler\.")
@@ -35,7 +36,7 @@ def from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
     torch.backends.cuda.enable_cudnn_sdp(False)
     local = os.path.isdir(source)
     if local:
-        model_files.check_folder(Path(source))
+        files.check_folder(Path(source))
     try:
         with _quiet():
             return loader.from_pretrained(source, local_files_only=local, trust_remote_code=False, **options)
@@ -77,7 +78,7 @@ def load_weights(loader: Any, source: str, name: str, backbone: bool = False, **
     misshapen = [f"{key}, {tuple(given)} in place of {tuple(needed)}" for key, given, needed in info["mismatched_keys"]]
     require_whole(f"model {source}" if os.path.isdir(source) else f"model {name!r}", missing, foreign, misshapen)
     if info.get("error_msgs"):
-        raise UserError(f"model {name!r} could not be loaded: {_first_line(info['error_msgs'][0])}\n{model_files.AGAIN}")
+        raise UserError(f"model {name!r} could not be loaded: {_first_line(info['error_msgs'][0])}\n{files.AGAIN}")
     return model
 
 
@@ -120,8 +121,8 @@ def load_adapter(base: Any, folder: Path) -> Any:
         # PEFT would open a pickle in its place, or ask the hub.
         if not (folder / name).is_file():
             raise UserError(f"{folder}: {name} is missing.\nGive what `moslim policy` wrote.")
-    model_files.read_json(folder / "adapter_config.json")
-    model_files.check_tensors(folder / "adapter_model.safetensors")
+    files.read_json(folder / "adapter_config.json")
+    files.check_tensors(folder / "adapter_model.safetensors")
     try:
         with _quiet():
             model = PeftModel.from_pretrained(base, str(folder))
@@ -140,7 +141,7 @@ def load_tokenizer(source: str, name: str) -> Any:
     from transformers import AutoTokenizer
 
     if os.path.isdir(source):
-        model_files.check_tokenizer(Path(source))
+        files.check_tokenizer(Path(source))
     try:
         tokenizer = from_pretrained(AutoTokenizer, source, name)
     except UserError:
@@ -197,8 +198,6 @@ def _refusal(error: Exception, source: str, name: str) -> UserError:
         return UserError(
             f"model {name!r} could not be loaded: a package is missing ({_first_line(error)}).\nInstall it, or give another model."
         )
-    from moslim_core.models import PACKAGED
-
     return UserError(
         f"model {name!r} could not be loaded: {_first_line(error)}\n"
         f"Give a local directory, a hub id that this machine can reach, or a packaged model: {', '.join(PACKAGED)}."

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from moslim_core import model_identity, models
+from moslim_core import models
 from moslim_core.errors import UserError
-from moslim_core.model_identity import ModelId, content_digest, find, identify, public_name
+from moslim_core.models import identity
+from moslim_core.models.identity import ModelId, content_digest, find, identify, public_name
 from tests.conftest import Hub
 
 
@@ -101,11 +102,11 @@ def test_the_same_files_elsewhere_are_the_same_model(model: Path, cache: Path, t
 
 
 def test_large_files_are_read_once(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_identity, "SETTLED", -1.0)
+    monkeypatch.setattr(identity, "SETTLED", -1.0)
     before = content_digest(model, cache)
     reads = []
-    real = model_identity.hashlib.file_digest
-    monkeypatch.setattr(model_identity.hashlib, "file_digest", lambda *given: (reads.append(1), real(*given))[1])
+    real = identity.hashlib.file_digest
+    monkeypatch.setattr(identity.hashlib, "file_digest", lambda *given: (reads.append(1), real(*given))[1])
     assert content_digest(model, cache) == before and not reads
     model.rename(model.with_name("moved"))
     assert content_digest(model.with_name("moved"), cache) == before
