@@ -13,9 +13,9 @@ from flows.serve.errors import ApiError
 from flows.serve.request import Asked
 from moslim_core.errors import UserError
 from moslim_core.models import end_tokens
-from moslim_core.models.templates import Reader
 from moslim_core.policy.answering import Answering, Lost
 from moslim_core.policy.open_batch import Ask, Drawn, open_batch
+from moslim_core.policy.reader import Reader
 from moslim_core.policy.steerable import SteerablePolicy, TooLong
 from moslim_core.policy.streamed_text import Pieces
 

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from flows.studio.session import Drawn, Targets
 from moslim_core.errors import UserError
 from moslim_core.models import end_tokens
-from moslim_core.models.templates import Reader
 from moslim_core.policy import open_batch
 from moslim_core.policy.answering import Answering, Lost
 from moslim_core.policy.generation import Answer
+from moslim_core.policy.reader import Reader
 from moslim_core.policy.steerable import SteerablePolicy
 from moslim_core.policy.streamed_text import Pieces
 from moslim_core.preferences import Message

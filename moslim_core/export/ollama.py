@@ -18,7 +18,7 @@ from moslim_core.export.gguf_file import FILE, TYPES, adds_beginning, require_ar
 from moslim_core.export.merged import TEMPERATURE, load_whole, weight_bytes
 from moslim_core.models import DType, end_tokens
 from moslim_core.policy.artifact import PolicyCard
-from moslim_core.preferences import Message, chat_text
+from moslim_core.preferences import INSTRUCTION_MARKS, Message, chat_text
 from moslim_core.sampling import NEUTRAL
 
 MODELFILE = "Modelfile"
@@ -34,7 +34,7 @@ def export_ollama(policy: Path, output: Path, cache: Path, dtype: DType, base: s
     turns = turns_of(tokenizer)
     with new_folder(output, weight_bytes(model, TYPES[stored(dtype)][2])) as folder:
         write_gguf(folder / FILE, model, tokenizer, card.base.name, dtype)
-        stops = [tokenizer.convert_ids_to_tokens(number) for number in end_tokens(model, tokenizer)]
+        stops = [*(tokenizer.convert_ids_to_tokens(number) for number in end_tokens(model, tokenizer)), *INSTRUCTION_MARKS]
         (folder / MODELFILE).write_text(modelfile(card, turns, stops), encoding="utf-8")
         title = f"For Ollama: a GGUF file ({stored(dtype)}) of `{card.base.name}` (content {card.base.digest[:12]}), adapter merged."
         (folder / "README.md").write_text(pasted_readme(card, title, _how(card), record), encoding="utf-8")

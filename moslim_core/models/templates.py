@@ -1,4 +1,4 @@
-"""What a chat template decides for a whole run: no thoughts, no date of today, where a turn ends, and what counts as said. (ours)
+"""What a chat template decides for a whole run: no thoughts, no date of today, and where a turn ends. (ours)
 
 A template's options are set in the template itself, once, when its tokenizer is loaded: trainers, evaluation, chat and whoever serves the
 saved tokenizer then write the same text.
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from moslim_core.errors import UserError
-from moslim_core.models.reasoning import Thought, begun, thoughts_of, without
+from moslim_core.models.reasoning import Thought, begun, thoughts_of
 
 # Templates that print the date get this one, that of the templates' own examples: a resumed run reads what it read before.
 DATE = {"%d": "26", "%-d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%-m": "7", "%Y": "2024", "%y": "24",
@@ -106,23 +106,7 @@ def thoughts(tokenizer: Any) -> tuple[Thought, ...]:
     return thoughts_of(tokenizer.chat_template, added, partial(_written, tokenizer), _whose(tokenizer))
 
 
-class Reader:
-    """Token ids of an answer -> what was said: without end tokens, special tokens and thoughts, also one that was cut. Made once."""
-
-    def __init__(self, tokenizer: Any, ends: list[int]) -> None:
-        self.tokenizer, self.ends = tokenizer, frozenset(ends)
-        self.thoughts = thoughts(tokenizer)
-        prompt = _rendered(tokenizer, answered=False) if self.thoughts else ""
-        # Some templates begin the thought themselves, so that the answer holds its end only.
-        self.begun = begun(self.thoughts, prompt)
-
-    def __call__(self, ids: list[int]) -> str:
-        said = ids[:-1] if ids and ids[-1] in self.ends else ids
-        if not self.thoughts:
-            return self.tokenizer.decode(said, skip_special_tokens=True)
-        text = self.tokenizer.decode(said, skip_special_tokens=False)
-        for thought in self.thoughts:
-            text = without(text, thought, thought in self.begun)
-        for token in self.tokenizer.all_special_tokens:
-            text = text.replace(token, "")
-        return text
+def begun_thoughts(tokenizer: Any) -> set[Thought]:
+    """Those that the template begins itself, so that an answer holds their end only."""
+    known = thoughts(tokenizer)
+    return begun(known, _rendered(tokenizer, answered=False)) if known else set()

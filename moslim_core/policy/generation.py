@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from moslim_core.errors import UserError
 from moslim_core.models import context, end_tokens
-from moslim_core.models.templates import Reader
+from moslim_core.policy.reader import Reader
 from moslim_core.preferences import Message, prompt_tokens
 from moslim_core.sampling import generation_config
 from moslim_core.training.batching import batches

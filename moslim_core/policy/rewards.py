@@ -11,6 +11,7 @@ import torch
 
 from moslim_core.data.annotators import annotate
 from moslim_core.policy.rollouts import Pairs
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.mapping import Mapped, RewardMapping
 from moslim_core.reward.scorer import RewardScorer
@@ -28,14 +29,15 @@ class Judged(NamedTuple):
 
 
 class Rewards:
-    """Scores answers under the requests of their rows. `truncation_penalty`: what an answer loses that was cut off.
+    """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
-    `centred`: an answer's utility counts less its mean over the requests of its prompt. What is good under all of them alike teaches
-    nothing about requests, and while the policy hardly heeds these it would be most of the gradient. (ours)
+    `truncation_penalty`: what an answer loses that was cut off. `centred`: an answer's utility counts less its mean over the requests of
+    its prompt. What is good under all of them alike teaches nothing about requests, and while the policy hardly heeds these it would be
+    most of the gradient.
     """
 
-    def __init__(self, scorer: RewardScorer, mapping: RewardMapping, truncation_penalty: float = 0.0, centred: bool = False) -> None:
-        self.scorer, self.mapping, self.penalty, self.centred = scorer, mapping, truncation_penalty, centred
+    def __init__(self, scorer: RewardScorer, mapping: RewardMapping, policy: PolicySettings) -> None:
+        self.scorer, self.mapping, self.policy = scorer, mapping, policy
 
     def __call__(
         self, questions: Sequence[str], texts: Sequence[str], cut: Sequence[bool], targets: Sequence[Targets], pairs: Pairs
@@ -44,7 +46,7 @@ class Rewards:
         requests that they were drawn under, or of all where none were drawn. Raises RuntimeError where a reward is not finite."""
         probabilities = self.scorer(list(questions), list(texts))
         answers, requests = pairs.rollouts.tolist(), pairs.requests.tolist()
-        lost = self.penalty * np.array(cut, dtype=float)
+        lost = self.policy.truncation_penalty * np.array(cut, dtype=float)
         own = pairs.own.nonzero().flatten().tolist()
         try:
             measured = own or range(len(answers))
@@ -69,7 +71,7 @@ class Rewards:
             )
             figures = _figures(self.scorer.schema, parts(drawn))
         rewards, standardised = every.rewards, every.standardised
-        if self.centred:
+        if self.policy.centred:
             standardised = self._centred(standardised, [targets[request] for request in requests], pairs)
             rewards = self.mapping.aggregated(standardised, [targets[request] for request in requests])
         utilities = np.stack([standardised[name] for name in names], axis=1) - lost_by[:, None]

@@ -9,10 +9,10 @@ from typing import Any
 from moslim_core.data.rows import well_formed
 from moslim_core.errors import UserError
 from moslim_core.models import DeviceName, DType, end_tokens
-from moslim_core.models.templates import Reader
 from moslim_core.policy.artifact import PolicyCard, load_policy
 from moslim_core.policy.generation import Answer, Sampling, batch_seed, generate, room
 from moslim_core.policy.open_batch import Ask, open_batch
+from moslim_core.policy.reader import Reader
 from moslim_core.policy.streamed_text import Pieces
 from moslim_core.preferences import Message, condition, prompt_tokens
 from moslim_core.preferences.prompting import as_said

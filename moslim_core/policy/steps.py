@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from moslim_core.models.templates import Reader
 from moslim_core.policy import credit
 from moslim_core.policy.conditioning import Example
 from moslim_core.policy.engines import Engine
@@ -17,6 +16,7 @@ from moslim_core.policy.imitation import with_imitation
 from moslim_core.policy.learner import Learner, Passed
 from moslim_core.policy.optimisers import Optimiser
 from moslim_core.policy.rated_answers import RatedAnswers
+from moslim_core.policy.reader import Reader
 from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded
@@ -86,7 +86,7 @@ class Steps:
         questions = {e.family: e.question for e in examples}
         targets = [e.targets for e in examples]
         ids = [r.ids for r in rollouts]
-        cut = [not ids or ids[-1] not in self.text.ends for ids in ids]
+        cut = [not self.text.is_whole(ids) for ids in ids]
         judged = self.rewards([questions[r.family] for r in rollouts], list(map(self.text, ids)), cut, targets, pairs)
         own = [n for n, r in enumerate(rollouts) if r.request is not None]
         figures = dict(judged.figures)

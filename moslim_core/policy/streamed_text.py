@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from moslim_core.models.templates import Reader
+from moslim_core.policy.reader import Reader
+from moslim_core.preferences import INSTRUCTION_MARKS
 
 # What a character looks like of which some bytes are missing.
 INCOMPLETE = "\ufffd"
@@ -18,7 +19,7 @@ class Pieces:
         self.ids: list[int] = []
         self.told = ""
         self.unread = 0
-        begins = [thought.begin for thought in read.thoughts]
+        begins = [*INSTRUCTION_MARKS, *(thought.begin for thought in read.thoughts)]
         self.beginnings = {begin[:size] for begin in begins for size in range(1, len(begin))}
 
     @property
@@ -55,7 +56,7 @@ class Pieces:
         return self.read(self.ids).strip()
 
     def _settled(self, text: str) -> str:
-        """`text` without the beginning of a mark at its end, which may begin a thought."""
+        """`text` without the beginning of a mark at its end, which may begin a thought, or what repeats the instruction."""
         held = max((len(begin) for begin in self.beginnings if text.endswith(begin)), default=0)
         return text[: len(text) - held]
 

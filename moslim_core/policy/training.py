@@ -16,7 +16,6 @@ from moslim_core import models
 from moslim_core.data.rows import read_json_lines
 from moslim_core.export.merged import merge_beside
 from moslim_core.models.identity import ModelId, content_digest, identify
-from moslim_core.models.templates import Reader
 from moslim_core.policy import engines
 from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
 from moslim_core.policy.conditioning import Example, training_examples
@@ -25,6 +24,7 @@ from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.learner import Learner, share_of_rate
 from moslim_core.policy.optimisers import optimiser_class, require_fit
 from moslim_core.policy.rated_answers import RatedAnswers
+from moslim_core.policy.reader import Reader
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import pair
 from moslim_core.policy.settings import PolicySettings, refuse_sharded
@@ -102,7 +102,7 @@ def train(
     engine, said = engines.pick(learner, policy, drawing)
     if said is not None:
         logging.getLogger(__name__).warning(said)
-    steps = Steps(policy, engine, Rewards(scorer, mapping, policy.truncation_penalty, policy.centred), Reader(tokenizer, ends), rated)
+    steps = Steps(policy, engine, Rewards(scorer, mapping, policy), Reader(tokenizer, ends), rated)
 
     done, log = 0, TrainingLog(progress, policy.steps)
     if last is not None:

@@ -1,6 +1,6 @@
 """Preferences: what can be requested, how it is said, which requests training sees."""
 
-from moslim_core.preferences.imitations import neutralise
+from moslim_core.preferences.imitations import INSTRUCTION_MARKS, neutralise
 from moslim_core.preferences.prompting import (
     Message,
     Placement,
@@ -16,6 +16,7 @@ from moslim_core.preferences.targets import TargetSampler, held_out_pairs, is_he
 from moslim_core.preferences.tokens import answered_tokens, prompt_tokens, text_tokens
 
 __all__ = [
+    "INSTRUCTION_MARKS",
     "Message",
     "Placement",
     "Preference",

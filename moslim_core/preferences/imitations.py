@@ -12,7 +12,7 @@ import unicodedata
 from functools import lru_cache
 
 NAME = "preferences"
-OPEN, CLOSE = f"<{NAME}>", f"</{NAME}>"
+OPEN, CLOSE = INSTRUCTION_MARKS = f"<{NAME}>", f"</{NAME}>"
 # Stands where an imitation had its `<`.
 HARMLESS = "\u2039"
 

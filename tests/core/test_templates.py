@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 from moslim_core.errors import UserError
 from moslim_core.models import load_chat_tokenizer
 from moslim_core.models.reasoning import Thought, without
-from moslim_core.models.templates import Reader, settle, thoughts, turn_end
+from moslim_core.models.templates import settle, thoughts, turn_end
+from moslim_core.policy.reader import Reader
 from tests.conftest import CHAT_TEMPLATE
 
 THINK = Thought("<think>", "</think>")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core import models
-from moslim_core.models.templates import Reader
 from moslim_core.policy.artifact import load_policy
 from moslim_core.policy.generation import Sampling, generate
+from moslim_core.policy.reader import Reader
 from moslim_core.preferences import PreferenceSchema, chat_text
 from moslim_core.preflight import check_backbone, check_models
 from moslim_core.reward.model import create

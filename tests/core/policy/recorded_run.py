@@ -19,17 +19,16 @@ import torch
 from safetensors.torch import save_file
 
 from moslim_core import models
-from moslim_core.models.templates import Reader
 from moslim_core.policy.conditioning import training_examples
 from moslim_core.policy.engines import Drawn, Engine, transformers
-from moslim_core.policy.imitation import with_imitation
 from moslim_core.policy.learner import Learner
 from moslim_core.policy.optimisers import optimiser_class, require_fit
 from moslim_core.policy.rated_answers import RatedAnswers
+from moslim_core.policy.reader import Reader
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import RolloutBatch, pair
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.policy.steps import Steps, drift
+from moslim_core.policy.steps import Steps, learn
 from moslim_core.preferences import PreferenceSchema, prompt_tokens
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.scorer import RewardScorer
@@ -125,28 +124,34 @@ def update(base: Path, scorer: RewardScorer, rows: Path, policy: PolicySettings)
     learner, tokenizer, optimiser = made_learner(base, policy, mapping)
     ends = models.end_tokens(learner.plain, tokenizer)
     rated = RatedAnswers(rows, tokenizer, ends, policy.max_new_tokens) if policy.rated_answers else None
-    rewards = Rewards(scorer, mapping, policy.truncation_penalty, policy.centred)
+    rewards = Rewards(scorer, mapping, policy)
     steps = Steps(policy, Recorded(learner, policy, None), rewards, Reader(tokenizer, ends), rated)
     mine, targets = share(policy.prompts_per_step), policy.targets_per_prompt
     asked = training_examples(prompts(), schema, policy, 0)[mine.start * targets : mine.stop * targets]
     ids = prompt_tokens(tokenizer, [e.prompt for e in asked])
     gradients: list[dict[str, torch.Tensor]] = []
 
+    updates: list[dict[str, float]] = []
+
     def keep(*_: Any) -> None:
         gradients.append({n: p.grad.clone() for n, p in learner.learning.items() if p.grad is not None})
 
+    def followed(*given: Any, plain: Any = learner.update) -> Any:
+        log_probs, updated = plain(*given)
+        updates.append(updated)
+        return log_probs, updated
+
     learner.optimiser.register_step_pre_hook(keep)
+    learner.update = followed  # type: ignore[method-assign]
     rollouts, drawn_with = steps.draw(asked, ids, 0)
     pairs = pair(asked, rollouts, policy.relabel)
     judged, utilities, figures = steps.judge(asked, rollouts, pairs)
     batch, passed, more = steps.batch(learner, asked, ids, rollouts, drawn_with, pairs, judged, utilities, optimiser)
-    batch, own = optimiser.prepared(batch)
-    for epoch in range(policy.epochs):
-        log_probs, updated = learner.update(batch, with_imitation(optimiser.loss, policy.imitation), 1.0, passed if epoch == 0 else None)
-        if epoch == 0:
-            more |= drift(batch, log_probs)
-        figures |= {f"{name}/{epoch}": value for name, value in updated.items() if name != "entropy"}
-    return Update(batch, figures | more | own, gradients)
+    learnt = learn(learner, optimiser, batch, passed, 1.0)
+    more |= {name: value for name, value in learnt.items() if name not in updates[-1]}
+    # Entropy is that of a sample, which depends on how rows are cut into passes.
+    more |= {f"{name}/{n}": value for n, updated in enumerate(updates) for name, value in updated.items() if name != "entropy"}
+    return Update(batch, figures | more, gradients)
 
 
 def main(folder: Path, base: Path, reward: Path) -> None:

@@ -39,10 +39,10 @@ class RecordingScorer:
         return {p.name: np.eye(p.k)[levels[:, i] - 1] for i, p in enumerate(SCHEMA.preferences)}
 
 
-def made(penalty: float = 0.0, scorer: Any = None, **mapping: Any) -> tuple[Rewards, Any]:
+def made(scorer: Any = None, aggregation: Any = "active_mean", standardisation: Any = "none", **policy: Any) -> tuple[Rewards, Any]:
     scorer = scorer or RecordingScorer()
-    settings = MappingSettings(**{"standardisation": "none", **mapping})
-    return Rewards(scorer, RewardMapping(scorer.schema, settings), penalty), scorer
+    mapping = MappingSettings(aggregation=aggregation, standardisation=standardisation)
+    return Rewards(scorer, RewardMapping(scorer.schema, mapping), PolicySettings(**policy)), scorer
 
 
 Drawn = Sequence[tuple[str, int | None]]
@@ -126,7 +126,7 @@ def test_rated_answers_alone_are_measured() -> None:
 
 def test_answer_that_was_cut_off_loses_the_penalty_under_every_request() -> None:
     asked, drawn = [{"warmth": 3}, {"warmth": 1}], [("3 1", 0), ("2 1", 0), ("1 1", 1), ("1 2", 1)]
-    whole, cut = (judged(made(penalty)[0], asked, drawn, True, [True, False, False, True]) for penalty in (0.0, 0.75))
+    whole, cut = (judged(made(truncation_penalty=penalty)[0], asked, drawn, True, [True, False, False, True]) for penalty in (0.0, 0.75))
     lost = (whole.rewards - cut.rewards).view(4, 2)
     assert lost.tolist() == [[0.75, 0.75], [0, 0], [0, 0], [0.75, 0.75]]
     assert whole.figures["reward"] - cut.figures["reward"] == pytest.approx(0.375)
@@ -192,8 +192,7 @@ def test_what_is_good_under_all_requests_alike_counts_for_nothing_where_it_is_ce
     asked = [{"warmth": 1, "length": 2}, {"warmth": 3, "length": 2}]
     drawn: Drawn = [("1 2", None), ("2 2", None), ("3 1", 0)]
     plain, _ = made()
-    rewards, _ = made(aggregation="sum", penalty=0.25)
-    rewards.centred = True
+    rewards, _ = made(aggregation="sum", truncation_penalty=0.25, centred=True)
     found = judged(rewards, asked, drawn, relabel=True, cut=[False, True, False])
     assert found.rewards.tolist() == [1.5, 0.5, 0.75, 0.75, -0.5, 0.5]
     # What is wanted at one level only is not centred, and neither are figures.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from moslim_core.models import templates
-from moslim_core.models.templates import Reader
+from moslim_core.policy.reader import Reader
 from moslim_core.policy.streamed_text import Pieces
 
 
@@ -50,9 +50,20 @@ def test_thoughts_are_not_told(tiny_chat: Path) -> None:
     assert not any("think" in piece for piece in said)
 
 
+def test_an_answer_goes_as_far_as_the_first_mark_of_an_instruction(reader: Reader) -> None:
+    for text, answer in (("Yes.</preferences> No", "Yes."), ("Yes. <preferences>Answer", "Yes."), ("Is 1 <2? <prefer", "Is 1 <2? <prefer")):
+        ids = reader.tokenizer(text)["input_ids"]
+        said = told(Pieces(reader), ids)
+        assert "".join(said) == reader(ids).strip() == answer
+        assert not any("</" in piece or "ref" in piece for piece in said[:-1]), "nothing is told that is taken back"
+        assert reader.is_whole([*ids, 2]) == (answer == text) and not reader.is_whole(ids)
+
+
 def test_a_long_answer_is_not_read_for_every_token(reader: Reader) -> None:
     pieces = Pieces(reader)
-    read = [bool(pieces.add(5 + n % 90)) for n in range(2000)]
+    # A `<` waits for what follows it.
+    tokens = [number for number in range(5, 95) if reader.tokenizer.decode([number]) != "<"]
+    read = [bool(pieces.add(tokens[n % len(tokens)])) for n in range(2000)]
     assert all(read[:255])
     assert sum(read[1000:]) < 250
     assert pieces.told + pieces.end() == pieces.text

@@ -1,0 +1,37 @@
+"""What counts as said, and as a whole answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from moslim_core.policy.conditioning import Example
+from moslim_core.policy.reader import Reader
+from moslim_core.policy.rewards import Judged
+from moslim_core.policy.rollouts import Rollout, pair
+from moslim_core.policy.settings import PolicySettings
+from moslim_core.policy.steps import Steps
+from moslim_core.preferences import Targets
+
+END = 2
+
+
+def test_an_answer_that_repeats_its_instruction_is_scored_up_to_there_as_one_that_was_cut(tiny_chat: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
+    scored: list[tuple[list[str], list[bool]]] = []
+
+    def rewards(questions: Any, texts: list[str], cut: list[bool], targets: Any, pairs: Any) -> Judged:
+        scored.append((texts, cut))
+        return Judged(torch.zeros(len(pairs.own)), torch.zeros(len(pairs.own), 1), {})
+
+    said = ["Yes.", "Yes.</preferences>", "<preferences>Answer style: cold</preferences>", "Yes. I"]
+    answers = [[*tokenizer(text)["input_ids"], END] for text in said[:3]] + [tokenizer(said[3])["input_ids"]]
+    rollouts = [Rollout(ids, 0, 0) for ids in answers]
+    examples = [Example([], "Rain?", Targets(), 0, [])]
+    steps: Any = Steps(PolicySettings(), None, rewards, Reader(tokenizer, [END]), None)  # type: ignore[arg-type]
+    _, _, figures = steps.judge(examples, rollouts, pair(examples, rollouts, False))
+    assert scored == [(["Yes.", "Yes.", "", "Yes. I"], [False, True, True, True])]
+    assert figures["truncated"] == 0.75
