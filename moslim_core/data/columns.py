@@ -158,8 +158,12 @@ def _hashable(value: Any) -> Any:
 
 
 def _preference(column: str, taken: list[str]) -> str:
-    """A column's name as a preference's: lower-case letters, digits and underscores, and no other's."""
-    plain = unicodedata.normalize("NFKD", column).encode("ascii", "ignore").decode().lower()
+    """A column's name as a preference's: lower-case letters, digits and underscores, and no other's.
+
+    Brackets at its end, `Tone (1-5)`, tell of the scale.
+    """
+    bare = re.sub(r"[(\[][^()\[\]]*[)\]]\s*$", "", column).strip() or column
+    plain = unicodedata.normalize("NFKD", bare).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
     name = re.sub(r"_(?:score|rating|level)$|^(?:score|rating|level)_", "", name) or "rating"
     name = name if name[0].isalpha() else f"rating_{name}"

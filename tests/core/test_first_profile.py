@@ -107,6 +107,16 @@ def test_what_is_guessed_and_what_is_left_out_is_said(tmp_path: Path, capsys: py
     assert profile.load(str(tmp_path / "mine.yaml")).data.columns.prompt == "A"
 
 
+def test_a_preference_is_called_as_its_column_without_the_scale(tmp_path: Path) -> None:
+    columns = {"Warmth (1-3)": "warmth", "warmth [old]": "warmth_2", "(1-3)": "rating_1_3", "Score: Wit": "wit"}
+    values = [{"prompt": r["prompt"], "response": r["response"], **dict.fromkeys(columns, r["warmth"])} for r in rows()]
+    init_profile.write(table(tmp_path / "own.csv", values), tmp_path / "mine.yaml")
+    made = profile.load(str(tmp_path / "mine.yaml"))
+    assert list(made.preferences.names) == list(columns.values())
+    assert made.preferences.preferences[0].levels[0] == "low warmth"
+    assert {name: label.column for name, label in made.data.columns.labels.items()} == {name: column for column, name in columns.items()}
+
+
 def test_a_split_that_lacks_a_preference_is_told_with_its_prompts(tmp_path: Path, tiny_chat: Path) -> None:
     values = rows(3)
     found = preview(made(table(tmp_path / "own.csv", values), tiny_chat), tmp_path / "cache")
