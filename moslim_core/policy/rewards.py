@@ -154,12 +154,13 @@ def _figures(schema: PreferenceSchema, drawn: Sequence[_Drawn]) -> dict[str, flo
         for level in np.unique(levels[active]):
             figures[f"expected_level/{name}/{level}"] = expected[levels == level].mean()
             figures[f"zero_variance/{name}/{level}"] = zero_variance(utilities[levels == level], groups[levels == level])
-    return {name: float(value) for name, value in figures.items()}
+    return {name: float(value) for name, value in figures.items() if value is not None}
 
 
-def zero_variance(values: np.ndarray, group: np.ndarray) -> float:
-    """Share of groups whose values do not differ: they give this preference no gradient."""
+def zero_variance(values: np.ndarray, group: np.ndarray) -> float | None:
+    """Share of the groups of two values or more whose values do not differ: they give this preference no gradient. None without such."""
     by_group = defaultdict(list)
     for value, key in zip(values, group, strict=True):
         by_group[key].append(value)
-    return float(np.mean([np.std(v) < ZERO_STD for v in by_group.values()]))
+    still = [np.std(v) < ZERO_STD for v in by_group.values() if len(v) > 1]
+    return float(np.mean(still)) if still else None

@@ -175,6 +175,8 @@ def test_zero_variance() -> None:
     values, group = np.array([1, 2, 5, 5, 5, 7]), np.array([0, 0, 1, 1, 2, 2])
     assert zero_variance(values, group) == pytest.approx(1 / 3)
     assert zero_variance(values[[0, 2, 4, 1, 3, 5]], group[[0, 2, 4, 1, 3, 5]]) == pytest.approx(1 / 3)
+    # An answer alone differs from nothing, and says nothing.
+    assert zero_variance(values[1:], group[1:]) == pytest.approx(1 / 2) and zero_variance(values[1:3], group[1:3]) is None
 
 
 def test_broken_head_stops_the_run_and_names_the_prompt() -> None:
