@@ -6,6 +6,7 @@ Nothing is copied from them here; their licences and defects are told in every d
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,20 +28,21 @@ class OwnRows:
     licence = "not stated"
 
 
-class HubSet:
-    """A rated data set on the Hugging Face hub."""
+class HubSet(ABC):
+    """A rated data set on the Hugging Face hub. `pairs`: the preference that its choices between two answers are about, if it has such."""
 
     hub: str
     revision: str
     licence: str
     files: dict[str, str | None]  # -> the split that the file states
-    ratings: tuple[Rating, ...]
+    ratings: tuple[Rating, ...] = ()
+    pairs: str | None = None
     defects: str
 
     @staticmethod
+    @abstractmethod
     def expand(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Rated rows {prompt, response, column: rating or null} of one record."""
-        raise NotImplementedError
+        """Rows of one record: {prompt, response, column: rating or null}, or {prompt, chosen, rejected}."""
 
 
 @source("starter")
@@ -154,6 +156,30 @@ class HelpSteer2(HubSet):
     ratings = tuple(Rating(name, name, (0, 1, 2, 3, 4)) for name in ("helpfulness", "correctness", "coherence", "complexity", "verbosity"))
     defects = "Conversations stand in one text with marks between the turns: they are taken apart. Ratings are skewed high."
     expand = staticmethod(_steer)
+
+
+def _choice(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """HelpSteer3-Preference: from -3, the first answer is much better, to 3, the second is; a tie is no choice."""
+    answers = [record["response1"] or "", record["response2"] or ""]
+    preference = int(record["overall_preference"])
+    if preference > 0:
+        answers.reverse()
+    if preference:
+        yield {"prompt": record["context"], "chosen": answers[0], "rejected": answers[1]}
+
+
+@source("helpsteer3")
+class HelpSteer3(HubSet):
+    """people's choices between two answers, over many tasks and languages (HelpSteer3-Preference)"""
+
+    hub = "nvidia/HelpSteer3"
+    # Its files were replaced several times, and which commit is the last could not be looked up: the card tells which was read.
+    revision = "main"
+    licence = "CC-BY-4.0"
+    files = {"preference/train.jsonl.gz": "train", "preference/validation.jsonl.gz": "validation"}
+    pairs = "helpfulness"
+    defects = "How much better an answer is, and what each of three to five people said, is not read; ties are left out."
+    expand = staticmethod(_choice)
 
 
 @source("pku-saferlhf")

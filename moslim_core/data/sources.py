@@ -149,7 +149,14 @@ def _open(name: str, settings: DataSettings, schema: PreferenceSchema) -> Source
         files, revision = hub_files(name, source_type, path)
         about = {"licence": source_type.licence, "hub": source_type.hub, "revision": revision, "defects": source_type.defects}
         binnings = {preference: binning for preference, binning in offered.items() if binning}
-        return Source(name, files, ColumnSettings(source=None), binnings, source_type.expand, about)
+        about_choices = source_type.pairs if source_type.pairs in schema.names else settings.columns.pairs
+        if source_type.pairs and about_choices is None:
+            raise UserError(
+                f"data.source={name} has choices about {source_type.pairs}, which is no preference of the schema.\n"
+                f"Name the one that they are about: --set data.columns.pairs={schema.names[0]}."
+            )
+        columns = ColumnSettings(source=None, pairs=about_choices)
+        return Source(name, files, columns, binnings, source_type.expand, about)
     binnings = {p.name: Binning.of(p.name, given[p.name].column or p.name, p.k, given[p.name]) for p in schema.preferences}
     files = [(None, starter.ROWS)] if name == "starter" else own_files(name, path, several)
     return Source(name, files, settings.columns, binnings, lambda record: (record,), {"licence": source_type.licence})

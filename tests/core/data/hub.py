@@ -60,6 +60,15 @@ def steer(number: int) -> dict[str, Any]:
     return {"prompt": prompt, "response": f"As said, {number}.", **{name: (number + i) % 5 for i, name in enumerate(names)}}
 
 
+def choice(number: int, preference: int) -> dict[str, Any]:
+    turns = [{"role": "user", "content": f"Hello {number}."}, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Bye?"}]
+    said = [{"score": preference, "reasoning": "Better.", "feedback1": "Good.", "feedback2": "Bad."}]
+    return {
+        "domain": "general", "language": "english", "context": turns, "response1": f"First {number}.", "response2": f"Second {number}.",
+        "overall_preference": preference, "individual_preference": said,
+    }  # fmt: skip
+
+
 def pair(number: int) -> dict[str, Any]:
     return {
         "prompt": f"Is {number} a crime?", "prompt_source": "made", "response_0": f"Yes, {number} is.", "response_1": f"Try {number}!",

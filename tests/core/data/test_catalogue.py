@@ -89,6 +89,23 @@ def test_helpsteer2_states_validation_and_its_conversations_are_taken_apart(tmp_
     assert [m["role"] for m in found[2].row.prompt] == ["user", "assistant", "user"]
 
 
+def test_helpsteer3_has_choices_and_no_ties(tmp_path: Path) -> None:
+    hub.written(tmp_path / "preference" / "train.jsonl.gz", hub.choice(1, -3), hub.choice(2, 0), hub.choice(3, 1))
+    hub.written(tmp_path / "preference" / "validation.jsonl.gz", hub.choice(4, 2))
+    found = read("helpsteer3", tmp_path, schema(helpfulness=["bad", "good"]))
+    assert [(r.stated, r.row.response, r.row.worse) for r in found] == [
+        ("train", "First 1.", {"helpfulness": "Second 1."}),
+        ("train", "Second 3.", {"helpfulness": "First 3."}),
+        ("validation", "Second 4.", {"helpfulness": "First 4."}),
+    ]
+    assert [turn["content"] for turn in found[0].row.prompt] == ["Hello 1.", "Hi.", "Bye?"]
+    settings = DataSettings.model_validate({"source": "helpsteer3", "path": tmp_path, "columns": {"pairs": "quality"}})
+    (opened,) = open_sources(settings, schema(quality=["bad", "good"]))
+    assert next(iter(opened.rows())).row.worse == {"quality": "Second 1."}
+    with pytest.raises(UserError, match=r"choices about helpfulness, which is no preference.*\n.*data\.columns\.pairs=quality"):
+        read("helpsteer3", tmp_path, schema(quality=["bad", "good"]))
+
+
 def test_saferlhf_rates_safety_or_severity_by_the_number_of_levels(tmp_path: Path) -> None:
     hub.written(tmp_path / "data" / "Alpaca-7B" / "train.jsonl", hub.pair(0), hub.pair(2))
     hub.written(tmp_path / "data" / "Alpaca3-8B" / "test.jsonl", hub.pair(1))
