@@ -50,7 +50,7 @@ class ReportContent(BaseModel):
     title: str
     created: str = Field(description="ISO time; given, so that the same content always makes the same page")
     preferences: PreferenceSchema
-    base_model: str
+    trained: str = Field(description="how the policy was trained, in a few words")
     before: Controllability
     after: Controllability
     judge: str = Field(description="how obtained levels were measured, one sentence")

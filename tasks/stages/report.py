@@ -19,7 +19,7 @@ PAGE = "report.html"
 FIGURES = "figures"
 FINDINGS = "findings.json"
 
-STAGE = Stage("report", version=10, kind="report", section=Settings.content)
+STAGE = Stage("report", version=11, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -46,10 +46,11 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
     from moslim_core.evaluation.suite import read_agreement, read_attack, read_benchmarks, read_control, read_front, read_together
     from moslim_core.judging.endpoint import Usage
     from moslim_core.models.identity import public_name
+    from moslim_core.policy.artifact import PolicyCard
     from moslim_core.report import Both, ReportContent
     from moslim_core.reward.metrics import read_choices, read_metrics
 
-    evaluation, base_model = inputs["evaluation"], public_name(settings.model.base)
+    evaluation, card = inputs["evaluation"], PolicyCard.load(inputs["policy"])
     usage = evaluation / USAGE_FILE
     records = {name: read_record(path) for name, path in inputs.items()}
     notes = []
@@ -71,10 +72,10 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
             f"policy.max_new_tokens={settings.policy.max_new_tokens}; what stands above describes the cut text."
         )
     return ReportContent(
-        title=f"One policy, {len(settings.preferences)} preferences: {base_model}",
+        title=f"One policy, {len(settings.preferences)} preferences: {public_name(settings.model.base)}",
         created=datetime.now(UTC).isoformat(timespec="minutes"),
         preferences=settings.preferences,
-        base_model=base_model,
+        trained=f"{card.optimiser}, {card.steps} steps, seed {settings.seed}",
         before=before,
         after=after,
         judge=json.loads((evaluation / "judge.json").read_text(encoding="utf-8"))["describe"],

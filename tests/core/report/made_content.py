@@ -218,7 +218,7 @@ def made(**changes: Any) -> ReportContent:
         "title": "Short, simple, warm: demonstration",
         "created": "2025-11-23T19:30:00+00:00",
         "preferences": SCHEMA,
-        "base_model": "smollm2-135m",
+        "trained": "online_dpo, 8 steps, seed 0",
         "judge": "Obtained levels are measured by rules: words, readability and sentiment, cut at fixed thresholds.",
         "training": steps(),
         "samples": [

@@ -157,7 +157,7 @@ def test_everything_given_is_escaped() -> None:
     row = SampleRow(level=1, before=evil, after=evil, before_obtained=1, after_obtained=1)
     html = render(
         made(
-            title=evil, base_model=evil, judge=evil, notes=[evil], settings={evil: evil}, seconds={evil: 1.0},
+            title=evil, trained=evil, judge=evil, notes=[evil], settings={evil: evil}, seconds={evil: 1.0},
             samples=[Sample(prompt=evil, preference="warmth", rows=[row])],
             data_card={"rows": {evil: 1}, "sources": {evil: 1}, "dropped": {evil: 1}},
             training=[{"step": 1.0, f"utility/{evil}": 0.5, f"judged/{evil}": 0.5, f"utility/{evil}2": 0.5, f"seconds/{evil}": 1.0}],
