@@ -13,8 +13,8 @@ import torch
 from flows.studio import loaded_models as module
 from flows.studio.loaded_models import Opened, Workshop, newest
 from flows.studio.session import Asked, Drawn
-from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.models import chat
 from moslim_core.policy.generation import Answer
 from tests.studio.made import LONGEST, SCHEMA
 
@@ -30,7 +30,7 @@ def workshop(work_dir: Path) -> Workshop:
 def opened(workshop: Workshop) -> Iterator[Opened]:
     """In float32: where the processor multiplies in bfloat16, an answer in a batch is rounded otherwise than one alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "pick_dtype", lambda *_: torch.float32)
+        patch.setattr(chat, "pick_dtype", lambda *_: torch.float32)
         yield workshop.open(newest(workshop.choices()))
 
 
