@@ -111,6 +111,16 @@ def _pair(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
+def _choice(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """HelpSteer3-Preference: from -3, the first answer is much better, to 3, the second is; a tie is no choice."""
+    answers = [record["response1"] or "", record["response2"] or ""]
+    preference = int(record["overall_preference"])
+    if preference > 0:
+        answers.reverse()
+    if preference:
+        yield {"prompt": record["context"], "chosen": answers[0], "rejected": answers[1]}
+
+
 @source("ultrafeedback")
 class UltraFeedback(HubSet):
     """answers of many models to one prompt, rated by GPT-4 on four aspects, 1 to 5"""
@@ -156,16 +166,6 @@ class HelpSteer2(HubSet):
     ratings = tuple(Rating(name, name, (0, 1, 2, 3, 4)) for name in ("helpfulness", "correctness", "coherence", "complexity", "verbosity"))
     defects = "Conversations stand in one text with marks between the turns: they are taken apart. Ratings are skewed high."
     expand = staticmethod(_steer)
-
-
-def _choice(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """HelpSteer3-Preference: from -3, the first answer is much better, to 3, the second is; a tie is no choice."""
-    answers = [record["response1"] or "", record["response2"] or ""]
-    preference = int(record["overall_preference"])
-    if preference > 0:
-        answers.reverse()
-    if preference:
-        yield {"prompt": record["context"], "chosen": answers[0], "rejected": answers[1]}
 
 
 @source("helpsteer3")

@@ -106,7 +106,6 @@ def thoughts(tokenizer: Any) -> tuple[Thought, ...]:
     return thoughts_of(tokenizer.chat_template, added, partial(_written, tokenizer), _whose(tokenizer))
 
 
-def begun_thoughts(tokenizer: Any) -> set[Thought]:
-    """Those that the template begins itself, so that an answer holds their end only."""
-    known = thoughts(tokenizer)
+def begun_thoughts(tokenizer: Any, known: tuple[Thought, ...]) -> set[Thought]:
+    """Of a tokenizer's `thoughts` those that the template begins itself, so that an answer holds their end only."""
     return begun(known, _rendered(tokenizer, answered=False)) if known else set()

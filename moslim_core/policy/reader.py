@@ -20,7 +20,8 @@ class Reader:
 
     def __init__(self, tokenizer: Any, ends: list[int]) -> None:
         self.tokenizer, self.ends = tokenizer, frozenset(ends)
-        self.thoughts, self.begun = thoughts(tokenizer), begun_thoughts(tokenizer)
+        self.thoughts = thoughts(tokenizer)
+        self.begun = begun_thoughts(tokenizer, self.thoughts)
 
     def __call__(self, ids: list[int]) -> str:
         return _MARK.split(self._without_thoughts(ids), 1)[0]
