@@ -188,7 +188,10 @@ def unchanged(copy: Path) -> dict[str, dict[str, str | int]]:
 
 EVALUATING = {"evaluate", *(stage for stage in MODULE_OF if stage.startswith(COMPARED))}
 # They train by the policy's own optimisers. This project's policies have a stage of their own for that.
-TRAINED = {"train_policy", *(f"compared_{name}" for name in ("morlhf", "morlhf_normalised", "rewarded_soups", "rlphf"))}
+TRAINED = {
+    "train_policy",
+    *(f"compared_{name}" for name in ("morlhf", "morlhf_normalised", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo")),
+}
 APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only"}
 
 

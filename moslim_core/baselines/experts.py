@@ -19,7 +19,7 @@ from moslim_core.baselines.method import Array, Context, rollouts
 from moslim_core.data.rows import plain_text
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
-from moslim_core.policy.conditioning import Example
+from moslim_core.policy.conditioning import Example, in_turn
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.reward.settings import MappingSettings
@@ -38,6 +38,16 @@ def best_levels(schema: PreferenceSchema) -> Targets:
     return schema.targets({p.name: max(p.requestable, key=p.score) for p in schema.preferences})
 
 
+def strength(mapping: MappingSettings, schema: PreferenceSchema) -> float:
+    """What a preference's whole range is worth on average in the profile's rewards. (ours)
+
+    Rewards in [0, 1] alone would leave a compared method's preferences less certain than this project's, and its training weaker.
+    """
+    if mapping.aggregation != "sum":
+        return 1.0
+    return sum(mapping.weights.get(name, 1.0) for name in schema.names) / len(schema)
+
+
 def expert_settings(
     settings: Settings, schema: PreferenceSchema, weights: Array, policies: int, standardisation: Standardisation
 ) -> Settings:
@@ -54,11 +64,13 @@ def expert_settings(
         relabel=False,
         **PLAIN,
     )
+    # Standardised rewards bring a strength of their own.
+    scale = strength(settings.mapping, schema) if standardisation == "none" else 1.0
     mapping = MappingSettings(
         utility="ordinal",
         standardisation=standardisation,
-        aggregation="active_mean",
-        weights=dict(zip(schema.names, weights.tolist(), strict=True)),
+        aggregation="sum",
+        weights=dict(zip(schema.names, (scale * weights).tolist(), strict=True)),
     )
     return changed(settings, policy=own, mapping=mapping)
 
@@ -71,13 +83,8 @@ class PlainExamples:
 
     def __call__(self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[Example]:
         """steps x prompts_per_step examples, as of `policy.conditioning.training_examples`."""
-        rng = random.Random(seed)
-        order: list[int] = []
         examples = []
-        for number in range(policy.steps * policy.prompts_per_step):
-            if not order:
-                order = rng.sample(range(len(prompts)), len(prompts))
-            prompt = prompts[order.pop()]
+        for number, prompt in enumerate(in_turn(prompts, policy, random.Random(seed))):
             conversation = condition(prompt, Targets(), schema, policy.placement)
             examples.append(Example(conversation, plain_text(prompt), self.targets, number, prompt))
         return examples

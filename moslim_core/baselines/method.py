@@ -11,7 +11,7 @@ import json
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,18 @@ class Asked:
 
     def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]:
         return self.system.answers(what, [self.system.conditioned(c, self.targets, n) for n, c in enumerate(conversations)], sampling)
+
+
+@dataclass(frozen=True)
+class Reworded:
+    """A system that reads every prompt, without an instruction, as `wording` has it."""
+
+    system: System
+    wording: Callable[[Sequence[Message]], list[Message]]
+
+    def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]:
+        clean = [self.system.conditioned(c, Targets(), place) for place, c in enumerate(conversations)]
+        return self.system.answers(what, [self.wording(c) for c in clean], sampling)
 
 
 @dataclass(frozen=True)

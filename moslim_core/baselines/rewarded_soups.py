@@ -20,13 +20,19 @@ RULES: dict[str, Rule] = {"rewarded_soups": interpolated, "rewarded_soups_exact"
 
 @baseline("rewarded_soups")
 class Compared(Method):
-    rows = tuple(RULES)
+    rules: dict[str, Rule] = RULES
+    rows: tuple[str, ...] = tuple(RULES)
+
+    @property
+    def rewards(self) -> Array:
+        """(m, m): the weights that each expert is trained for."""
+        return np.eye(len(self.context.schema))
 
     @property
     def experts(self) -> list[Expert]:
-        """One per preference, by one-hot weights; they share the budget."""
+        """One per preference; they share the budget."""
         names = self.context.schema.names
-        return [Expert(self.context, name, one_hot, len(names)) for name, one_hot in zip(names, np.eye(len(names)), strict=True)]
+        return [Expert(self.context, name, weights, len(names)) for name, weights in zip(names, self.rewards, strict=True)]
 
     def train(self) -> None:
         for expert in self.experts:
@@ -35,7 +41,7 @@ class Compared(Method):
     def at(self, row: str, weights: Array) -> Asked:
         settings = self.context.settings.model
         base, tokenizer = models.load_chat_model(settings.base, self.context.cache, settings.dtype, settings.device)
-        model = RULES[row](load_experts(base, [expert.folder for expert in self.experts]), weights.tolist())
+        model = self.rules[row](load_experts(base, [expert.folder for expert in self.experts]), weights.tolist())
         name = "-".join([row, *(f"{w:.3f}" for w in weights)])
         return Asked(self.context.system(name, model, tokenizer), Targets())
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,8 @@ import numpy as np
 
 from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
-from moslim_core.baselines.method import Array, Cost, Method, rollouts, timed, timed_seconds
+from moslim_core.baselines.method import Array, Cost, Method, Reworded, rollouts, timed, timed_seconds
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines
-from moslim_core.evaluation.system import System
-from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.policy.warm_start import fine_tune
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.registry import baseline
@@ -70,19 +67,6 @@ def along_the_front(count: int, low: Array, high: Array, rng: np.random.Generato
 def best(rewards: Array) -> Array:
     """(n,) true where some reward of (n, m) is at or above its 0.7 quantile."""
     return (rewards >= np.quantile(rewards, QUANTILE, axis=0)).any(axis=1)
-
-
-@dataclass(frozen=True)
-class Stating:
-    """A system that reads every prompt with the same rewards."""
-
-    system: System
-    rewards: Array
-    names: Sequence[str]
-
-    def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]:
-        clean = [self.system.conditioned(c, Targets(), place) for place, c in enumerate(conversations)]
-        return self.system.answers(what, [state(c, self.rewards.tolist(), self.names) for c in clean], sampling)
 
 
 class Rewards:
@@ -171,11 +155,12 @@ class Compared(Method):
         conversations = [state(self._read(p), g, context.schema.names) for p, g in zip(sampled, goals, strict=True)]
         return sampled, [answer.text for answer in context.draw(model, tokenizer, conversations, "round")]
 
-    def at(self, row: str, weights: Array) -> Stating:
+    def at(self, row: str, weights: Array) -> Reworded:
         settings = self.context.settings.model
         model, tokenizer = models.load_chat_model(str(self.context.work / "online"), self.context.cache, settings.dtype, settings.device)
         name = "-".join([row, *(f"{w:.3f}" for w in weights)])
-        return Stating(self.context.system(name, model, tokenizer), wanted(weights, *self.range), self.context.schema.names)
+        wording = partial(state, rewards=wanted(weights, *self.range).tolist(), names=self.context.schema.names)
+        return Reworded(self.context.system(name, model, tokenizer), wording)
 
     def cost(self, row: str) -> Cost:
         return Cost(policies=1, rollouts=self.budget, resident=1, seconds=timed_seconds(self.context.work))

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from functools import cached_property
 
-from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels
+from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels, strength
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, examples_under
@@ -47,10 +47,11 @@ class Compared(Method):
 
     @cached_property
     def policy(self) -> TrainedPolicy:
-        settings = self.context.settings
-        mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum")
+        settings, schema = self.context.settings, self.context.schema
+        weights = dict.fromkeys(schema.names, strength(settings.mapping, schema))
+        mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum", weights=weights)
         chosen = changed(settings, policy=changed(settings.policy, **PLAIN), mapping=mapping)
-        return TrainedPolicy(self.context, self.rows[0], chosen, WantedExamples(self.context.schema))
+        return TrainedPolicy(self.context, self.rows[0], chosen, WantedExamples(schema))
 
     def train(self) -> None:
         self.policy.train()

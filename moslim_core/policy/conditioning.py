@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from moslim_core.data.rows import plain_text
@@ -52,12 +52,8 @@ def examples_under(
     contradicts it (distractors.py): the policy reads it, the reward model does not, and the targets stay what they are.
     """
     examples: list[Example] = []
-    order: list[int] = []
     distractors_owed = 0.0
-    for family in range(settings.steps * settings.prompts_per_step):
-        if not order:
-            order = rng.sample(range(len(prompts)), len(prompts))
-        prompt = prompts[order.pop()]
+    for family, prompt in enumerate(in_turn(prompts, settings, rng)):
         requests = draw(settings.targets_per_prompt)
         distractors_owed += settings.distractor_fraction
         said = prompt
@@ -68,3 +64,12 @@ def examples_under(
             conversation = condition(said, targets, schema, settings.placement, rng)
             examples.append(Example(conversation, plain_text(prompt), targets, family, prompt))
     return examples
+
+
+def in_turn(prompts: Sequence[Sequence[Message]], settings: PolicySettings, rng: random.Random) -> Iterator[Sequence[Message]]:
+    """The prompts of all steps, one after another: in random order, every prompt equally often."""
+    order: list[int] = []
+    for _ in range(settings.steps * settings.prompts_per_step):
+        if not order:
+            order = rng.sample(range(len(prompts)), len(prompts))
+        yield prompts[order.pop()]

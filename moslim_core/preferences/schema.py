@@ -107,12 +107,19 @@ class Preference(BaseModel):
 
 
 class Targets(Mapping[str, int]):
-    """What one prompt asks for: {preference: level}. Unnamed preferences are unspecified. Immutable, hashable."""
+    """What one prompt asks for: {preference: level}. Unnamed preferences are unspecified. Immutable, hashable.
 
-    __slots__ = ("_levels",)
+    `weights`: by how much a preference counts more or less in this request's reward than in all others'; 1 where nothing is said.
+    """
 
-    def __init__(self, levels: Mapping[str, int] | None = None) -> None:
+    __slots__ = ("_levels", "_weights")
+
+    def __init__(self, levels: Mapping[str, int] | None = None, weights: Mapping[str, float] | None = None) -> None:
         self._levels: dict[str, int] = dict(levels or {})
+        self._weights: dict[str, float] = dict(weights or {})
+
+    def weight(self, name: str) -> float:
+        return self._weights.get(name, 1.0)
 
     def __getitem__(self, name: str) -> int:
         return self._levels[name]
@@ -122,6 +129,11 @@ class Targets(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self._levels)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Targets):
+            return super().__eq__(other)
+        return self._levels == other._levels and self._weights == other._weights
 
     def __hash__(self) -> int:
         return hash(frozenset(self._levels.items()))

@@ -207,7 +207,7 @@ class RewardMapping:
         names, levels = self.schema.names, self._levels(targets)
         mask = np.stack([levels[n] > 0 for n in names], axis=1).astype(float)
         z = np.stack([standardised[n] for n in names], axis=1)
-        weights = np.tile([self.settings.weights.get(n, 1.0) for n in names], (len(targets), 1))
+        weights = np.array([[self.settings.weights.get(n, 1.0) * t.weight(n) for n in names] for t in targets])
         rewards = AGGREGATIONS[self.settings.aggregation](np.where(mask > 0, z, 0.0), mask, weights)
         if not np.isfinite(rewards).all():
             raise ValueError("the mapping made a reward that is not finite")

@@ -13,7 +13,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from moslim_core import models
-from moslim_core.baselines import OWN, START, best_of_n, methods, ours, rewarded_soups, rlphf
+from moslim_core.baselines import OWN, START, best_of_n, bone_soups, methods, mo_odpo, ours, rewarded_soups, rlphf
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
 from moslim_core.baselines.measure import by_level, measure, method_of, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
@@ -23,6 +23,7 @@ from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema, Targets, parse
 from moslim_core.registry import baseline, optimiser
 from moslim_core.reward.mapping import RewardMapping
+from moslim_core.settings_section import changed
 from moslim_core.training.progress import Progress
 
 Make = Callable[..., Context]
@@ -123,6 +124,48 @@ def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: M
         assert method.at("rlphf", np.array(weights)).targets == Targets(wanted)
 
 
+def test_mo_odpo_states_the_weights_that_its_rewards_are_added_up_by(context: Make) -> None:
+    made = context(steps=40, targets_per_prompt=3)
+    method = mo_odpo.Compared(made)
+    prompts = [[{"role": "user", "content": "Rain?"}]]
+    examples = method.policy.examples_of(prompts, made.schema, method.policy.settings.policy, 0)
+    drawn = np.array([[e.targets.weight(name) for name in made.schema.names] for e in examples])
+    # A flat Dirichlet distribution of two weights is uniform.
+    assert np.allclose(drawn.sum(axis=1), 1) and len({e.targets for e in examples}) == len(examples)
+    assert drawn[:, 0].mean() == pytest.approx(0.5, abs=0.05) and drawn[:, 0].std() == pytest.approx(12**-0.5, abs=0.03)
+    length, warmth = drawn[0]
+    assert examples[0].prompt == [{"role": "user", "content": f"[length {length:.1f}, warmth {warmth:.1f}]\nRain?"}]
+    mapping = RewardMapping(made.schema, method.policy.settings.mapping)
+    p = {"length": np.array([[0.0, 0.5, 0.5]]), "warmth": np.array([[0.2, 0.8]])}
+    assert mapping(p, [examples[0].targets]).rewards == pytest.approx(0.75 * length + 0.8 * warmth)
+    method.train()
+    assert method.at("mo_odpo", np.array([0.25, 0.75])).wording(prompts[0])[0]["content"] == "[length 0.2, warmth 0.8]\nRain?"
+
+
+def test_bone_soups_are_merged_so_that_their_mixtures_give_the_weights(context: Make) -> None:
+    method = bone_soups.Compared(context())
+    assert np.allclose(method.rewards, [[0.7, 0.3], [0.3, 0.7]]) and np.allclose(bone_soups.backbones(3).sum(axis=1), 1)
+    assert [e.settings.mapping.weights for e in method.experts] == [
+        {"length": pytest.approx(0.7), "warmth": pytest.approx(0.3)},
+        {"length": pytest.approx(0.3), "warmth": pytest.approx(0.7)},
+    ]
+    method.train()
+    base, tokenizer = models.load_chat_model(method.context.settings.model.base, method.context.cache, "float32", "cpu")
+    del tokenizer
+    # B l = w at the corner: 0.7 l - 0.3 (l - 1) = 1.
+    wanted = interpolated(load_experts(base, [e.folder for e in method.experts]), [1.75, -0.75])
+    assert torch.allclose(logits(method.at("bone_soups", np.array([1.0, 0.0])).system.model), logits(wanted), atol=1e-5)
+
+
+def test_a_compared_method_has_preferences_as_certain_as_the_profile(context: Make) -> None:
+    made = context()
+    mapping = changed(made.settings.mapping, aggregation="sum", weights={"length": 3.0, "warmth": 1.0})
+    strong = changed(made.settings, mapping=mapping)
+    one = expert_settings(strong, made.schema, np.array([0.25, 0.75]), 1, "none").mapping
+    assert one.weights == {"length": pytest.approx(0.5), "warmth": pytest.approx(1.5)}
+    assert expert_settings(strong, made.schema, np.array([0.25, 0.75]), 1, "running").mapping.weights == {"length": 0.25, "warmth": 0.75}
+
+
 @pytest.fixture
 def soups(context: Make) -> rewarded_soups.Compared:
     method = rewarded_soups.Compared(context())
@@ -205,7 +248,7 @@ def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Mak
     assert raw.settings.policy == normalised.settings.policy and raw.folder != normalised.folder
 
 
-@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "rlphf"])
+@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo"])
 def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     made = context()
     numbers = measure(name, made)
@@ -214,6 +257,6 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert row.control.preferences["length"].answers == 6
-        assert row.cost.policies == {"morlhf": 3, "rewarded_soups": 2, "rlphf": 1}.get(name, 0)
+        assert row.cost.policies == {"morlhf": 3, "rewarded_soups": 2, "bone_soups": 2, "rlphf": 1, "mo_odpo": 1}.get(name, 0)
         assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16
     assert measure(name, made) == numbers, "what is there is not done again, and gives the same"

@@ -1,0 +1,74 @@
+"""MO-ODPO: one policy reads the weights of all preferences as numbers; Online DPO by the weighted sum of rewards (Gupta et al. 2025).
+
+Weights are drawn from a flat Dirichlet distribution for every request, stated in the prompt, and r = sum w_i r_i. Ours: their place and
+their one decimal, and all pairs of a request's answers with soft labels, as this project's own Online DPO has them. The source was read
+in its abstract and summaries, not in full.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cached_property, partial
+
+import numpy as np
+
+from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels, strength
+from moslim_core.baselines.method import Array, Cost, Method, Reworded, phase_seconds
+from moslim_core.data.rows import plain_text
+from moslim_core.evaluation.system import System
+from moslim_core.policy.conditioning import Example, in_turn
+from moslim_core.policy.settings import PolicySettings
+from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
+from moslim_core.registry import baseline
+from moslim_core.reward.settings import MappingSettings
+from moslim_core.settings_section import changed
+
+
+def state(messages: Sequence[Message], weights: Sequence[float], names: Sequence[str]) -> list[Message]:
+    """The conversation with weights, to one decimal, before its last turn's text."""
+    stated = ", ".join(f"{name} {weight:.1f}" for name, weight in zip(names, weights, strict=True))
+    return [*messages[:-1], {**messages[-1], "content": f"[{stated}]\n{messages[-1]['content']}"}]
+
+
+class WeightedExamples:
+    """Training examples that state weights of the preferences `steered`, and are rewarded for their best levels by these weights."""
+
+    def __init__(self, steered: PreferenceSchema) -> None:
+        self.names, self.best = steered.names, best_levels(steered)
+
+    def __call__(self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[Example]:
+        dirichlet = np.random.default_rng(seed)
+        examples = []
+        for family, prompt in enumerate(in_turn(prompts, policy, random.Random(seed))):
+            plain = condition(prompt, Targets(), schema, policy.placement)
+            for weights in dirichlet.dirichlet(np.ones(len(self.names)), policy.targets_per_prompt).tolist():
+                targets = Targets(self.best, dict(zip(self.names, weights, strict=True)))
+                examples.append(Example(state(plain, weights, self.names), plain_text(prompt), targets, family, prompt))
+        return examples
+
+
+@baseline("mo_odpo")
+class Compared(Method):
+    rows = ("mo_odpo",)
+
+    @cached_property
+    def policy(self) -> TrainedPolicy:
+        settings, schema = self.context.settings, self.context.schema
+        weights = dict.fromkeys(schema.names, strength(settings.mapping, schema))
+        mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum", weights=weights)
+        own = changed(settings.policy, optimiser="online_dpo", kl=None, credit="answer", **PLAIN)
+        return TrainedPolicy(self.context, self.rows[0], changed(settings, policy=own, mapping=mapping), WeightedExamples(schema))
+
+    def train(self) -> None:
+        self.policy.train()
+
+    @cached_property
+    def system(self) -> System:
+        return self.context.trained(self.rows[0], self.policy.folder)
+
+    def at(self, row: str, weights: Array) -> Reworded:
+        return Reworded(self.system, partial(state, weights=weights.tolist(), names=self.context.schema.names))
+
+    def cost(self, row: str) -> Cost:
+        return Cost(policies=1, rollouts=self.policy.rollouts, resident=2, seconds=phase_seconds([self.policy.log]))
