@@ -6,6 +6,11 @@ import re
 import runpy
 from pathlib import Path
 
+import yaml
+
+from moslim_core.data.annotators import annotate
+from moslim_core.preferences import RuleAnnotator
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -20,3 +25,11 @@ def test_files_that_the_architecture_names_are_there() -> None:
     assert len(named) > 15
     package = DOCS.parent / "moslim_core"
     assert [name for name in sorted(named) if not (DOCS.parent / name).exists() and not (package / name).exists()] == []
+
+
+def test_constraints_as_preferences_are_told_by_the_rules_that_stand_beside_them() -> None:
+    table = re.findall(r"^\| ([^|]+) \| `(\{[^`]+\})` \| (.+?) \| (.+?) \|$", (DOCS / "first_steps.md").read_text(encoding="utf-8"), re.M)
+    assert len(table) >= 15
+    for constraint, rule, *examples in table:
+        annotator = RuleAnnotator.model_validate(yaml.safe_load(rule))
+        assert [annotate(example.replace("¶", "\n"), annotator) for example in examples] == [1, 2], constraint

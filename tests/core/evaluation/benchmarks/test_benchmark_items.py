@@ -18,7 +18,7 @@ def user(text: str) -> Message:
 
 
 def test_names_are_those_of_the_suite() -> None:
-    assert set(benchmark.own) == {"mt_bench", "halueval2", "hackaprompt", "xstest"}
+    assert set(benchmark.own) == {"mt_bench", "halueval2", "hackaprompt", "xstest", "known_answers", "length_limits"}
     for name in benchmark.own:
         assert benchmark[name](None).name == name
 
