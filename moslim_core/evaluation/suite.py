@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
@@ -19,6 +19,7 @@ from moslim_core.evaluation import attack, joint_requests
 from moslim_core.evaluation.answers import answer, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
+from moslim_core.evaluation.fluency import surprise
 from moslim_core.evaluation.fronts import FIGURES, Front
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.operating_points import measure, steered
@@ -142,14 +143,29 @@ class Benchmarks:
         self.tasks = benchmarks.tasks(
             names, endpoint, self.settings.data_dir, cache / "benchmarks", trained, settings.data.near_duplicates, self.settings.limit
         )
+        # Of each system: by benchmark whose fluency counts, what was read and answered.
+        self.replies: dict[str, dict[str, benchmarks.Replies]] = {}
 
     def of(self, name: str, system: System) -> Metrics:
         runs: dict[str, benchmarks.Run] = {}
         metrics: Metrics = {}
         for benchmark, task in self.tasks.items():
-            runs[benchmark], records = benchmarks.run(task, system, self.targets, self.sampling, self.settings.bootstrap)
+            runs[benchmark], records, replies = benchmarks.run(task, system, self.targets, self.sampling, self.settings.bootstrap)
+            if task.benchmark.fluency:
+                self.replies.setdefault(name, {})[benchmark] = replies
             write_json_lines(self.output / f"answers.{benchmark}.{name}.jsonl", records)
             metrics |= {f"{benchmark}/{m}": figure.overall.mean.value for m, figure in runs[benchmark].result.measures.items()}
+        (self.output / f"benchmarks.{name}.json").write_bytes(Runs.dump_json(runs, indent=1))
+        return metrics
+
+    def of_fluency(self, name: str, start: Any, tokenizer: Any, seed: int) -> Metrics:
+        """Adds to the result of the system `name` how much its answers surprise the starting model `start`."""
+        runs = read_benchmarks(self.output, name)
+        metrics: Metrics = {}
+        for benchmark, replies in self.replies[name].items():
+            surprises = surprise(start, tokenizer, replies)
+            benchmarks.add_surprise(runs[benchmark], self.tasks[benchmark], surprises, self.settings.bootstrap, seed)
+            metrics[f"{benchmark}/{benchmarks.SURPRISE}"] = runs[benchmark].result.measures[benchmarks.SURPRISE].overall.mean.value
         (self.output / f"benchmarks.{name}.json").write_bytes(Runs.dump_json(runs, indent=1))
         return metrics
 

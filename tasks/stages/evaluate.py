@@ -74,12 +74,14 @@ def work(job: Job) -> dict[str, float]:
     endpoint = _endpoint(job)
     job.output.mkdir(parents=True)
     parts: list[Part] = []
+    benchmarks: Benchmarks | None = None
     if "controllability" in chosen.suite:
         judges = [_judge(name, job, card.preferences, endpoint) for name in chosen.judges]
         (job.output / "judge.json").write_text(json.dumps({"describe": judges[0].describe}), encoding="utf-8")
         parts.append(Control(settings, card, rows, judges, job.output))
     if set(chosen.suite) - {"controllability"}:
-        parts.append(Benchmarks(settings, card, rows, endpoint, job.cache, job.output))
+        benchmarks = Benchmarks(settings, card, rows, endpoint, job.cache, job.output)
+        parts.append(benchmarks)
     metrics: dict[str, float] = {}
     base = card.start(job.inputs["policy"], job.cache)
     for name, label in SYSTEMS.items():
@@ -94,6 +96,12 @@ def work(job: Job) -> dict[str, float]:
             for part in parts:
                 metrics |= {f"{name}/{key}": float(value) for key, value in part.of(name, system).items() if value is not None}
         del model, system
+    if benchmarks is not None and benchmarks.replies:
+        # Once more, as one model at a time is in memory.
+        model, tokenizer = models.load_chat_model(base, job.cache, settings.model.dtype, settings.model.device)
+        for name in SYSTEMS:
+            fluency = benchmarks.of_fluency(name, model, tokenizer, settings.seed)
+            metrics |= {f"{name}/{key}": value for key, value in fluency.items() if value is not None}
     if endpoint is not None:
         (job.output / USAGE_FILE).write_text(endpoint.usage.model_dump_json(indent=1), encoding="utf-8")
         metrics |= {f"judge/{name}": float(value) for name, value in endpoint.usage.model_dump().items()}

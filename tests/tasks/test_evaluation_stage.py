@@ -255,3 +255,15 @@ def test_given_policy_brings_its_own_preferences(policy: Path, tmp_path: Path) -
     assert given_policy(other.model_copy(update={"evaluation": evaluation}))[0] == recorded, "a run's output is named by the run"
     moved = other.model_copy(update={"evaluation": other.evaluation.model_copy(update={"policy": "elsewhere"})})
     assert STAGE.section(moved) == STAGE.section(other)
+
+
+def test_packaged_benchmarks_need_no_files_and_tell_how_fluent_answers_are(policy: Path, tmp_path: Path) -> None:
+    metrics = work(task := job(tmp_path, policy, suite=["known_answers", "length_limits"], limit=12, max_new_tokens=6))
+    for system in ("before", "after"):
+        runs = read_benchmarks(task.output, system)
+        assert list(runs["known_answers"].result.measures) == ["right", "loops", "words", "surprise"]
+        assert list(runs["length_limits"].result.measures) == ["kept", "excess"]
+        found = runs["known_answers"].result.measures["surprise"].overall
+        # A model of random weights finds every one of its tokens about as likely as any other.
+        assert found.judged == 12 and found.mean.value == pytest.approx(metrics[f"{system}/known_answers/surprise"])
+        assert found.mean.value is not None and found.mean.value > 2

@@ -105,6 +105,8 @@ class Benchmark(ABC, Generic[AnyItem]):
     measures: dict[str, Meaning]
     files: tuple[File, ...] = ()
     judged_files: tuple[File, ...] = ()
+    # Whether it is also measured how much the answers surprise the starting model; of items that ask one thing.
+    fluency = False
 
     def __init__(self, endpoint: Endpoint | None) -> None:
         self.endpoint = endpoint
@@ -194,7 +196,7 @@ def evaluate(
         name=benchmark.name,
         items=len(items),
         measures={
-            name: _measure(meaning, [v for v in judged.verdicts if v.measure == name], bootstrap, seed) for name, meaning in run.items()
+            name: summed_up(meaning, [v for v in judged.verdicts if v.measure == name], bootstrap, seed) for name, meaning in run.items()
         },
         not_run=judged.not_run,
         notes=judged.notes,
@@ -202,7 +204,8 @@ def evaluate(
     )
 
 
-def _measure(meaning: Meaning, verdicts: Sequence[Verdict], bootstrap: int, seed: int) -> Measure:
+def summed_up(meaning: Meaning, verdicts: Sequence[Verdict], bootstrap: int, seed: int) -> Measure:
+    """The verdicts by one measure, all together and by group, with intervals by `bootstrap` resamples over items."""
     groups = dict.fromkeys(v.group for v in verdicts)
     return Measure(
         meaning=meaning,

@@ -32,6 +32,7 @@ class Question(Chat):
 
 @benchmark("known_answers")
 class KnownAnswers(Benchmark[Question]):
+    fluency = True
     measures = {
         "right": more("share of answers with the known answer in them"),
         "loops": less("share of answers that say the same four words three times"),

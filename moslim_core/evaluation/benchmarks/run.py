@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from moslim_core import registry
 from moslim_core.evaluation.benchmarks import sources
-from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Result, ask, evaluate, limited
+from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Result, Verdict, ask, evaluate, less, limited, summed_up
 from moslim_core.evaluation.benchmarks.overlap import overlaps
 from moslim_core.evaluation.system import System
 from moslim_core.judging.endpoint import Endpoint
@@ -25,6 +25,13 @@ class Task(NamedTuple):
     benchmark: Benchmark[Any]
     items: list[Any]
     dropped: dict[str, int]
+
+
+# A measure of benchmarks that say `fluency`.
+SURPRISE = "surprise"
+SURPRISE_MEANING = less("how much the answers' tokens surprise the starting model on average, in nats")
+
+Replies = list[tuple[list[Message], Answer]]
 
 
 class Run(BaseModel):
@@ -57,15 +64,21 @@ def tasks(
     return by_benchmark
 
 
-def run(task: Task, system: System, targets: Targets, sampling: Sampling, bootstrap: int) -> tuple[Run, list[dict[str, Any]]]:
-    """(result, one record per item with the answers). A judge that can't be reached raises UserError; what is answered is kept."""
-    turn = 0
+def run(task: Task, system: System, targets: Targets, sampling: Sampling, bootstrap: int) -> tuple[Run, list[dict[str, Any]], Replies]:
+    """(result, one record per item with the answers, what was read and answered in the first turn).
+
+    Where the model had no room, that answer is empty. A judge that can't be reached raises UserError; what is answered is kept.
+    """
+    turn, replies = 0, Replies()
 
     def respond(conversations: list[list[Message]]) -> Sequence[Answer | None]:
         nonlocal turn
         turn += 1
         conditioned = [system.conditioned(c, targets, f"{task.benchmark.name}/{n}") for n, c in enumerate(conversations)]
-        return system.answers(f"{task.benchmark.name}-{turn}", conditioned, sampling)
+        given = system.answers(f"{task.benchmark.name}-{turn}", conditioned, sampling)
+        if turn == 1:
+            replies.extend((read, answer or Answer("", 0, truncated=False)) for read, answer in zip(conditioned, given, strict=True))
+        return given
 
     answers = ask(task.items, respond)
     result = evaluate(task.benchmark, task.items, answers, bootstrap, system.seed)
@@ -73,4 +86,10 @@ def run(task: Task, system: System, targets: Targets, sampling: Sampling, bootst
         {"id": item.id, "group": item.group, "answers": [answer._asdict() for answer in given]}
         for item, given in zip(task.items, answers, strict=True)
     ]
-    return Run(targets=dict(targets), dropped=task.dropped, result=result), records
+    return Run(targets=dict(targets), dropped=task.dropped, result=result), records, replies
+
+
+def add_surprise(run: Run, task: Task, surprises: Sequence[float | None], bootstrap: int, seed: int) -> None:
+    """Adds the measure to a result: how much each item's answer surprises the starting model."""
+    verdicts = [Verdict(item.id, item.group, SURPRISE, value) for item, value in zip(task.items, surprises, strict=True)]
+    run.result.measures[SURPRISE] = summed_up(SURPRISE_MEANING, verdicts, bootstrap, seed)
