@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from moslim_core.errors import UserError
 from moslim_core.models import files
+from moslim_core.models.quiet import quiet
 from moslim_core.models.sources import PACKAGED
 
 # Of a backbone: an encoder's pooler is not used here, so that it need not be there.
@@ -38,28 +37,12 @@ def from_pretrained(loader: Any, source: str, name: str, **options: Any) -> Any:
     if local:
         files.check_folder(Path(source))
     try:
-        with _quiet():
+        with quiet():
             return loader.from_pretrained(source, local_files_only=local, trust_remote_code=False, **options)
     except (UserError, torch.OutOfMemoryError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # whatever a library makes of a foreign or damaged file
         raise _refusal(error, source, name) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's bars and warnings: what it warns of when it loads is refused here, in words of our own."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Found missing adapter keys")
-            yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def load_weights(loader: Any, source: str, name: str, backbone: bool = False, **options: Any) -> Any:
@@ -124,7 +107,7 @@ def load_adapter(base: Any, folder: Path) -> Any:
     files.read_json(folder / "adapter_config.json")
     files.check_tensors(folder / "adapter_model.safetensors")
     try:
-        with _quiet():
+        with quiet():
             model = PeftModel.from_pretrained(base, str(folder))
     except (UserError, MemoryError, KeyboardInterrupt):
         raise

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moslim_core.errors import UserError
+from moslim_core.models.quiet import quiet
 
 # {hub id: its snapshot}: a process sees one, whatever the hub gets meanwhile.
 _fetched: dict[str, str] = {}
@@ -125,7 +126,8 @@ def _packaged_directory(name: str, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(str(directory) + ".lock"):
             if not (directory / "config.json").is_file():
-                _convert_gguf(source, directory)
+                with quiet():
+                    _convert_gguf(source, directory)
     return directory
 
 
