@@ -173,7 +173,11 @@ def _run(name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_i
 
 def _optimised_by(settings: Settings, optimiser: str) -> Settings:
     """Raises UserError where the rest of the settings does not go with the optimiser."""
-    return override(settings, [f"policy.optimiser={optimiser}"])
+    from moslim_core.policy.optimisers import require_fit
+
+    own = override(settings, [f"policy.optimiser={optimiser}"])
+    require_fit(own.policy)
+    return own
 
 
 def _measured(ran: Ran) -> Measured:

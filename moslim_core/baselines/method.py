@@ -1,7 +1,7 @@
 """What a compared system is: it trains once, and then answers at any operating point. (ours)
 
-The budget is the answers that the settings' policy training draws, in total: a method that trains k policies gives each of them the
-k-th part of the steps (rounded up), and one that trains none may spend it on answering.
+The budget is the answers that the settings' policy training compares, drawn or rated, in total: a method that trains k policies gives
+each of them the k-th part of the steps (rounded up), and one that trains none may spend it on answering.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ PHASES = ("rollout", "reward", "update")
 class Cost(BaseModel):
     """What one row's answers took, and what one more operating point would take.
 
-    Counts: `reward_models` and `policies` trained; `rollouts`, answers drawn for training; `resident`, models and adapters, a base and
-    its adapter being two, that must be at hand to answer at any of the operating points; `point_rollouts`, training answers for one more
-    point; `drawn`, answers drawn for each one given. `seconds` of training by phase.
+    Counts: `reward_models` and `policies` trained; `rollouts`, answers of training, drawn or rated; `resident`, models and adapters, a
+    base and its adapter being two, that must be at hand to answer at any of the operating points; `point_rollouts`, training answers for
+    one more point; `drawn`, answers drawn for each one given. `seconds` of training by phase.
     """
 
     reward_models: int = 1
@@ -160,7 +160,8 @@ class Method(ABC):
     """A compared system. `rows`: names of the rows that it gives the comparison, one training serving all of them.
 
     `trained`: it has learning rates. `supervised`: it learns from the rated answers too, by policy.sft. `mapped`: its rewards are the
-    profile's mapping; the others learn from rewards of their own, which take no more of it than weights, or bring a policy.
+    profile's mapping; the others learn from rewards of their own, which take no more of it than weights and aggregation, or bring a
+    policy.
     """
 
     rows: tuple[str, ...]
@@ -173,6 +174,11 @@ class Method(ABC):
 
     def train(self) -> None:  # noqa: B027 - some have nothing to train
         """Do what has to be done once, in `context.work`; resumes from what is there. All processes of the stage do it together."""
+
+    @classmethod
+    def require_fit(cls, settings: Settings) -> None:
+        """Raises UserError where its training can't be made of the settings; most train as these say."""
+        return
 
     @abstractmethod
     def at(self, row: str, weights: Array) -> Answering:
@@ -195,7 +201,7 @@ class LevelBased(Method):
 
 
 def rollouts(policy: PolicySettings, steps: int) -> int:
-    """Answers that so many steps draw."""
+    """Answers that so many steps compare, drawn or rated."""
     return steps * policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
 
 

@@ -16,12 +16,15 @@ import numpy as np
 from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels, strength
 from moslim_core.baselines.method import Array, Cost, Method, Reworded, phase_seconds
 from moslim_core.data.rows import plain_text
+from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, in_turn
+from moslim_core.policy.optimisers import require_fit
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.registry import baseline
 from moslim_core.reward.settings import MappingSettings
+from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 
 
@@ -48,17 +51,29 @@ class WeightedExamples:
         return examples
 
 
+def learning(policy: PolicySettings) -> PolicySettings:
+    """The settings of its training, whatever the profile's optimiser is."""
+    return changed(policy, optimiser="online_dpo", kl=None, credit="answer", **PLAIN)
+
+
 @baseline("mo_odpo")
 class Compared(Method):
     rows = ("mo_odpo",)
+
+    @classmethod
+    def require_fit(cls, settings: Settings) -> None:
+        try:
+            require_fit(learning(settings.policy))
+        except UserError as error:
+            raise UserError(f"mo_odpo trains by Online DPO whatever the profile does: {error}") from error
 
     @cached_property
     def policy(self) -> TrainedPolicy:
         settings, schema = self.context.settings, self.context.schema
         weights = dict.fromkeys(schema.names, strength(settings.mapping, schema))
         mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum", weights=weights)
-        own = changed(settings.policy, optimiser="online_dpo", kl=None, credit="answer", **PLAIN)
-        return TrainedPolicy(self.context, self.rows[0], changed(settings, policy=own, mapping=mapping), WeightedExamples(schema))
+        own = changed(settings, policy=learning(settings.policy), mapping=mapping)
+        return TrainedPolicy(self.context, self.rows[0], own, WeightedExamples(schema))
 
     def train(self) -> None:
         self.policy.train()

@@ -26,9 +26,7 @@ def most_different(pairs: Pairs, rewards: Tensor, share: float) -> tuple[Pairs, 
         tables.append(Table(len(remaining), len(chosen), requests))
         remaining += [first + answer * requests + request for answer in chosen for request in range(requests)]
     rows = torch.tensor(remaining)
-    place = {row: new for new, row in enumerate(remaining)}
-    home = torch.tensor([place[int(old)] for old in pairs.home[rows]])
-    return Pairs(pairs.rollouts[rows], pairs.requests[rows], pairs.own[rows], home, tuple(tables)), rows
+    return pairs.of(rows, tables), rows
 
 
 def farthest(points: Tensor, count: int) -> list[int]:

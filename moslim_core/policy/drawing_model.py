@@ -2,14 +2,15 @@
 
 An adapter's small products take about as long as the base's large ones, token by token and pass by pass. A sum, made anew after every
 update, costs them once. The gradients are those of the adapter: with W' = W + s B A and y = x W'^T, dB = s dy^T (x A^T) and
-dA = s (dy B)^T x. In bfloat16, where a small sum is lost to rounding, a pass that learns keeps the adapter apart. What the adapter does not
-change (embeddings, norms, output layer) is the base's own.
+dA = s (dy B)^T x. In bfloat16, where a small sum is lost to rounding, passes over what is learnt from keep the adapter apart, with or
+without gradients, so that their numbers are the same. What the adapter does not change (embeddings, norms, output layer) is the base's own.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,8 +45,9 @@ class _Product(torch.autograd.Function):
 class _Adapted(nn.Module):
     """A linear map with the sum of its own weight and an adapter's."""
 
-    def __init__(self, own: Any) -> None:
+    def __init__(self, own: Any, model: DrawingModel) -> None:
         super().__init__()
+        self.of = model
         # GPT-2's own linear map keeps its weights the other way round.
         self.turned = isinstance(own, Conv1D)
         self.weight, self.bias = own.weight, own.bias
@@ -53,7 +55,7 @@ class _Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.t() if self.turned else self.weight
-        if not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() or self.of.reads):
             return F.linear(x, weight, self.bias)
         base, adapter, apart = self.layer
         a, b = base.lora_A[adapter].weight, base.lora_B[adapter].weight
@@ -69,6 +71,8 @@ class DrawingModel:
     def __init__(self, base: Any, adapted: Sequence[str]) -> None:
         """`adapted`: names of the modules that the adapter will be on; only their weights are copied."""
         self.adapted = adapted
+        # Whether a pass without gradients reads as one that learns does.
+        self.reads = False
         own = {id(base.get_submodule(name).weight) for name in adapted}
         shared = [t for t in [*base.parameters(), *base.buffers()] if id(t) not in own]
         self.model = copy.deepcopy(base, {id(t): t for t in shared})
@@ -76,7 +80,16 @@ class DrawingModel:
             module = self.model.get_submodule(name)
             module.weight.requires_grad_(False)
             parent, _, last = name.rpartition(".")
-            setattr(self.model.get_submodule(parent), last, _Adapted(module))
+            setattr(self.model.get_submodule(parent), last, _Adapted(module, self))
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """The plain model, for a pass whose log-probabilities are compared with those of a pass that learns."""
+        self.reads = True
+        try:
+            yield self.model
+        finally:
+            self.reads = False
 
     def fits(self, policy: Any) -> bool:
         """Whether the adapter of `policy` is on what was copied alone. PEFT puts that of some mixtures on their packed experts too."""

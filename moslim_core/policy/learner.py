@@ -8,7 +8,7 @@ So neither how rows are cut into passes nor how prompts are dealt to processes c
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from moslim_core.errors import UserError
 from moslim_core.policy.artifact import ADAPTER
 from moslim_core.policy.drawing_model import DrawingModel
-from moslim_core.policy.log_probs import Read, completion_log_probs, first_broken
+from moslim_core.policy.log_probs import Read, completion_log_probs
 from moslim_core.policy.output_layer import plain_output_layer
 from moslim_core.policy.rollouts import RolloutBatch, Table
 from moslim_core.policy.settings import PolicySettings
@@ -72,7 +72,7 @@ class Learner:
         self.policy, self.sharded, self.device = policy, sharded(), base.device
         config = adapter_config(base, policy.lora_rank, policy.lora_layers, "CAUSAL_LM")
         self.output = None if self.sharded else plain_output_layer(base)
-        self.drawing = None if self.sharded else DrawingModel(base, sorted(config.target_modules))
+        self.drawing = None if self.sharded or mixed_precision() != "no" else DrawingModel(base, sorted(config.target_modules))
         # In a bfloat16 base's own dtype the adapter's products need no casts; what learns is a float32 copy.
         coarse = base.dtype == torch.bfloat16 and not self.sharded
         self.accelerator = Accelerator(cpu=base.device.type == "cpu" and not self.sharded)
@@ -105,13 +105,18 @@ class Learner:
         self.counted = torch.tensor(0)
 
     def to_draw(self) -> Any:
-        """The model that answers are drawn from and read by, as the policy is now."""
+        """The model that answers are drawn from, as the policy is now."""
         if self.drawing is None:
             return self.model
         if self.stale:
             self.drawing.follow(self.model, ADAPTER)
             self.stale = False
         return self.drawing.model
+
+    def _reading(self) -> AbstractContextManager[Any]:
+        """The model that answers are read by."""
+        model = self.to_draw()
+        return nullcontext(model) if self.drawing is None else self.drawing.reading()
 
     @property
     def plain(self) -> Any:
@@ -195,9 +200,9 @@ class Learner:
             now = self.learning[name].detach()
             self.mean[name] = self.mean.get(name, now).lerp(now, 1 / int(self.counted))
 
-    def adapter(self) -> dict[str, Tensor]:
-        """All of the adapter in float32 by its parameters' names, the mean if steps count in it; every process has to ask."""
-        return {name: _full(self.mean.get(name, self.learning[name])) for name in self.used}
+    def adapter(self, mean: bool = True) -> dict[str, Tensor]:
+        """All of the adapter in float32 by its parameters' names, with `mean` that of steps that count in it; every process has to ask."""
+        return {name: _full(self.mean.get(name, self.learning[name]) if mean else self.learning[name]) for name in self.used}
 
     def save(self, folder: Path, first: bool) -> None:
         """Adapter, critic and optimiser, whole, in one file that the first process writes; every process has to call this."""
@@ -231,20 +236,19 @@ class Learner:
 
     def _pass(self, batch: RolloutBatch, rows: Tensor, model: Any = None) -> Passed:
         """Of rows under the policy, or under another model."""
-        model = model or self.to_draw()
-        # Activations are recomputed in training mode only.
-        model.train(self.policy.gradient_checkpointing and torch.is_grad_enabled())
-        prompts, width = [batch.prompts[row] for row in rows.tolist()], batch.ids.shape[1]
+        reading = nullcontext(model) if model is not None else self._reading()
+        prompts = [batch.prompts[row] for row in rows.tolist()]
         ids, mask = batch.ids[rows], batch.mask[rows]
         # accelerate keeps one precision for a process: without a launcher it may be one that another training has left.
-        with self.accelerator.autocast() if mixed_precision() != "no" else nullcontext():
+        with self.accelerator.autocast() if mixed_precision() != "no" else nullcontext(), reading as model:
+            # Activations are recomputed in training mode only.
+            model.train(self.policy.gradient_checkpointing and torch.is_grad_enabled())
             read: Read = completion_log_probs(
                 model, prompts, ids, mask, self.policy.temperature, self.critic is not None, share=self.whole, output=self.output
             )
-        row = first_broken(read.log_probs, mask)
-        if row is not None:
-            raise RuntimeError(f"the policy gives no finite probability to an answer to the prompt of tokens {prompts[row]}")
-        assert read.log_probs.shape[1] == width
+        broken = (~read.log_probs.detach().isfinite()).any(dim=1).nonzero()
+        if len(broken):
+            raise RuntimeError(f"the policy gives no finite probability to an answer to the prompt of tokens {prompts[int(broken[0])]}")
         values = self.critic(read.states) * mask if self.critic is not None else None
         return Passed(read.log_probs, values, read.entropy, torch.is_grad_enabled())
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moslim_core.policy.output_layer import chosen_log_probs
-from moslim_core.policy.shared_prefix import ReadPrompts, can_share, lay_out, layout_for, pass_tokens, read_prompts
+from moslim_core.policy.shared_prefix import Layout, ReadPrompts, can_share, layout_for, pass_tokens, read_prompts
 
 # The entropy is a figure for people: of a pass's distributions so many are looked at.
 ENTROPY_SAMPLE = 64
@@ -26,14 +26,6 @@ class Read(NamedTuple):
     log_probs: Tensor
     states: Tensor | None
     entropy: float
-
-
-class _Pass(NamedTuple):
-    rows: Tensor
-    log_probs: Tensor
-    states: Tensor | None
-    # (tokens that were looked at, their entropies' sum, tokens).
-    entropy: tuple[int, float, int]
 
 
 def completion_log_probs(
@@ -53,35 +45,38 @@ def completion_log_probs(
     whose state can't be shared (`can_share`).
     """
     lengths = mask.sum(dim=1).tolist()
-    layout = layout_for(model, prompts, ids.shape[1]) if share and can_share(model) else None
-    passes = []
-    if layout is None or len(prompts) * max(map(len, prompts)) - layout.work < pass_tokens(model):
-        prompt = lay_out(prompts, share=False)
-        for rows in _groups(model, [n + len(p) for n, p in zip(lengths, prompts, strict=True)]) if share else [list(range(len(ids)))]:
-            logits, after = _read_whole(model, prompt.ids, prompt.mask, ids, mask, rows, states, output)
-            passes.append(_scored(logits, after, ids, mask, rows, temperature, output, states))
+    shares, states_read = share and can_share(model), states or output is not None
+    layout, read = layout_for(model, prompts, ids.shape[1], shares), None
+    if shares and len(prompts) * max(map(len, prompts)) - layout.work >= pass_tokens(model):
+        read = read_prompts(model, layout, states_read)
     else:
-        read = read_prompts(model, layout, states or output is not None)
-        for rows in _groups(model, lengths):
-            logits, after = _read_after(model, read, layout.mask, ids, mask, rows, states, output)
-            passes.append(_scored(logits, after, ids, mask, rows, temperature, output, states))
-    order = torch.cat([part.rows for part in passes]).argsort()
-    width = ids.shape[1]
-    log_probs = torch.cat([F.pad(part.log_probs, (0, width - part.log_probs.shape[1])) for part in passes])[order]
-    hidden = None
-    if states:
-        hidden = torch.cat([F.pad(part.states, (0, 0, 0, width - part.states.shape[1])) for part in passes if part.states is not None])[
-            order
-        ]
-    seen, summed, tokens = zip(*(part.entropy for part in passes), strict=True)
-    mean = sum(s / max(1, n) * t for n, s, t in zip(seen, summed, tokens, strict=True)) / max(1, sum(tokens))
-    return Read(log_probs, hidden, mean)
-
-
-def first_broken(log_probs: Tensor, mask: Tensor) -> int | None:
-    """The first row of log-probabilities (n, c) that has one which is not finite where `mask` is not 0."""
-    broken = ~torch.isfinite(log_probs.detach()).logical_or(mask == 0).all(dim=1)
-    return int(broken.nonzero()[0]) if broken.any() else None
+        # So little would be saved that every row reads its own prompt.
+        layout = layout_for(model, prompts, ids.shape[1], share=False)
+        lengths = [n + len(p) for n, p in zip(lengths, prompts, strict=True)]
+    log_probs, entropy = torch.zeros(ids.shape, device=ids.device), 0.0
+    hidden: Tensor | None = None
+    for rows in _groups(model, lengths) if share else [list(range(len(ids)))]:
+        index = torch.tensor(rows, device=ids.device)
+        width = int(mask[index].sum(dim=1).max())
+        chosen, chosen_mask = ids[index, :width], mask[index, :width]
+        logits, after = _pass(model, layout, read, index, chosen, chosen_mask, states_read, output is not None)
+        is_token = chosen_mask.bool()
+        places = is_token.nonzero()
+        sample = places[:: -(-len(places) // ENTROPY_SAMPLE) or 1].unbind(dim=1)
+        if output is None:
+            logits = logits.float() / temperature
+            found, some = -F.cross_entropy(logits[is_token], chosen[is_token], reduction="none"), logits[sample].detach()
+        else:
+            found = chosen_log_probs(after[is_token], output, chosen[is_token], temperature)
+            with torch.no_grad():
+                some = output(after[sample]).float() / temperature
+        log_probs[index[places[:, 0]], places[:, 1]] = found
+        if states:
+            hidden = after.new_zeros(*ids.shape, after.shape[-1]) if hidden is None else hidden
+            hidden[index, :width] = after
+        spread = some.log_softmax(dim=-1)
+        entropy += float(-(spread.exp() * spread).sum(dim=-1).mean()) * len(places) / int(mask.sum())
+    return Read(log_probs, hidden, entropy)
 
 
 def _groups(model: Any, lengths: Sequence[int]) -> list[list[int]]:
@@ -98,79 +93,39 @@ def _cut(rows: list[int], lengths: Sequence[int], cost: int) -> list[list[int]]:
     return _cut(rows[:place], lengths, cost) + _cut(rows[place:], lengths, cost)
 
 
-def _read_whole(
-    model: Any, prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor, rows: list[int], states: bool, output: nn.Linear | None
-) -> tuple[Tensor, Tensor | None]:
-    """One pass over prompts and completions: logits, or none of them with an `output` layer; hidden states with that, or with `states`."""
-    index = torch.tensor(rows, device=ids.device)
-    width = int(mask[index].sum(dim=1).max())
-    before, before_mask = prompt_ids[rows].to(ids.device), prompt_mask[rows].to(ids.device)
-    skipped = int((before_mask.sum(dim=0) == 0).sum())
-    before, before_mask = before[:, skipped:], before_mask[:, skipped:]
-    whole = torch.cat([before, ids[index, : width - 1]], dim=1)
-    whole_mask = torch.cat([before_mask, mask[index, : width - 1]], dim=1)
+def _pass(
+    model: Any, layout: Layout, read: ReadPrompts | None, index: Tensor, ids: Tensor, mask: Tensor, states: bool, no_logits: bool
+) -> tuple[Tensor, Any]:
+    """Logits and, with `states`, hidden states (n, c, ...) that choose completions (n, c); over prompts too where these were not read."""
+    before = layout.mask[index]
+    if read is None:
+        used = before.any(dim=0)
+        ids, before = torch.cat([layout.ids[index][:, used], ids], dim=1), before[:, used]
+    # A completion's last token chooses nothing.
+    ids, whole = ids[:, :-1], torch.cat([before, mask], dim=1)[:, :-1]
     # As an index: a slice would make torch copy a frozen output layer once for every row.
-    last = torch.arange(before.shape[1] - 1, whole.shape[1], device=ids.device)
-    read = model(
-        input_ids=whole,
-        attention_mask=whole_mask,
-        position_ids=(whole_mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=False,
-        logits_to_keep=last if output is None else last[:0],
-        output_hidden_states=states or output is not None,
+    last = torch.arange(before.shape[1] - 1 if read is None else 0, ids.shape[1], device=ids.device)
+    first_logits, first_states = _first(read, index)
+    if read is not None and not len(last):
+        return first_logits, first_states
+    found = model(
+        input_ids=ids,
+        attention_mask=whole,
+        position_ids=(whole.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :],
+        past_key_values=None if read is None else read.cache_of(index),
+        use_cache=read is not None,
+        logits_to_keep=last[:0] if no_logits else last,
+        output_hidden_states=states,
     )
-    return read.logits, read.hidden_states[-1][:, last] if read.hidden_states is not None else None
+    hidden: Any = found.hidden_states[-1][:, last] if states else None
+    if read is None:
+        return found.logits, hidden
+    return torch.cat([first_logits, found.logits], dim=1), torch.cat([first_states, hidden], dim=1) if states else None
 
 
-def _read_after(
-    model: Any, read: ReadPrompts, prompt_mask: Tensor, ids: Tensor, mask: Tensor, rows: list[int], states: bool, output: nn.Linear | None
-) -> tuple[Tensor, Tensor | None]:
-    """A pass over completions whose prompts were read; the same."""
-    index = torch.tensor(rows, device=ids.device)
-    width = int(mask[index].sum(dim=1).max())
-    logits = read.logits[read.owner[index]]
-    hidden = read.states[read.owner[index]] if read.states is not None else None
-    if width > 1:
-        before_mask = prompt_mask[index]
-        answer = model(
-            input_ids=ids[index, : width - 1],
-            attention_mask=torch.cat([before_mask, mask[index, : width - 1]], dim=1),
-            position_ids=before_mask.sum(dim=1, keepdim=True) + torch.arange(width - 1, device=ids.device),
-            past_key_values=read.cache_of(index),
-            use_cache=True,
-            logits_to_keep=0 if output is None else index[:0],
-            output_hidden_states=hidden is not None,
-        )
-        logits = torch.cat([logits, answer.logits], dim=1)
-        hidden = torch.cat([hidden, answer.hidden_states[-1]], dim=1) if hidden is not None else None
-    return logits, hidden
-
-
-def _scored(
-    logits: Tensor,
-    hidden: Tensor | None,
-    ids: Tensor,
-    mask: Tensor,
-    rows: list[int],
-    temperature: float,
-    output: nn.Linear | None,
-    states: bool,
-) -> _Pass:
-    index = torch.tensor(rows, device=ids.device)
-    width = int(mask[index].sum(dim=1).max())
-    chosen, is_token = ids[index, :width], mask[index, :width].bool()
-    places = is_token.nonzero()
-    sample = places[:: -(-len(places) // ENTROPY_SAMPLE) or 1].unbind(dim=1)
-    if output is None:
-        logits = logits.float() / temperature
-        log_probs = -F.cross_entropy(logits.flatten(0, 1), chosen.flatten(), reduction="none").view_as(chosen).masked_fill(~is_token, 0.0)
-        some = logits[sample].detach()
-    else:
-        assert hidden is not None
-        log_probs = torch.zeros(chosen.shape, device=ids.device).masked_scatter(
-            is_token, chosen_log_probs(hidden[is_token], output, chosen[is_token], temperature)
-        )
-        with torch.no_grad():
-            some = output(hidden[sample]).float() / temperature
-    spread = some.log_softmax(dim=-1)
-    return _Pass(index, log_probs, hidden if states else None, (len(some), float(-(spread.exp() * spread).sum()), len(places)))
+def _first(read: ReadPrompts | None, index: Tensor) -> tuple[Any, Any]:
+    """Logits and hidden states (n, 1, ...) after prompts that were read, which choose first tokens; None where there are none."""
+    if read is None:
+        return None, None
+    owner = read.owner[index]
+    return read.logits[owner], None if read.states is None else read.states[owner]

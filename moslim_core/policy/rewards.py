@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from moslim_core.data.annotators import annotate
 from moslim_core.policy.rollouts import Pairs
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.preferences import Targets
 from moslim_core.reward.mapping import Mapped, RewardMapping
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.training.distributed import parts
@@ -45,45 +45,23 @@ class Rewards:
         """`questions`, `texts`, `cut`: of n answers; `targets`: of the examples. The mapping's statistics are those of answers under the
         requests that they were drawn under, or of all where none were drawn. Raises RuntimeError where a reward is not finite."""
         probabilities = self.scorer(list(questions), list(texts))
-        answers, requests = pairs.rollouts.tolist(), pairs.requests.tolist()
-        lost = self.policy.truncation_penalty * np.array(cut, dtype=float)
+        answers, wanted = pairs.rollouts.numpy(), [targets[request] for request in pairs.requests.tolist()]
         own = pairs.own.nonzero().flatten().tolist()
+        measured = own or range(len(wanted))
         try:
-            measured = own or range(len(answers))
-            first = self._mapped(probabilities, [answers[row] for row in measured], [targets[requests[row]] for row in measured], True)
-            every = self._mapped(probabilities, answers, [targets[request] for request in requests], False)
+            first = self._mapped(probabilities, answers[measured], [wanted[row] for row in measured], True)
+            every = self._mapped(probabilities, answers, wanted, False)
         except ValueError as error:
             raise RuntimeError(f"no reward for an answer to {questions[0]!r}...: {error}") from error
-        names = self.scorer.schema.names
-        lost_by = lost[answers]
-        figures: dict[str, float] = {}
-        if own:
-            groups = [requests[row] for row in own]
-            mine = [answers[row] for row in own]
-            drawn = _Drawn(
-                {name: p[mine] for name, p in probabilities.items()},
-                first.utilities,
-                first.standardised,
-                first.rewards - lost[mine],
-                [targets[g] for g in groups],
-                groups,
-                [texts[n] for n in mine],
-            )
-            figures = _figures(self.scorer.schema, parts(drawn))
+        lost = self.policy.truncation_penalty * np.array(cut, dtype=float)[answers]
+        figures = self._figures(probabilities, first, texts, targets, pairs, own, lost)
         rewards, standardised = every.rewards, every.standardised
         if self.policy.centred:
-            standardised = self._centred(standardised, [targets[request] for request in requests], pairs)
-            rewards = self.mapping.aggregated(standardised, [targets[request] for request in requests])
-        utilities = np.stack([standardised[name] for name in names], axis=1) - lost_by[:, None]
-        return Judged(torch.tensor(rewards - lost_by).float(), torch.tensor(utilities).float(), figures)
-
-    def _centred(self, standardised: dict[str, np.ndarray], targets: Sequence[Targets], pairs: Pairs) -> dict[str, np.ndarray]:
-        """Utilities (r,) by preference, each less its mean over the requests of the answer's table, where these want different levels."""
-        centred = {}
-        for name, values in standardised.items():
-            levels = torch.tensor([float(t.get(name, 0)) for t in targets])
-            centred[name] = pairs.by_table(apart, torch.from_numpy(values), levels).numpy()
-        return centred
+            levels = {name: torch.tensor([float(t.get(name, 0)) for t in wanted]) for name in standardised}
+            standardised = {n: pairs.by_table(apart, torch.from_numpy(u), levels[n]).numpy() for n, u in standardised.items()}
+            rewards = self.mapping.aggregated(standardised, wanted)
+        utilities = np.stack(list(standardised.values()), axis=1) - lost[:, None]
+        return Judged(torch.tensor(rewards - lost).float(), torch.tensor(utilities).float(), figures)
 
     def beginnings(
         self, questions: Sequence[str], texts: Sequence[Sequence[str]], targets: Sequence[Targets], pairs: Pairs
@@ -94,12 +72,41 @@ class Rewards:
         probabilities = self.scorer([q for q, _ in distinct], [t for _, t in distinct])
         places = np.array([[distinct[q, t] for t in row] for q, row in zip(questions, texts, strict=True)])[pairs.rollouts.numpy()]
         row_targets = [targets[request] for request in pairs.requests.tolist() for _ in range(places.shape[1])]
-        mapped = self._mapped(probabilities, places.ravel().tolist(), row_targets, False)
+        mapped = self._mapped(probabilities, places.ravel(), row_targets, False)
         return torch.tensor(mapped.rewards.reshape(places.shape)).float()
 
-    def _mapped(self, probabilities: dict[str, np.ndarray], answers: Sequence[int], targets: Sequence[Targets], measure: bool) -> Mapped:
-        rows = list(answers)
-        return self.mapping({name: p[rows] for name, p in probabilities.items()}, list(targets), measure=measure)
+    def _mapped(self, probabilities: dict[str, np.ndarray], answers: np.ndarray, targets: list[Targets], measure: bool) -> Mapped:
+        return self.mapping({name: p[answers] for name, p in probabilities.items()}, targets, measure=measure)
+
+    def _figures(
+        self,
+        probabilities: dict[str, np.ndarray],
+        mapped: Mapped,
+        texts: Sequence[str],
+        targets: Sequence[Targets],
+        pairs: Pairs,
+        own: list[int],
+        lost: np.ndarray,
+    ) -> dict[str, float]:
+        """Of what all processes drew. `own`: its rows under the requests that it was drawn under; `mapped`: of these; `lost` (r,)."""
+        answers, requests = pairs.rollouts[own].tolist(), pairs.requests[own].tolist()
+        columns: dict[str, Any] = {"reward": mapped.rewards[: len(own)] - lost[own], "group": np.array(requests, dtype=int)}
+        for preference in self.scorer.schema.preferences:
+            name = preference.name
+            levels = np.array([targets[r].get(name, 0) for r in requests], dtype=int)
+            columns |= {f"level/{name}": levels, f"utility/{name}": mapped.utilities[name][: len(own)]}
+            columns[f"standardised/{name}"] = mapped.standardised[name][: len(own)]
+            columns[f"expected/{name}"] = probabilities[name][answers] @ np.arange(1, preference.k + 1)
+            if preference.annotator is not None:
+                # Nothing learns from it: where it parts from the utility, the reward model is being gamed.
+                off = [abs(annotate(texts[n], preference.annotator) - level) for n, level in zip(answers, levels, strict=True)]
+                columns[f"judged/{name}"] = 1 - np.array(off, dtype=float) / (preference.k - 1)
+        # Also where this process drew nothing: the others wait for it.
+        everyone = parts(columns)
+        of = {name: np.concatenate([part[name] for part in everyone]) for name in columns}
+        # Each process counts its requests from 0.
+        of["group"] = of["group"] * len(everyone) + np.repeat(range(len(everyone)), [len(part["group"]) for part in everyone])
+        return figures(of, self.scorer.schema.names) if len(of["reward"]) else {}
 
 
 def apart(utilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
@@ -113,48 +120,22 @@ def apart(utilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     return utilities - torch.where(contested, middle, 0.0).unsqueeze(1)
 
 
-class _Drawn(NamedTuple):
-    """What one process drew, each under its own request."""
-
-    probabilities: dict[str, np.ndarray]
-    utilities: dict[str, np.ndarray]
-    standardised: dict[str, np.ndarray]
-    rewards: np.ndarray
-    targets: list[Targets]
-    groups: list[int]
-    texts: list[str]
-
-
-def _figures(schema: PreferenceSchema, drawn: Sequence[_Drawn]) -> dict[str, float]:
-    """Of all processes, by this project's names (docs/method.md section 4)."""
-    rewards = np.concatenate([part.rewards for part in drawn])
-    wanted = [t for part in drawn for t in part.targets]
-    texts = [t for part in drawn for t in part.texts]
-    groups = np.array([f"{rank}/{group}" for rank, part in enumerate(drawn) for group in part.groups])
-    figures: dict[str, Any] = {
-        "reward": rewards.mean(),
-        "reward_std": rewards.std(ddof=1) if len(rewards) > 1 else 0.0,
-        "zero_variance": zero_variance(rewards, groups),
-    }
-    for preference in schema.preferences:
-        name = preference.name
-        utilities, standardised = (np.concatenate([getattr(part, kind)[name] for part in drawn]) for kind in ("utilities", "standardised"))
-        levels = np.array([t.get(name, 0) for t in wanted])
+def figures(of: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, float]:
+    """By this project's names (docs/method.md section 4), of columns (n,) of n answers; `level/NAME` is 0 where it is not requested."""
+    rewards, groups = of["reward"], of["group"]
+    told = {"reward": rewards.mean(), "reward_std": rewards.std(ddof=1) if len(rewards) > 1 else 0.0}
+    told["zero_variance"] = zero_variance(rewards, groups)
+    for name in names:
+        levels, utilities = of[f"level/{name}"], of[f"utility/{name}"]
         active = levels > 0
         if active.any():
-            figures[f"utility/{name}"] = utilities[active].mean()
-            figures[f"standardised/{name}"] = standardised[active].mean()
-            figures[f"zero_variance/{name}"] = zero_variance(utilities[active], groups[active])
-            if preference.annotator is not None:
-                # Nothing learns from it: where it parts from the utility, the reward model is being gamed.
-                off = [abs(annotate(texts[i], preference.annotator) - levels[i]) for i in np.flatnonzero(active)]
-                figures[f"judged/{name}"] = 1 - np.mean(off) / (preference.k - 1)
-        probabilities = np.concatenate([part.probabilities[name] for part in drawn])
-        expected = probabilities @ np.arange(1, preference.k + 1)
+            kinds = [f"{kind}/{name}" for kind in ("utility", "standardised", "judged")]
+            told |= {kind: of[kind][active].mean() for kind in kinds if kind in of}
+            told[f"zero_variance/{name}"] = zero_variance(utilities[active], groups[active])
         for level in np.unique(levels[active]):
-            figures[f"expected_level/{name}/{level}"] = expected[levels == level].mean()
-            figures[f"zero_variance/{name}/{level}"] = zero_variance(utilities[levels == level], groups[levels == level])
-    return {name: float(value) for name, value in figures.items() if value is not None}
+            told[f"expected_level/{name}/{level}"] = of[f"expected/{name}"][levels == level].mean()
+            told[f"zero_variance/{name}/{level}"] = zero_variance(utilities[levels == level], groups[levels == level])
+    return {name: float(value) for name, value in told.items() if value is not None}
 
 
 def zero_variance(values: np.ndarray, group: np.ndarray) -> float | None:

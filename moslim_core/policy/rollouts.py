@@ -52,6 +52,11 @@ class Pairs:
     home: Tensor
     tables: tuple[Table, ...]
 
+    def of(self, rows: Tensor, tables: Sequence[Table]) -> Pairs:
+        """The rows (k,), rising, which make `tables`; an answer's home is among them."""
+        home = torch.searchsorted(rows, self.home[rows])
+        return Pairs(self.rollouts[rows], self.requests[rows], self.own[rows], home, tuple(tables))
+
     def by_table(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
         """`function` of each table of `values`, each (r, ...) taken as (answers, requests, ...); (r, ...)."""
         results = []
@@ -120,9 +125,7 @@ class RolloutBatch:
         """The rows of neighbouring tables. `rows` and `tokens` stay those of the whole step."""
         start, last = tables[0].first, tables[-1]
         rows = slice(start, last.first + last.answers * last.requests)
-        of = self.pairs
-        moved = tuple(table._replace(first=table.first - start) for table in tables)
-        pairs = Pairs(of.rollouts[rows], of.requests[rows], of.own[rows], of.home[rows] - start, moved)
+        pairs = self.pairs.of(torch.arange(rows.start, rows.stop), tuple(table._replace(first=table.first - start) for table in tables))
         tensors: dict[str, Any] = {f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, pairs=pairs, prompts=self.prompts[rows], **tensors)
 

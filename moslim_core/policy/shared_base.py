@@ -56,7 +56,6 @@ class SharedBackbone(nn.Module):
 def active(policy: Any, adapter: str) -> Iterator[None]:
     """`policy` in eval mode under another of its adapters."""
     was_training, was_active = policy.training, policy.active_adapter
-    learning = _learning(policy)
     policy.eval()
     policy.base_model.set_adapter(adapter)
     try:
@@ -64,17 +63,6 @@ def active(policy: Any, adapter: str) -> Iterator[None]:
     finally:
         policy.base_model.set_adapter(was_active)
         policy.train(was_training)
-        _learn_only(policy, learning)
-
-
-def _learn_only(policy: Any, names: set[str]) -> None:
-    """Switching adapters makes those that are on learn, and the others not: put back what learnt before."""
-    for name, parameter in policy.named_parameters():
-        parameter.requires_grad_(name in names)
-
-
-def _learning(policy: Any) -> set[str]:
-    return {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
 
 
 def base_of(reward_model: Path) -> str | None:
@@ -112,12 +100,10 @@ def attach(backbone: SharedBackbone, policy: Any, reward_model: Path) -> None:
     # lists of paths to their last names, which fit both.
     config.target_modules = {prefix + name if "." in name else name for name in config.target_modules}
     config.task_type, config.inference_mode = "CAUSAL_LM", True
-    learning = _learning(policy)
     policy.add_adapter(NAME, config)
     root = "base_model.model."
     weights = {root + prefix + k.removeprefix(root): v for k, v in load_file(folder / "adapter_model.safetensors").items()}
     unmatched: Any = set_peft_model_state_dict(policy, weights, adapter_name=NAME)
     require_whole(f"{folder}, for the policy's base,", [k for k in unmatched.missing_keys if f".{NAME}." in k], unmatched.unexpected_keys)
     policy.set_adapter(POLICY)
-    _learn_only(policy, learning)
     backbone.policy[:] = [policy]

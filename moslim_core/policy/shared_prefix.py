@@ -107,11 +107,11 @@ def can_share(model: Any) -> bool:
     return all(isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
-def layout_for(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Layout:
+def layout_for(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, share: bool = True) -> Layout:
     """The prompts' layout on the model's device. A sliding window counts columns, so padding between parts would move it."""
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     longest = max(map(len, prompts)) + new_tokens
-    layout = lay_out(prompts, share=window is None or 2 * longest <= window, pass_tokens=pass_tokens(model))
+    layout = lay_out(prompts, share=share and (window is None or 2 * longest <= window), pass_tokens=pass_tokens(model))
     return layout._replace(ids=layout.ids.to(model.device), mask=layout.mask.to(model.device))
 
 

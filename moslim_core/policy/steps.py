@@ -21,7 +21,7 @@ from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.training.distributed import total
+from moslim_core.training.distributed import processes, total
 
 # An answer that another sampler drew counts this much more than one of the policy's own at most (TRL's cap for vLLM).
 MOST_IMPORTANCE = 3.0
@@ -75,9 +75,14 @@ class Steps:
             order = rng.sample(own, len(own)) if known else own
             missing = answers - len(known) if self.policy.rated_answers < 1 else 0
             requests += sorted(order[n % len(order)] for n in range(missing))
-        drawn = self.engine.draw([prompts[n] for n in requests]) if requests else None
-        rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(requests, drawn.answers if drawn else [], strict=True)]
-        return rollouts + rated, drawn.log_probs if drawn else None
+        # Engines of several processes draw together: one that lacks nothing draws an answer all the same, which is dropped.
+        together = processes() > 1 and self.policy.rated_answers < 1
+        asked = requests or [0] * together
+        if not asked:
+            return rated, None
+        drawn = self.engine.draw([prompts[n] for n in asked])
+        rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(requests, drawn.answers, strict=False)]
+        return rollouts + rated, drawn.log_probs
 
     def judge(
         self, examples: Sequence[Example], rollouts: Sequence[Rollout], pairs: Pairs

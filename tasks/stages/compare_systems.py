@@ -25,7 +25,7 @@ def _section(name: str, settings: Settings) -> dict[str, Any]:
     evaluation = settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED})
     learning = {"sft": settings.policy.sft.model_dump(mode="json")} if method.supervised else {}
     training = train_policy.section(settings)
-    mapping = training["mapping"] if method.mapped else {"weights": training["mapping"]["weights"]}
+    mapping = training["mapping"] if method.mapped else {name: training["mapping"][name] for name in ("weights", "aggregation")}
     own = {"baseline": name} if registry.baseline.plugged(name) else {}
     return {**training, **learning, **own, "mapping": mapping, "evaluation": evaluation}
 
@@ -40,10 +40,13 @@ def trains(name: str) -> bool:
 def launch(name: str, settings: Settings) -> Launch:
     """How a method is started: what it trains is trained in as many processes as the policy is, so that seconds and memory compare.
 
-    Raises UserError where its training can't be shared out so, or this machine lacks what that needs.
+    Raises UserError where its training can't be shared out so or made of the settings, or this machine lacks what that needs.
     """
+    from moslim_core.baselines.measure import method_of
+
     if not trains(name):
         return Launch()
+    method_of(name).require_fit(settings)
     if registry.baseline[name].supervised and machine.sharded(settings.policy):
         raise UserError(
             f"policy.accelerate={settings.policy.accelerate} shares weights out among processes, which {name}'s training does not know.\n"
@@ -59,7 +62,7 @@ def stages() -> dict[str, Stage]:
 
 def stage_of(name: str) -> Stage:
     """The stage of a compared system."""
-    return Stage(COMPARED + name, version=10, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
+    return Stage(COMPARED + name, version=11, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:

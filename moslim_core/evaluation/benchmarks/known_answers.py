@@ -8,7 +8,6 @@ words three times or more.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -62,6 +61,7 @@ def is_right(text: str, accepted: Sequence[str]) -> bool:
 
 
 def loops(text: str) -> bool:
-    words = text.casefold().split()
-    runs = Counter(tuple(words[n : n + LOOP_WORDS]) for n in range(len(words) - LOOP_WORDS + 1))
-    return max(runs.values(), default=0) >= LOOP_TIMES
+    words = [f"<{word}>" for word in text.casefold().split()]
+    whole = "".join(words)
+    # Without overlaps.
+    return any(whole.count("".join(words[n : n + LOOP_WORDS])) >= LOOP_TIMES for n in range(len(words) - LOOP_WORDS + 1))

@@ -1,7 +1,7 @@
 """Length limits in plain words, of the kind of IFEval's (Zhou et al. 2023): exactly, at most, at least, between. (ours)
 
 Every topic is asked for under every limit, without this project's instruction: does a policy that learnt levels of length still follow,
-or follow better, what a user writes? Words are counted by white space, sentences by the measure `sentence_count`.
+or follow better, what a user writes? Words are counted by white space, sentences by their ends, however short they are.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import regex
+
 from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Chat, Judged, Verdict, less, more
 from moslim_core.policy.generation import Answer
-from moslim_core.registry import benchmark, measure
+from moslim_core.preferences.measures import word_count
+from moslim_core.registry import benchmark
 
 TOPICS = (
     "Why do people keep pets?",
@@ -25,7 +28,16 @@ TOPICS = (
     "Why do leaves fall in autumn?",
     "What does a doctor do?",
 )
-MEASURES = {"words": "word_count", "sentences": "sentence_count"}
+# Points that end no sentence.
+ABBREVIATIONS = regex.compile(r"(?i)\b(?:dr|mr|mrs|ms|st|vs|etc|e\.g|i\.e|u\.s)\.(?=\s+\S)")
+SENTENCE_END = regex.compile(r"[.!?…]+[\"'”’)]*(?=\s|$)|\n\s*\n")
+
+
+def sentence_count(text: str) -> float:
+    return float(sum(bool(regex.search(r"\w", part)) for part in SENTENCE_END.split(ABBREVIATIONS.sub("", text))))
+
+
+LENGTHS = {"words": word_count, "sentences": sentence_count}
 
 
 class Limit(NamedTuple):
@@ -81,7 +93,7 @@ class LengthLimits(Benchmark[Limited]):
         """Where the model had no room to answer, the verdicts are missing."""
         verdicts = []
         for item, given in zip(items, answers, strict=True):
-            excess = item.limit.excess(measure[MEASURES[item.limit.unit]](given[0].text)) if given else None
+            excess = item.limit.excess(LENGTHS[item.limit.unit](given[0].text)) if given else None
             verdicts.append(Verdict(item.id, item.group, "kept", None if excess is None else float(excess == 0)))
             verdicts.append(Verdict(item.id, item.group, "excess", excess))
         return Judged(verdicts, {}, {})

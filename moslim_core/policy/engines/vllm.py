@@ -1,9 +1,10 @@
 """A vLLM server that serves the base, in an environment of its own: it gets the adapter after every update, and draws under it.
 
-    VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve BASE --enable-lora --max-lora-rank RANK --port 8000
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve BASE --enable-lora --max-lora-rank RANK --logprobs-mode processed_logprobs
 
-The adapter goes through a folder that the server must be able to read, so it is on this machine, or shares a disk with it. Its
-probabilities are not quite the policy's: answers are weighted by the ratio (rows' importance, cut off as TRL does).
+By default its log-probabilities would be those before the temperature. The adapter goes through a folder that the server must be able to
+read, so it is on this machine, or shares a disk with it. Its probabilities are not quite the policy's: answers are weighted by the ratio
+(rows' importance, cut off as TRL does).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from moslim_core.registry import engine
 from moslim_core.training.distributed import is_first, parts, wait
 
 # A step's answers may take minutes; a connection that is not there is told at once.
+START = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve BASE --enable-lora --max-lora-rank RANK --logprobs-mode processed_logprobs"
 TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 
 
@@ -38,7 +41,9 @@ class Drawing(Engine):
         super().__init__(learner, policy, config)
         self.server = httpx.Client(base_url=str(policy.vllm_url).removesuffix("/v1").rstrip("/"), timeout=TIMEOUT)
         # One that every process names alike, and no other training on the same server does.
-        self.folder = Path(parts(tempfile.mkdtemp(prefix="moslim-adapter-"))[0])
+        self.folder = Path(parts(tempfile.mkdtemp(prefix="moslim-adapter-") if is_first() else "")[0])
+        if is_first():
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.versions = itertools.count(1)
         self.loaded: str | None = None
         self._ask("GET", "/v1/models")
@@ -67,7 +72,7 @@ class Drawing(Engine):
     def _hand_over(self) -> str:
         """The server's name for the adapter as it is now."""
         name = f"{self.folder.name}-{next(self.versions)}"
-        adapter = self.learner.adapter()
+        adapter = self.learner.adapter(mean=False)
         if is_first():
             self.learner.plain.save_pretrained(self.folder / name, selected_adapters=[ADAPTER], state_dict=adapter)
             self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(self.folder / name)})
@@ -83,8 +88,7 @@ class Drawing(Engine):
             reply = self.server.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise UserError(
-                f"policy.vllm_url={self.policy.vllm_url}: no answer ({type(error).__name__}).\n"
-                "Start the server: VLLM_ALLOW_RUNTIME_LORA_UPDATING=true vllm serve BASE --enable-lora --max-lora-rank RANK"
+                f"policy.vllm_url={self.policy.vllm_url}: no answer ({type(error).__name__}).\nStart the server: {START}"
             ) from error
         if reply.is_error:
             raise UserError(f"policy.vllm_url={self.policy.vllm_url}: {path} was refused ({reply.status_code}): {reply.text[:200]}")

@@ -18,6 +18,7 @@ from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, ex
 from moslim_core.baselines.measure import by_level, measure, method_of, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Context, Method, rollouts
+from moslim_core.errors import UserError
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema, Targets, parse
@@ -140,6 +141,14 @@ def test_mo_odpo_states_the_weights_that_its_rewards_are_added_up_by(context: Ma
     assert mapping(p, [examples[0].targets]).rewards == pytest.approx(0.75 * length + 0.8 * warmth)
     method.train()
     assert method.at("mo_odpo", np.array([0.25, 0.75])).wording(prompts[0])[0]["content"] == "[length 0.2, warmth 0.8]\nRain?"
+
+
+def test_mo_odpo_trains_by_online_dpo_or_says_so_beforehand(context: Make) -> None:
+    made = context(optimiser="rloo", credit="token")
+    assert mo_odpo.Compared(made).policy.settings.policy.optimiser == "online_dpo"
+    mo_odpo.Compared.require_fit(made.settings)
+    with pytest.raises(UserError, match=r"mo_odpo trains by Online DPO whatever the profile does: .*beta=0"):
+        mo_odpo.Compared.require_fit(context(optimiser="rloo", beta=0.0).settings)
 
 
 def test_bone_soups_are_merged_so_that_their_mixtures_give_the_weights(context: Make) -> None:

@@ -20,13 +20,13 @@ from tests.core.family_models import make_family
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
 
 
-def made(family: str, tiny_chat: Path, folder: Path) -> tuple[Any, DrawingModel, dict[str, torch.Tensor]]:
+def made(family: str, tiny_chat: Path, folder: Path, dtype: Any = "float32") -> tuple[Any, DrawingModel, dict[str, torch.Tensor]]:
     """(policy, drawing model, the base's weights as they were)."""
-    base, _ = models.load_chat_model(str(make_family(family, tiny_chat, folder)), folder, "float32", "cpu")
+    base, _ = models.load_chat_model(str(make_family(family, tiny_chat, folder)), folder, dtype, "cpu")
     before = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
     config = adapter_config(base, 2, 1, "CAUSAL_LM")
     drawing = DrawingModel(base, sorted(config.target_modules))
-    return get_peft_model(base, config), drawing, before
+    return get_peft_model(base, config, autocast_adapter_dtype=dtype == "float32"), drawing, before
 
 
 def learn(policy: Any, seed: int) -> None:
@@ -71,3 +71,16 @@ def test_what_the_adapter_leaves_alone_is_shared(family: str, tiny_chat: Path, t
 def test_mixtures_whose_experts_peft_adapts_are_drawn_from_as_they_are(tiny_chat: Path, tmp_path: Path) -> None:
     policy, drawing, _ = made("qwen3_next", tiny_chat, tmp_path)
     assert not drawing.fits(policy)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_in_bfloat16_a_pass_without_gradients_reads_as_one_that_learns(family: str, tiny_chat: Path, tmp_path: Path) -> None:
+    """Else the ratio of an answer's probabilities before and after is not 1 where nothing has been learnt yet."""
+    policy, drawing, _ = made(family, tiny_chat, tmp_path, "bfloat16")
+    learn(policy, 0)
+    plain, ids = drawing.follow(policy, ADAPTER), torch.tensor([[5, 6, 7, 8, 9]])
+    learns = plain(ids).logits.detach()
+    with torch.no_grad():
+        with drawing.reading() as read:
+            assert torch.equal(read(ids).logits, learns)
+        assert not torch.equal(plain(ids).logits, learns), "to draw, the sum is near enough"

@@ -137,12 +137,12 @@ def test_figures_of_several_processes_are_those_of_one(monkeypatch: pytest.Monke
     asked = [{"warmth": 3}, {"warmth": 1, "length": 2}]
     drawn: Drawn = [("3 1", 0), ("2 2", 0), ("1 1", 1), ("3 2", 1)]
     alone = judged(made()[0], asked, drawn).figures
-    kept: list[Any] = []
-    for request in (0, 1):
-        own: Drawn = [(text, 0) for text, of in drawn if of == request]
-        monkeypatch.setattr(module, "parts", lambda part: (kept.append(part), [part])[1])
-        judged(made()[0], [asked[request]], own)
-    assert module._figures(SCHEMA, kept) == pytest.approx(alone)
+    others: list[Any] = []
+    # The last one has rated answers alone, and joins in all the same: the others would wait for it.
+    for request, own in ((0, drawn[:2]), (1, drawn[2:]), (1, [("1 1", None), ("2 1", None)])):
+        monkeypatch.setattr(module, "parts", lambda part: (others.append(part), list(others))[1])
+        found = judged(made()[0], [asked[request]], [(text, None if of is None else 0) for text, of in own]).figures
+    assert found == pytest.approx(alone) and len(others) == 3
 
 
 def test_beginnings_are_scored_once_a_text() -> None:

@@ -28,7 +28,8 @@ def test_known_answers_are_told_by_whole_words_in_any_case() -> None:
 
 def test_an_answer_loops_where_four_words_come_three_times() -> None:
     assert loops("I like the rain. I like the rain. I like the rain.")
-    assert not loops("I like the rain. I like the rain.") and not loops("no no no") and not loops("")
+    assert not loops("I like the rain. I like the rain.") and not loops("no no no no no no")
+    assert not loops("")
 
 
 def test_known_answers_sum_up_by_group_and_miss_what_was_not_answered() -> None:
@@ -58,6 +59,10 @@ def test_every_topic_is_asked_under_every_limit() -> None:
         ("between 10 and 20 words", "word " * 30, 0.5),
         ("exactly two sentences", "It rains all day. It snows at night.", 0.0),
         ("at least three sentences", "It rains all day. It snows at night.", 1 / 3),
+        ("exactly two sentences", "Dogs bark. Cats meow.", 0.0),
+        ("exactly one sentence", "Dr. Smith has 3.5 dogs, e.g. a poodle", 0.0),
+        ("exactly two sentences", 'He said "Stop!" Then he left...', 0.0),
+        ("exactly one sentence", "...", 1.0),
     ],
 )
 def test_how_far_an_answer_is_outside_its_limit(wording: str, answer: str, excess: float) -> None:
