@@ -71,7 +71,7 @@ class Compared(LevelBased):
         return prompt_only.Compared(self.context)
 
     def under(self, targets: Targets) -> Answering:
-        return BestOf(self.start.under(targets), self.n, self.context.scorer, self.context.settings.mapping)
+        return BestOf(Asked(self.start.system, targets), self.n, self.context.scorer, self.context.settings.mapping)
 
     def cost(self, row: str) -> Cost:
         return Cost(policies=0, rollouts=0, resident=2, drawn=self.n)

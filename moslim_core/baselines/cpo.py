@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 from trl import DPOConfig, DPOTrainer
 
-from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
-from moslim_core.baselines.method import Array, Asked, Cost, LevelBased, timed, timed_seconds
-from moslim_core.data.rows import read_json_lines
+from moslim_core.baselines.method import Array, Cost, LevelBased, timed, timed_seconds
 from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, training_examples
@@ -83,8 +81,7 @@ class Compared(LevelBased):
         """The requests that this project's policy would be trained on."""
         context = self.context
         settings = context.settings
-        prompts = [value["prompt"] for _, value in read_json_lines(context.rows / "prompts.train.jsonl")]
-        return training_examples(prompts, settings.preferences, settings.policy, settings.seed)
+        return training_examples(context.training_prompts, settings.preferences, settings.policy, settings.seed)
 
     def _folder(self, name: str) -> Path:
         return self.context.work / name
@@ -109,10 +106,9 @@ class Compared(LevelBased):
         """Raises UserError where no two answers to a request differ."""
         context = self.context
         settings, size = context.settings, context.settings.policy.group_size
-        model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
         each = [example for example in self.examples for _ in range(size)]
         with timed(context.work, "rollout"):
-            drawn = context.draw(model, tokenizer, [e.prompt for e in each], "drawn")
+            drawn = context.draw(*context.chat_model(base), [e.prompt for e in each], "drawn")
         scorer, own = context.scorer, share(len(each))
         with timed(context.work, "reward"):
             probabilities = scorer([e.question for e in each[own]], [answer.text for answer in drawn[own]])
@@ -125,12 +121,7 @@ class Compared(LevelBased):
 
     @cached_property
     def system(self) -> System:
-        settings = self.context.settings.model
-        model, tokenizer = models.load_chat_model(str(self._folder("cdpo")), self.context.cache, settings.dtype, settings.device)
-        return self.context.system(self.rows[0], model, tokenizer)
-
-    def under(self, targets: Targets) -> Asked:
-        return Asked(self.system, targets)
+        return self.context.system(self.rows[0], *self.context.chat_model(self._folder("cdpo")))
 
     def cost(self, row: str) -> Cost:
         return Cost(

@@ -11,12 +11,17 @@ from __future__ import annotations
 import math
 import random
 import shutil
+from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from moslim_core.baselines.method import Array, Context, rollouts
+import numpy as np
+
+from moslim_core.baselines.method import Array, Context, Cost, Method, phase_seconds, rollouts
 from moslim_core.data.rows import plain_text
+from moslim_core.evaluation.system import System
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import Example, in_turn
@@ -48,6 +53,17 @@ def strength(mapping: MappingSettings, schema: PreferenceSchema) -> float:
     return sum(mapping.weights.get(name, 1.0) for name in schema.names) / len(schema)
 
 
+def sum_of_scores(settings: Settings, schema: PreferenceSchema) -> MappingSettings:
+    """r = sum r_i of the preferences whose best level is asked for, each as strong as in the profile."""
+    return weighted_sum(schema, strength(settings.mapping, schema) * np.ones(len(schema)))
+
+
+def weighted_sum(schema: PreferenceSchema, weights: Array, standardisation: Standardisation = "none") -> MappingSettings:
+    """r = sum w_i r_i of (m,) weights."""
+    named = dict(zip(schema.names, weights.tolist(), strict=True))
+    return MappingSettings(utility="ordinal", standardisation=standardisation, aggregation="sum", weights=named)
+
+
 def expert_settings(
     settings: Settings, schema: PreferenceSchema, weights: Array, policies: int, standardisation: Standardisation
 ) -> Settings:
@@ -66,13 +82,7 @@ def expert_settings(
     )
     # Standardised rewards bring a strength of their own.
     scale = strength(settings.mapping, schema) if standardisation == "none" else 1.0
-    mapping = MappingSettings(
-        utility="ordinal",
-        standardisation=standardisation,
-        aggregation="sum",
-        weights=dict(zip(schema.names, (scale * weights).tolist(), strict=True)),
-    )
-    return changed(settings, policy=own, mapping=mapping)
+    return changed(settings, policy=own, mapping=weighted_sum(schema, scale * weights, standardisation))
 
 
 class PlainExamples:
@@ -139,6 +149,25 @@ class TrainedPolicy:
     def rollouts(self) -> int:
         """Answers that its training drew."""
         return rollouts(self.settings.policy, PolicyCard.load(self.folder).steps)
+
+
+class OnePolicy(Method):
+    """A method that trains one policy, `policy`, and answers by it at every operating point."""
+
+    @property
+    @abstractmethod
+    def policy(self) -> TrainedPolicy: ...
+
+    def train(self) -> None:
+        self.policy.train()
+
+    @cached_property
+    def system(self) -> System:
+        return self.context.trained(self.rows[0], self.policy.folder)
+
+    def cost(self, row: str) -> Cost:
+        # The base and its adapter.
+        return Cost(policies=1, rollouts=self.policy.rollouts, resident=2, seconds=phase_seconds([self.policy.log]))
 
 
 class Expert(TrainedPolicy):

@@ -121,9 +121,13 @@ class Context:
         return [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.evaluation.jsonl")]
 
     @cached_property
+    def training_prompts(self) -> list[list[Message]]:
+        return [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.train.jsonl")]
+
+    @cached_property
     def known_prompts(self) -> list[list[Message]]:
         """As many of the prompts that may be trained on, to find settings of a method with."""
-        known = [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.train.jsonl")]
+        known = self.training_prompts
         return random.Random(self.settings.seed).sample(known, min(len(known), len(self.prompts)))
 
     @cached_property
@@ -142,6 +146,11 @@ class Context:
         seed, file = self.settings.seed + own.start, self.work / f"{what}.{own.start}.jsonl"
         drawn = generate(model, tokenizer, conversations[own], Sampling(policy.max_new_tokens, policy.temperature), seed, answers_file=file)
         return [answer for part in distributed.parts(drawn) for answer in part]
+
+    def chat_model(self, source: str | Path) -> tuple[Any, Any]:
+        """(model, tokenizer): the settings' base, or what a method has trained in full."""
+        chosen = self.settings.model
+        return models.load_chat_model(str(source), self.cache, chosen.dtype, chosen.device)
 
     def system(self, name: str, model: Any, tokenizer: Any) -> System:
         """A model under evaluation; `name` is its own, as answers are stored under it."""
@@ -190,11 +199,18 @@ class Method(ABC):
 
 
 class LevelBased(Method):
-    """A method that is steered by levels, and to an operating point through the one map from weights to levels."""
+    """A method that is steered by levels, and to an operating point through the one map from weights to levels.
 
-    @abstractmethod
+    It gives `system`, which reads levels as instructions, or says in `under` who answers.
+    """
+
+    @property
+    def system(self) -> System:
+        raise NotImplementedError
+
     def under(self, targets: Targets) -> Answering:
         """Who answers when levels are requested."""
+        return Asked(self.system, targets)
 
     def at(self, row: str, weights: Array) -> Answering:
         return self.under(levels_of(weights.tolist(), self.context.schema))

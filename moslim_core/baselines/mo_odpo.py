@@ -13,17 +13,15 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels, strength
-from moslim_core.baselines.method import Array, Cost, Method, Reworded, phase_seconds
+from moslim_core.baselines.experts import PLAIN, OnePolicy, TrainedPolicy, best_levels, sum_of_scores
+from moslim_core.baselines.method import Array, Reworded
 from moslim_core.data.rows import plain_text
 from moslim_core.errors import UserError
-from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, in_turn
 from moslim_core.policy.optimisers import require_fit
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.registry import baseline
-from moslim_core.reward.settings import MappingSettings
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 
@@ -57,7 +55,7 @@ def learning(policy: PolicySettings) -> PolicySettings:
 
 
 @baseline("mo_odpo")
-class Compared(Method):
+class Compared(OnePolicy):
     rows = ("mo_odpo",)
 
     @classmethod
@@ -70,20 +68,8 @@ class Compared(Method):
     @cached_property
     def policy(self) -> TrainedPolicy:
         settings, schema = self.context.settings, self.context.schema
-        weights = dict.fromkeys(schema.names, strength(settings.mapping, schema))
-        mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum", weights=weights)
-        own = changed(settings, policy=learning(settings.policy), mapping=mapping)
+        own = changed(settings, policy=learning(settings.policy), mapping=sum_of_scores(settings, schema))
         return TrainedPolicy(self.context, self.rows[0], own, WeightedExamples(schema))
-
-    def train(self) -> None:
-        self.policy.train()
-
-    @cached_property
-    def system(self) -> System:
-        return self.context.trained(self.rows[0], self.policy.folder)
 
     def at(self, row: str, weights: Array) -> Reworded:
         return Reworded(self.system, partial(state, weights=weights.tolist(), names=self.context.schema.names))
-
-    def cost(self, row: str) -> Cost:
-        return Cost(policies=1, rollouts=self.policy.rollouts, resident=2, seconds=phase_seconds([self.policy.log]))

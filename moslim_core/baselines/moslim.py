@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from moslim_core.baselines.method import Asked, Context, Cost, LevelBased, phase_seconds, rollouts
+from moslim_core.baselines.method import Context, Cost, LevelBased, phase_seconds, rollouts
 from moslim_core.evaluation.system import System
 from moslim_core.policy.artifact import TRAINING_LOG, PolicyCard
-from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
 
 
@@ -26,9 +25,6 @@ class Compared(LevelBased):
     @cached_property
     def system(self) -> System:
         return self.context.trained(self.rows[0], self.folder)
-
-    def under(self, targets: Targets) -> Asked:
-        return Asked(self.system, targets)
 
     def cost(self, row: str) -> Cost:
         steps = PolicyCard.load(self.folder).steps

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from moslim_core import models
-from moslim_core.baselines.method import Asked, Cost, LevelBased
+from moslim_core.baselines.method import Cost, LevelBased
 from moslim_core.evaluation.system import System
-from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
 
 
@@ -18,12 +16,7 @@ class Compared(LevelBased):
 
     @cached_property
     def system(self) -> System:
-        settings = self.context.settings.model
-        model, tokenizer = models.load_chat_model(settings.base, self.context.cache, settings.dtype, settings.device)
-        return self.context.system(self.rows[0], model, tokenizer)
-
-    def under(self, targets: Targets) -> Asked:
-        return Asked(self.system, targets)
+        return self.context.system(self.rows[0], *self.context.chat_model(self.context.settings.model.base))
 
     def cost(self, row: str) -> Cost:
         return Cost(reward_models=0, policies=0, rollouts=0, resident=1)

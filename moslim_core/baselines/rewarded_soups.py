@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from moslim_core import models
 from moslim_core.baselines.experts import Expert
 from moslim_core.baselines.merging import Rule, averaged, exact, interpolated, load_experts
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
@@ -39,8 +38,7 @@ class Compared(Method):
             expert.train()
 
     def at(self, row: str, weights: Array) -> Asked:
-        settings = self.context.settings.model
-        base, tokenizer = models.load_chat_model(settings.base, self.context.cache, settings.dtype, settings.device)
+        base, tokenizer = self.context.chat_model(self.context.settings.model.base)
         model = self.rules[row](load_experts(base, [expert.folder for expert in self.experts]), weights.tolist())
         name = "-".join([row, *(f"{w:.3f}" for w in weights)])
         return Asked(self.context.system(name, model, tokenizer), Targets())

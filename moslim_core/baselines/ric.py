@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from moslim_core import models
 from moslim_core.baselines.experts import ExpertProgress
 from moslim_core.baselines.method import Array, Cost, Method, Reworded, rollouts, timed, timed_seconds
-from moslim_core.data.rows import load_rows, plain_text, read_json_lines
+from moslim_core.data.rows import load_rows, plain_text
 from moslim_core.policy.warm_start import fine_tune
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.registry import baseline
@@ -147,20 +146,17 @@ class Compared(Method):
     def _round(self, base: Path) -> tuple[list[list[Message]], list[str]]:
         """(prompts, answers): as many as the budget has, for rewards along the front."""
         context = self.context
-        settings, rng = context.settings, np.random.default_rng(context.settings.seed)
-        prompts = [value["prompt"] for _, value in read_json_lines(context.rows / "prompts.train.jsonl")]
+        rng = np.random.default_rng(context.settings.seed)
+        prompts = context.training_prompts
         sampled = [prompts[i] for i in np.resize(rng.permutation(len(prompts)), self.budget)]
         goals = along_the_front(self.budget, *self.range, rng)
-        model, tokenizer = models.load_chat_model(str(base), context.cache, settings.model.dtype, settings.model.device)
         conversations = [state(self._read(p), g, context.schema.names) for p, g in zip(sampled, goals, strict=True)]
-        return sampled, [answer.text for answer in context.draw(model, tokenizer, conversations, "round")]
+        return sampled, [answer.text for answer in context.draw(*context.chat_model(base), conversations, "round")]
 
     def at(self, row: str, weights: Array) -> Reworded:
-        settings = self.context.settings.model
-        model, tokenizer = models.load_chat_model(str(self.context.work / "online"), self.context.cache, settings.dtype, settings.device)
         name = "-".join([row, *(f"{w:.3f}" for w in weights)])
         wording = partial(state, rewards=wanted(weights, *self.range).tolist(), names=self.context.schema.names)
-        return Reworded(self.context.system(name, model, tokenizer), wording)
+        return Reworded(self.context.system(name, *self.context.chat_model(self.context.work / "online")), wording)
 
     def cost(self, row: str) -> Cost:
         return Cost(policies=1, rollouts=self.budget, resident=1, seconds=timed_seconds(self.context.work))

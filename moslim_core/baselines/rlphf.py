@@ -11,14 +11,12 @@ import random
 from collections.abc import Sequence
 from functools import cached_property
 
-from moslim_core.baselines.experts import PLAIN, TrainedPolicy, best_levels, strength
-from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
-from moslim_core.evaluation.system import System
+from moslim_core.baselines.experts import PLAIN, OnePolicy, TrainedPolicy, best_levels, sum_of_scores
+from moslim_core.baselines.method import Array, Asked
 from moslim_core.policy.conditioning import Example, examples_under
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.registry import baseline
-from moslim_core.reward.settings import MappingSettings
 from moslim_core.settings_section import changed
 
 
@@ -42,27 +40,15 @@ class WantedExamples:
 
 
 @baseline("rlphf")
-class Compared(Method):
+class Compared(OnePolicy):
     rows = ("rlphf",)
 
     @cached_property
     def policy(self) -> TrainedPolicy:
         settings, schema = self.context.settings, self.context.schema
-        weights = dict.fromkeys(schema.names, strength(settings.mapping, schema))
-        mapping = MappingSettings(utility="ordinal", standardisation="none", aggregation="sum", weights=weights)
-        chosen = changed(settings, policy=changed(settings.policy, **PLAIN), mapping=mapping)
+        chosen = changed(settings, policy=changed(settings.policy, **PLAIN), mapping=sum_of_scores(settings, schema))
         return TrainedPolicy(self.context, self.rows[0], chosen, WantedExamples(schema))
-
-    def train(self) -> None:
-        self.policy.train()
-
-    @cached_property
-    def system(self) -> System:
-        return self.context.trained(self.rows[0], self.policy.folder)
 
     def at(self, row: str, weights: Array) -> Asked:
         best = best_levels(self.context.schema)
         return Asked(self.system, Targets({n: best[n] for n, w in zip(self.context.schema.names, weights, strict=True) if w > 0}))
-
-    def cost(self, row: str) -> Cost:
-        return Cost(policies=1, rollouts=self.policy.rollouts, resident=2, seconds=phase_seconds([self.policy.log]))
