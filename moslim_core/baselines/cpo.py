@@ -63,14 +63,6 @@ def preferred(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
     return {"prompt_ids": chosen[0][:prompt_length], "chosen_ids": chosen[0][prompt_length:], "rejected_ids": rejected[0][prompt_length:]}
 
 
-class TokenisedDPOTrainer(DPOTrainer):
-    """TRL's DPO on rows that `preferred` made."""
-
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        # A prompt that takes all of the room leaves none of its answers to learn from.
-        return dataset.filter(lambda row: args.max_length is None or len(row["prompt_ids"]) < args.max_length)
-
-
 @baseline("cpo")
 class Compared(LevelBased):
     rows = ("cpo",)
@@ -96,7 +88,7 @@ class Compared(LevelBased):
         with timed(context.work, "update"):
             conditioned_sft(settings, rated, context.cache, checkpoints / "cpsft", start, self._progress("cpsft"))
         if not final.is_dir():
-            data, learner = self._pairs(start), Learner(TokenisedDPOTrainer, DPOConfig, preferred)
+            data, learner = self._pairs(start), Learner(DPOTrainer, DPOConfig, preferred, takes_tokens=False)
             # What the budget drew is all used, once.
             once = changed(settings, policy=changed(settings.policy, sft=changed(settings.policy.sft, epochs=1.0)))
             with timed(context.work, "update"):

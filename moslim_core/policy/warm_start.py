@@ -58,11 +58,12 @@ def supervised(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 class Learner(NamedTuple):
     """A trainer of TRL's, its arguments' class, and what makes of a row the token ids that it takes: TRL's own reading of content
-    takes special tokens that somebody wrote for real ones."""
+    takes special tokens that somebody wrote for real ones. One that is not made with token ids gets them afterwards."""
 
     trainer: Any = SFTTrainer
     arguments: Any = SFTConfig
     tokenised: Callable[[Any, dict[str, Any]], dict[str, Any]] = supervised
+    takes_tokens: bool = True
 
 
 class _Report(TrainerCallback):
@@ -107,10 +108,11 @@ def fine_tune(
     policy = settings.policy
     set_seed(settings.seed)
     model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
+    dataset = Dataset.from_list([learner.tokenised(tokenizer, row) for row in data])
     trainer: Any = learner.trainer(
         model=model,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list([learner.tokenised(tokenizer, row) for row in data]),
+        train_dataset=dataset if learner.takes_tokens else Dataset.from_list(data[:1]),
         peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM"),
         args=learner.arguments(
             output_dir=str(checkpoints),
@@ -132,6 +134,7 @@ def fine_tune(
         ),
         callbacks=[_Report(progress), MarkComplete()],
     )
+    trainer.train_dataset = dataset
     last = last_complete(checkpoints)
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
     merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
