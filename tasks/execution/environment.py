@@ -32,6 +32,8 @@ QUIET = {
     # glibc gives large blocks back to the system at once; taking them again, page by page, costs about a sixth of a step.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    # A user's queue.py in the folder where a command is given is no module of the processes that are started here.
+    "PYTHONSAFEPATH": "1",
     # Files are UTF-8 whatever the terminal speaks; this reaches the processes that are started here.
     "PYTHONUTF8": "1",
 }
