@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from moslim_core import models
+from moslim_core import models, registry
 from moslim_core.errors import UserError
+from moslim_core.evaluation.settings import EvaluationSettings
 from moslim_core.models import DeviceName
 from moslim_core.models.loading import load_weights, require_vocabulary
 from moslim_core.policy.artifact import PolicyCard
@@ -53,6 +54,8 @@ def checks(
     # The same backbone for both is checked once.
     for backbone, setting in {backbone: setting for setting, backbone in reversed(backbones.items())}.items():
         yield f"{setting} {backbone}", partial(check_backbone, backbone, settings.reward, settings.model.device, cache)
+    if "evaluate" in stages:
+        yield f"evaluation.suite {','.join(settings.evaluation.suite)}", partial(check_suite, settings.evaluation)
     if policy is not None:
         yield f"evaluation.policy {policy}", partial(check_policy, policy, settings.model.device, cache)
 
@@ -98,6 +101,23 @@ def check_backbone(name: str, reward: RewardSettings, device: DeviceName, cache:
         require_vocabulary(tokenizer, backbone, source)
         if reward.tuning == "lora":
             adapted_maps(backbone, None)
+
+
+def check_suite(evaluation: EvaluationSettings) -> None:
+    """The benchmarks' files are in the folder that is given for them, and something can be judged."""
+    folder, endpoint = evaluation.data_dir, evaluation.endpoint.model
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"evaluation.data_dir={folder}: there is no such folder.\nGive that with the benchmarks' files, or leave it out.")
+    benchmarks = [registry.benchmark[name] for name in evaluation.suite if name not in registry.benchmark.also]
+    for file in [file for of in benchmarks for file in (*of.files, *(of.judged_files if endpoint else ()))]:
+        if folder is not None and not (folder / file.name).is_file():
+            raise UserError(f"{folder / file.name}: there is no such file.\nGive a folder that holds it: {file.form}")
+    # What has files for a language model's judgement only is judged by nothing else.
+    if len(benchmarks) == len(evaluation.suite) and not endpoint and all(of.judged_files and not of.files for of in benchmarks):
+        raise UserError(
+            f"evaluation.suite={','.join(evaluation.suite)} needs a language model as judge, and none is given.\n"
+            "Give evaluation.endpoint.model and evaluation.endpoint.base_url, or add to the suite what rules can judge."
+        )
 
 
 def check_policy(folder: Path, device: DeviceName, cache: Path) -> None:

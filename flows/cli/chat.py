@@ -42,6 +42,8 @@ def talk(
     from moslim_core.policy.artifact import PolicyCard
     from moslim_core.policy.steerable import SteerablePolicy
 
+    if message is None and sys.stdin is None:
+        raise UserError("there is nothing to read messages from.\nGive one: --message TEXT")
     # Checked before the model is loaded: a wrong level should not cost half a minute.
     targets = PolicyCard.load(directory).preferences.parse_targets(prefer)
     policy = SteerablePolicy.from_pretrained(directory, cache, base=base)
@@ -53,11 +55,14 @@ def talk(
         answer(message, targets, _write)
         typer.echo()
         return
-    _converse(policy.card.preferences, targets, answer)
+    if not _converse(policy.card.preferences, targets, answer) and not sys.stdin.isatty():
+        raise typer.Exit(2)
 
 
-def _converse(schema: PreferenceSchema, targets: Targets, answer: Callable[[Any, Targets, Callable[[str], None]], str]) -> None:
-    if sys.stdin.isatty():
+def _converse(schema: PreferenceSchema, targets: Targets, answer: Callable[[Any, Targets, Callable[[str], None]], str]) -> bool:
+    """Whether every message was answered. What a pipe gets is the answers alone."""
+    here, all_answered = sys.stdin.isatty(), True
+    if here:
         # Its import alone gives `input` line editing and what was typed before.
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401
@@ -65,10 +70,10 @@ def _converse(schema: PreferenceSchema, targets: Targets, answer: Callable[[Any,
     messages: list[dict[str, str]] = []
     while True:
         try:
-            text = input("you> ").strip()
+            text = input("you> " if here else "").strip()
         except (EOFError, KeyboardInterrupt):
             typer.echo(err=True)
-            return
+            return all_answered
         command, _, rest = text.partition(" ")
         if command.lower() == "/prefer":
             try:
@@ -89,8 +94,9 @@ def _converse(schema: PreferenceSchema, targets: Targets, answer: Callable[[Any,
         elif text:
             conversation = [*messages, {"role": "user", "content": text}]
             try:
-                said = answer(conversation, targets, _spoken())
+                said = answer(conversation, targets, _spoken() if here else _write)
             except UserError as error:
+                all_answered = False
                 # A conversation that outgrew the model's context, most often.
                 typer.echo(f"error: {error}\nYour last message is not part of the conversation; /reset begins a new one.", err=True)
                 continue

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flows.serve.answers import Backend, Piece
 from flows.serve.errors import ApiError, as_json
 from flows.serve.metrics import Metrics
-from flows.serve.request import Asked, Offer, read
+from flows.serve.request import Asked, Offer, levels_in_name, read
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,7 @@ class Service:
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        if name not in self.offer.models:
-            raise ApiError(404, f"there is no model {name[:80]!r}: see /v1/models", "model", "model_not_found")
+        levels_in_name(name, self.offer)
         return as_json(self._entry(name))
 
     def _entry(self, name: str) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class _Guard:
 
     def __init__(self, app: ASGIApp, key: str, hosts: frozenset[str] | None) -> None:
         self.app, self.hosts = app, hosts
-        self.wanted = _digest(f"Bearer {key}".encode()) if key else None
+        self.wanted = _digest(key.encode()) if key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
@@ -103,8 +102,9 @@ class _Guard:
             return ApiError(403, "this server is asked on loopback only: use 127.0.0.1 or localhost", code="unknown_host")
         if self.wanted is None or request.url.path == "/health":
             return None
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         # As digests: comparing takes as long for any length.
-        if not hmac.compare_digest(_digest(request.headers.get("authorization", "").encode("utf-8", "replace")), self.wanted):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(_digest(shown.strip().encode("utf-8", "replace")), self.wanted):
             return ApiError(
                 401, "no valid key: send 'Authorization: Bearer KEY'", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
             )

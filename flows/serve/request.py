@@ -113,12 +113,16 @@ def read(body: bytes, offer: Offer) -> Asked:
         raise ApiError(
             400, f"temperature={parsed.temperature} is none: give 0 for greedy answers, or {LOWEST_TEMPERATURE:g} and more", "temperature"
         )
-    levels = _in_name(parsed.model, offer)
-    for name, level in _in_body(parsed.preferences or {}, offer.schema).items():
-        if levels.setdefault(name, level) != level:
+    levels = levels_in_name(parsed.model, offer)
+    given_levels = parsed.preferences or {}
+    in_body = _levels({name: level for name, level in given_levels.items() if level is not None}, offer.schema, "preferences")
+    for name in levels.keys() & given_levels.keys():
+        if levels[name] != in_body.get(name):
             raise ApiError(
-                400, f"{name} is {levels[name]} in the model's name and {level} in preferences: give it one level", "preferences"
-            )
+                400, f"{name} is {levels[name]} in the model's name and {in_body.get(name, 'open')} in preferences: give it one level",
+                "preferences",
+            )  # fmt: skip
+    levels |= in_body
     longest = parsed.max_completion_tokens or parsed.max_tokens or offer.usual_tokens
     if longest > offer.max_tokens:
         raise ApiError(400, f"max_tokens={longest} is more than {offer.max_tokens}, the most that is served", "max_tokens")
@@ -149,8 +153,8 @@ def level_of(preference: Preference, given: Any) -> int:
     return given
 
 
-def _in_name(model: str, offer: Offer) -> dict[str, int]:
-    """Levels in 'NAME:warmth=3,verbosity=short'."""
+def levels_in_name(model: str, offer: Offer) -> dict[str, int]:
+    """Levels in 'NAME:warmth=3,verbosity=short'. Raises ApiError."""
     name, _, rest = model.partition(":")
     if name != offer.name:
         raise ApiError(404, f"there is no model {_shown(model)}: this is {offer.name!r}", "model", "model_not_found")
@@ -165,10 +169,6 @@ def _in_name(model: str, offer: Offer) -> dict[str, int]:
             raise ApiError(400, f"{preference} is asked for twice in the model's name: give it one level", "model")
         levels[preference] = level
     return _levels(levels, offer.schema, "model")
-
-
-def _in_body(preferences: Mapping[str, Any], schema: PreferenceSchema) -> dict[str, int]:
-    return _levels({name: level for name, level in preferences.items() if level is not None}, schema, "preferences")
 
 
 def _levels(given: Mapping[str, Any], schema: PreferenceSchema, param: str) -> dict[str, int]:
@@ -192,10 +192,15 @@ def _messages(given: list[Any]) -> list[Message]:
 def _message(message: Any, where: str) -> Message:
     if not isinstance(message, dict):
         raise ApiError(400, f"{where} is no object with role and content", where)
-    role = message.get("role")
-    if role not in (*ROLES, SYSTEM):
-        raise ApiError(400, f"{where} has the role {_shown(role)}: roles are {', '.join(ROLES)}", f"{where}.role")
-    return {"role": "system" if role == SYSTEM else role, "content": _text(message.get("content"), f"{where}.content")}
+    for field in ("role", "content"):
+        if field not in message:
+            raise ApiError(400, f"{where} has no {field}", f"{where}.{field}")
+    role, roles = message["role"], (*ROLES, SYSTEM)
+    if role not in roles:
+        raise ApiError(400, f"{where} has the role {_shown(role)}: roles are {', '.join(roles)}", f"{where}.role")
+    if message.get("tool_calls"):
+        raise ApiError(400, f"{where} calls tools, which the policy does not: send what was said as text", f"{where}.tool_calls")
+    return {"role": "system" if role == SYSTEM else role, "content": _text(message["content"], f"{where}.content")}
 
 
 def _text(content: Any, where: str) -> str:
@@ -203,7 +208,7 @@ def _text(content: Any, where: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not content:
-        raise ApiError(400, f"{where} is no text", where)
+        raise ApiError(400, f"{where}={_shown(content)} is no text: give a string, or a list of {{'type': 'text', 'text': ...}}", where)
     texts = []
     for part in content:
         if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
@@ -220,7 +225,8 @@ def _invalid(error: ValidationError) -> ApiError:
         return ApiError(400, f"unknown parameter {_shown(where)}", where[:100], "unknown_parameter")
     if first["type"] == "missing":
         return ApiError(400, f"{where} is missing", where)
-    return ApiError(400, f"{where}={_shown(first['input'])}: {first['msg']}", where)
+    wanted = first["msg"].partition(" or instance of ")[0]
+    return ApiError(400, f"{where}={_shown(first['input'])}: {wanted}", where)
 
 
 def _shown(value: Any) -> str:

@@ -104,6 +104,9 @@ class SteerablePolicy:
         )
         prompt = prompt_tokens(self.tokenizer, [conditioned(self.card, messages, targets)])[0]
         most = room(self.model, config.max_new_tokens)
+        if most < 1:
+            longest = config.max_new_tokens + most - 1
+            raise UserError(f"an answer of {config.max_new_tokens} tokens is longer than the model reads.\nAsk for {longest} at most.")
         if len(prompt) > most:
             raise TooLong(
                 f"the conversation has {len(prompt)} tokens, but the model's context leaves room for {most} "

@@ -34,6 +34,22 @@ def test_what_is_fit_passes_and_doctor_says_so(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
+    ("evaluation", "words"),
+    [
+        ({"suite": ["xstest"], "data_dir": "nowhere"}, "evaluation.data_dir=nowhere: there is no such folder"),
+        ({"suite": ["controllability", "xstest"], "data_dir": "."}, r"xstest_prompts\.csv: there is no such file"),
+        ({"suite": ["mt_bench"]}, "evaluation.suite=mt_bench needs a language model as judge"),
+    ],
+)
+def test_a_suite_that_nothing_can_come_of(evaluation: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = tiny.chat(tmp_path)
+    with pytest.raises(UserError, match=words):
+        check_models(settings(base, evaluation=evaluation), tmp_path, ["evaluate"])
+    check_models(settings(base, evaluation={"suite": ["mt_bench", "known_answers"]}), tmp_path, ["evaluate"])
+
+
+@pytest.mark.parametrize(
     ("sections", "words"),
     [
         ({"policy": {"max_new_tokens": 256}}, "policy.max_new_tokens=256"),

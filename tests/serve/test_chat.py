@@ -107,6 +107,9 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     names = [model.id for model in client.models.list()]
     assert names == ["moslim", *(f"moslim:warmth={n}" for n in (1, 2, 3)), *(f"moslim:length={n}" for n in (1, 2))]
     assert client.models.retrieve("moslim:warmth=2").id == "moslim:warmth=2"
+    assert client.models.retrieve("moslim:warmth=2,length=long").id == "moslim:warmth=2,length=long"
+    with pytest.raises(openai.BadRequestError, match="warmth=9 can't be requested"):
+        client.models.retrieve("moslim:warmth=9")
     assert client.models.retrieve("moslim").preferences["length"] == {"1": "short", "2": "long"}  # type: ignore[attr-defined]
     with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
         client.models.retrieve("other")
@@ -137,7 +140,9 @@ def test_only_who_shows_the_key_is_let_in(running: Running) -> None:
     for path in ("/v1/models", "/metrics", "/nowhere"):
         assert httpx.get(running.url + path).status_code == 401
     assert httpx.get(f"{running.url}/health").json() == {"status": "ok"}
-    for wrong in (KEY, f"bearer {KEY}", f"Bearer {KEY}x", "Bearer \u00e9"):
+    # A scheme has no case (RFC 9110).
+    assert httpx.get(f"{running.url}/v1/models", headers={"Authorization": f"bearer {KEY}"}).status_code == 200
+    for wrong in (KEY, f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \u00e9"):
         assert httpx.get(f"{running.url}/v1/models", headers=[(b"Authorization", wrong.encode())]).status_code == 401
 
 

@@ -261,7 +261,7 @@ def test_packaged_benchmarks_need_no_files_and_tell_how_fluent_answers_are(polic
     metrics = work(task := job(tmp_path, policy, suite=["known_answers", "length_limits"], limit=12, max_new_tokens=6))
     for system in ("before", "after"):
         runs = read_benchmarks(task.output, system)
-        assert list(runs["known_answers"].result.measures) == ["right", "loops", "words", "surprise"]
+        assert list(runs["known_answers"].result.measures) == ["contains_answer", "loops", "words", "surprise"]
         assert list(runs["length_limits"].result.measures) == ["kept", "excess"]
         found = runs["known_answers"].result.measures["surprise"].overall
         # A model of random weights finds every one of its tokens about as likely as any other.

@@ -33,7 +33,7 @@ class Question(Chat):
 class KnownAnswers(Benchmark[Question]):
     fluency = True
     measures = {
-        "right": more("share of answers with the known answer in them"),
+        "contains_answer": more("share of answers with the known answer in them"),
         "loops": less("share of answers that say the same four words three times"),
         "words": Meaning(about="words an answer"),
     }

@@ -37,7 +37,7 @@ def test_known_answers_sum_up_by_group_and_miss_what_was_not_answered() -> None:
     items = [q for q in benchmark.load(Path("nowhere")) if q.group == "numbers"][:4]
     answers = [said("Seven."), said("No idea."), said("Twenty-four hours."), []]
     result = evaluate(benchmark, items, answers, 100, 0)
-    right = result.measures["right"]
+    right = result.measures["contains_answer"]
     assert right.overall.mean.value == pytest.approx(2 / 3) and right.overall.missing == 1 and right.groups["numbers"].judged == 3
     assert result.measures["words"].overall.mean.value == pytest.approx((1 + 2 + 2) / 3)
 
