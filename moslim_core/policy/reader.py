@@ -27,8 +27,11 @@ class Reader:
         return _MARK.split(self._without_thoughts(ids), 1)[0]
 
     def is_whole(self, ids: list[int]) -> bool:
-        """Whether an answer ends by itself, and repeats nothing of its instruction."""
-        return bool(ids) and ids[-1] in self.ends and not _MARK.search(self._without_thoughts(ids))
+        """Whether an answer says something, ends by itself, and repeats nothing of its instruction."""
+        if not ids or ids[-1] not in self.ends:
+            return False
+        said = self._without_thoughts(ids)
+        return bool(said.strip()) and not _MARK.search(said)
 
     def _without_thoughts(self, ids: list[int]) -> str:
         said = ids[:-1] if ids and ids[-1] in self.ends else ids

@@ -126,7 +126,9 @@ class PolicySettings(Section):
     average_steps: int = Field(
         default=1, ge=1, description="the policy is the mean of the adapter as it was after each of so many last steps: less luck in it"
     )
-    truncation_penalty: float = Field(default=0.0, ge=0, description="reward that an answer loses when it reaches max_new_tokens")
+    truncation_penalty: float = Field(
+        default=0.0, ge=0, description="reward that an answer loses that reaches max_new_tokens, or says nothing"
+    )
     beta: float = Field(
         default=0.02,
         ge=0,

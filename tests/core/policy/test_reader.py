@@ -19,7 +19,7 @@ from moslim_core.preferences import Targets
 END = 2
 
 
-def test_an_answer_that_repeats_its_instruction_is_scored_up_to_there_as_one_that_was_cut(tiny_chat: Path) -> None:
+def test_an_answer_that_repeats_its_instruction_or_says_nothing_is_scored_as_one_that_was_cut(tiny_chat: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
     scored: list[tuple[list[str], list[bool]]] = []
 
@@ -28,10 +28,10 @@ def test_an_answer_that_repeats_its_instruction_is_scored_up_to_there_as_one_tha
         return Judged(torch.zeros(len(pairs.own)), torch.zeros(len(pairs.own), 1), {})
 
     said = ["Yes.", "Yes.</preferences>", "<preferences>Answer style: cold</preferences>", "Yes. I"]
-    answers = [[*tokenizer(text)["input_ids"], END] for text in said[:3]] + [tokenizer(said[3])["input_ids"]]
+    answers = [[*tokenizer(text)["input_ids"], END] for text in said[:3]] + [tokenizer(said[3])["input_ids"], [END]]
     rollouts = [Rollout(ids, 0, 0) for ids in answers]
     examples = [Example([], "Rain?", Targets(), 0, [])]
     steps: Any = Steps(PolicySettings(), None, rewards, Reader(tokenizer, [END]), None)  # type: ignore[arg-type]
     _, _, figures = steps.judge(examples, rollouts, pair(examples, rollouts, False))
-    assert scored == [(["Yes.", "Yes.", "", "Yes. I"], [False, True, True, True])]
-    assert figures["truncated"] == 0.75
+    assert scored == [(["Yes.", "Yes.", "", "Yes. I", ""], [False, True, True, True, True])]
+    assert figures["truncated"] == 0.8
