@@ -41,7 +41,7 @@ FORETELL_SECONDS = 20.0
 
 # What a terminal has room for of compared systems; the page has the rest.
 SYSTEM_FIGURES = {"front/hypervolume": "hypervolume", "front/inner_product": "inner product"}
-SYSTEM_COSTS = ("policies trained", "training answers", "answers drawn for one given")
+SYSTEM_COSTS = ("policies trained", "training answers")
 
 # The report's verdicts, as a terminal's column has room for them.
 VERDICTS = {
@@ -281,15 +281,31 @@ def compare_systems_with_display(settings: Settings, baselines: str, seeds: str,
         from flows.compare_systems import compare_systems
 
         compared = compare_systems(settings, names, numbers, factors)
+    from moslim_core.evaluation.pooling import CROSS_TALK
+
     comparison = compared.comparison
+
+    def mean(name: str, variant: str) -> str:
+        figure = comparison.figures.get(name, {}).get(variant)
+        return "n/a" if figure is None or figure.mean.value is None else f"{figure.mean.value:.2f}"
+
     # One row per system: there are too many of them for columns.
     table = Table(title=_title(comparison), title_justify="left")
-    for heading in ("system", *SYSTEM_FIGURES.values(), *SYSTEM_COSTS, "seconds of work"):
+    table.add_column("system", no_wrap=True)
+    for heading in (*SYSTEM_FIGURES.values(), "Spearman", "cross-talk", *SYSTEM_COSTS, "seconds"):
         table.add_column(heading)
+    followed = [name for name in comparison.figures if name.endswith("/spearman")]
     for variant in comparison.variants:
         figures = [str(comparison.figures[name][variant].mean) if name in comparison.figures else "n/a" for name in SYSTEM_FIGURES]
         costs = [f"{comparison.costs[name][variant]:.0f}" for name in SYSTEM_COSTS]
-        table.add_row(variant, *figures, *costs, f"{comparison.seconds[variant]:.0f}")
+        table.add_row(
+            variant,
+            *figures,
+            ", ".join(mean(name, variant) for name in followed),
+            mean(CROSS_TALK, variant),
+            *costs,
+            f"{comparison.seconds[variant]:.0f}",
+        )
     _print_comparison(compared, table)
 
 
