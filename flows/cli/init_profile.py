@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+import shlex
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from flows import profile
 from flows.cli.printed_commands import command
 from moslim_core.data import sources
-from moslim_core.data.bad_rows import BadRow, shown
+from moslim_core.data.bad_rows import BadRows, shown
 from moslim_core.data.columns import Found, find
 from moslim_core.data.first_levels import WORDS
 from moslim_core.errors import UserError
@@ -63,13 +63,16 @@ def write(file: Path, output: Path) -> None:
         raise UserError(f"{output.parent}: there is no such folder.\nMake it, or give another: --output FILE.yaml")
     if output.suffix not in (".yaml", ".yml") or str(output) in profile.packaged():
         raise UserError(f"--output {output}: a profile's name ends in .yaml.\nGive one: --output mine.yaml")
-    if file.is_dir() or not os.path.exists(file):
+    if file.is_dir():
+        raise UserError(f"{file} is a folder.\nGive one of its files; a run reads all of a folder: data.path in the profile.")
+    if not os.path.exists(file):
         raise UserError(f"{file}: there is no such file.\nGive a file of rows: CSV, TSV, JSON, JSON lines or Parquet.")
     layout, here = find(file), machine()
     beside = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         beside.write_text(_text(file, output, layout, here, {}), encoding="utf-8")
-        text = _text(file, output, layout, here, _unusable(str(beside)))
+        bad = _unusable(str(beside))
+        text = _text(file, output, layout, here, bad.counts)
         beside.write_text(text, encoding="utf-8")
         profile.load(str(beside))
         with output.open("x", encoding="utf-8") as whole:
@@ -78,27 +81,29 @@ def write(file: Path, output: Path) -> None:
         raise UserError(f"{output}: can't be written ({error.strerror or error}).\nGive another: --output FILE.yaml") from error
     finally:
         beside.unlink(missing_ok=True)
-    _tell(output, layout, here)
+    _tell(output, layout, here, bad.counts)
 
 
-def _unusable(written: str) -> Counter[str]:
-    """Rows that a run with this profile can't use, by reason."""
+def _unusable(written: str) -> BadRows:
+    """Rows that a run with this profile can't use. Raises UserError where it can use none."""
     settings = profile.load(written)
-    bad: Counter[str] = Counter()
-
-    def count(error: BadRow) -> None:
-        bad[error.reason] += 1
-
+    bad, usable = BadRows("drop"), 0
     for source in sources.open_sources(settings.data, settings.preferences):
-        for _ in source.rows(count):
-            pass
+        usable += sum(1 for _ in source.rows(bad, bool(settings.annotation.fill)))
+    if not usable and bad.first:
+        raise bad.first
     return bad
 
 
-def _text(file: Path, output: Path, layout: Found, here: Machine, bad: Counter[str] | dict[str, int]) -> str:
+def _bad_rows(bad: dict[str, int]) -> str:
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in sorted(bad.items()))
+    return f"some rows can't be used ({reasons[:200]})"
+
+
+def _text(file: Path, output: Path, layout: Found, here: Machine, bad: dict[str, int]) -> str:
     parts = [
         f"# From {shown(file.name)}: {layout.rows} rows, {layout.prompts} prompts. Written by `moslim init`; every line may be changed.",
-        "# See what a run would learn from: moslim data preview --profile " + output.name,
+        "# See what a run would learn from: " + shlex.join(["moslim", "data", "preview", "--profile", str(output)]),
         *(f"# UNCLEAR: {note}." for note in _unclear(layout)),
         "",
         "# What can be asked for. The level words stand in the prompt, lowest first: put your own words there.",
@@ -118,7 +123,7 @@ def _text(file: Path, output: Path, layout: Found, here: Machine, bad: Counter[s
 
 def _preferences(layout: Found) -> Iterator[str]:
     for column, name, levels in layout.ratings:
-        yield f"  - name: {name}"
+        yield f"  - name: {_quoted(name)}"
         yield f"    description: {_quoted(f'what column {shown(column)} rates')}  # say it in your words"
         yield f"    levels: [{', '.join(_quoted(label) for label in levels.labels)}]  # rows: {', '.join(map(str, levels.rows))}"
         for note in levels.notes:
@@ -148,15 +153,14 @@ def _quoted(text: Any) -> str:
     )
 
 
-def _data(file: Path, output: Path, layout: Found, bad: Counter[str] | dict[str, int]) -> Iterator[str]:
+def _data(file: Path, output: Path, layout: Found, bad: dict[str, int]) -> Iterator[str]:
     here, home = file.absolute(), output.absolute().parent
     path = os.path.relpath(here, home) if here.is_relative_to(home) else str(here)
     yield "data:"
     yield f"  source: {layout.form}"
     yield f"  path: {_quoted(path)}"
     if bad:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in sorted(bad.items()))
-        yield f"  # UNCLEAR: some rows can't be used ({reasons[:200]})."
+        yield f"  # UNCLEAR: {_bad_rows(bad)}."
         yield "  bad_rows: drop"
     columns: dict[str, Any] = {}
     for key, column in (("prompt", layout.prompt), ("response", layout.response), ("messages", layout.messages)):
@@ -176,7 +180,7 @@ def _data(file: Path, output: Path, layout: Found, bad: Counter[str] | dict[str,
         yield "    # Rating -> level, or K-1 rising thresholds: a rating up to the first is level 1."
         yield "    labels:"
     for name, of in labels.items():
-        yield f"      {name}: {_quoted(of)}"
+        yield f"      {_quoted(name)}: {_quoted(of)}"
     for column, why in layout.unused.items():
         yield f"  # Not used: column {shown(column)} ({why})."
     if not layout.ratings and not layout.pairs:
@@ -254,7 +258,7 @@ def _unclear(layout: Found) -> list[str]:
     return notes
 
 
-def _tell(output: Path, layout: Found, here: Machine) -> None:
+def _tell(output: Path, layout: Found, here: Machine, bad: dict[str, int]) -> None:
     what = f"column {layout.messages}" if layout.messages else f"prompt {layout.prompt}, answer {layout.response}"
     typer.echo(f"{layout.rows} rows, {layout.prompts} prompts ({'chosen and rejected' if layout.pairs else what})")
     for column, name, levels in layout.ratings:
@@ -265,7 +269,7 @@ def _tell(output: Path, layout: Found, here: Machine) -> None:
         typer.echo("  unclear: no column rates the answers; a rule measures their length until you give another")
     for column, why in layout.unused.items():
         typer.echo(f"  not used: column {shown(column)} ({why})")
-    for note in _unclear(layout):
+    for note in (*_unclear(layout), *([f"{_bad_rows(bad)}: they are left out"] if bad else [])):
         typer.echo(f"  unclear: {note}")
     typer.echo(f"models: {here.base} and {here.backbone} ({here.why})")
     typer.echo(f"profile  {output}")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moslim_core.data.bad_rows import skip
-from moslim_core.data.first_levels import Proposed, proposed
+from moslim_core.data.bad_rows import BadRows
+from moslim_core.data.first_levels import Proposed, is_missing, proposed
 from moslim_core.data.row_formats import CHOSEN, CONVERSATIONS, REJECTED
 from moslim_core.data.tables import FORMATS, read_table
 from moslim_core.errors import UserError
@@ -20,8 +20,8 @@ from moslim_core.errors import UserError
 # So many rows are looked at: enough to see what a column holds.
 MOST_ROWS = 20_000
 # Names that people give them, the likeliest first.
-PROMPTS = ("prompt", "question", "instruction", "query", "input", "user", "request", "message", "task")
-ANSWERS = ("response", "answer", "output", "completion", "reply", "assistant", "generation", "text")
+PROMPTS = ("prompt", "question", "instruction", "query", "input", "user", "request", "message", "task", "document", "article", "text")
+ANSWERS = ("response", "answer", "output", "completion", "reply", "assistant", "generation", "summary", "text")
 # Columns of numbers that rate nothing.
 NO_RATING = re.compile(
     r"(?i)(?:^|_|\b)(?:id|idx|index|row|number|no|nr|seed|time|timestamp|date|created|length|tokens|words|user|annotator|rater)(?:$|_|\b)"
@@ -62,9 +62,10 @@ class Found(NamedTuple):
 def find(path: Path) -> Found:
     """Look at a table. Raises UserError where it has no rows, or no prompts and answers."""
     form = next((f for f, ends in FORMATS.items() if path.name.lower().endswith(ends)), "jsonl")
-    rows = [row for _, (_, row) in zip(range(MOST_ROWS), read_table(path, skip, form), strict=False)]
+    bad = BadRows("drop")
+    rows = [row for _, (_, row) in zip(range(MOST_ROWS), read_table(path, bad, form), strict=False)]
     if not rows:
-        raise UserError(f"{path}: the file has no rows that can be read.\nGive a file with one rated answer a row.")
+        raise bad.first or UserError(f"{path}: the file has no rows.\nGive a file with one rated answer a row.")
     values: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         for name, value in row.items():
@@ -144,7 +145,7 @@ def _ratings(values: dict[str, list[Any]], rows: int) -> tuple[tuple[Ratings, ..
             unused[column] = "by its name it rates nothing"
         elif len(counted) == rows > 20 and all(str(value).strip().isdigit() for value in counted):
             unused[column] = "its numbers all differ, as numbers of rows do"
-        elif len({value for value in counted if value not in (None, "")}) < 2:
+        elif len({value for value in counted if not is_missing(value)}) < 2:
             unused[column] = "all its values are the same"
         elif (levels := proposed(counted, preference := _preference(column, [r.preference for r in ratings]))) is None:
             unused[column] = "neither numbers nor words of a known order"

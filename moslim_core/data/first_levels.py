@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,8 @@ MOSTLY = 0.8
 # Words for levels as people write them, lowest first; each entry is one level.
 ORDERS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("no", "false", "n"), ("yes", "true", "y")),
-    (("bad", "negative", "thumbs down", "dislike"), ("neutral", "ok", "okay", "mixed"), ("good", "positive", "thumbs up", "like")),
+    (("bad", "negative", "thumbs down", "thumbs_down", "down", "👎", "dislike"), ("neutral", "ok", "okay", "mixed"),
+     ("good", "positive", "thumbs up", "thumbs_up", "up", "👍", "like")),
     (("very low", "lowest"), ("low",), ("medium", "middle", "moderate", "mid"), ("high",), ("very high", "highest")),
     (("terrible", "very poor", "awful", "very bad"), ("poor", "bad"), ("fair", "ok", "okay", "average"), ("good",), ("very good",),
      ("excellent",)),
@@ -40,9 +41,18 @@ ORDERS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("strongly disagree",), ("disagree",), ("neutral", "neither"), ("agree",), ("strongly agree",)),
     (("low",), ("mid", "middle"), ("high",)),
     (("short",), ("medium",), ("long",)),
+    (("none",), ("mild",), ("moderate",), ("severe",)),
+    (("beginner", "novice", "basic"), ("intermediate",), ("advanced",), ("expert",)),
+    (("f",), ("e",), ("d", "d-", "d+"), ("c", "c-", "c+"), ("b", "b-", "b+"), ("a", "a-", "a+")),
     (("fail",), ("pass",)),
 )  # fmt: skip
 
+# How tables of text write that there is no rating, beside leaving it empty.
+MISSING = frozenset({"nan", "na", "n/a", "null", "none", "-"})
+# A run reads plain numbers; what people write besides gets a table: 85 %, 4 stars, 7,5 and ★★★☆☆.
+_WITH_UNIT, _STARS = re.compile(r"([+-]?[0-9]+(?:[.,][0-9]+)?)\s*(?:%|stars?)?\Z", re.I), re.compile(r"(\*+|[★⭐]+)☆*\Z")
+MOST_WRITTEN = 101
+MANY = "as there are many"
 _OF = re.compile(r"\s*[^/]+/\s*([0-9.]+)\s*\Z")
 _LABEL = re.compile(r"[^A-Za-z0-9 '-]+")
 WORDS = {2: ("low", "high"), 3: ("low", "medium", "high"), 4: ("very low", "low", "high", "very high")}
@@ -65,10 +75,24 @@ class Proposed(NamedTuple):
 def proposed(values: Counter[Any], name: str) -> Proposed | None:
     """Levels for the ratings `values` {rating as it stands in the file: rows}, of the preference `name`; None where they are no ratings."""
     single = Counter(dict(_spread(values)))
-    total = single.total()
-    if not total or len(single) < 2:
-        return None
-    return _of_words(single, name, total) or _of_numbers(single, name, total)
+    rated = Counter({value: rows for value, rows in single.items() if not is_missing(value)})
+    # `none` may be a word of a scale.
+    return _of_words(single, name, single.total()) or _of_words(single, name, rated.total()) or _of_numbers(single, name, rated.total())
+
+
+def is_missing(value: Any) -> bool:
+    """Whether there is no rating: null, NaN, or text that says so."""
+    return value is None or str(value).strip().lower() in MISSING | {""}
+
+
+def _number(value: Any, top: float | None) -> float | None:
+    """A rating as a number, also where a run would need a table to read it."""
+    plain = as_number(value, top)
+    if plain is not None or not isinstance(value, str):
+        return plain
+    if stars := _STARS.match(value):
+        return float(len(stars[1]))
+    return float(unit[1].replace(",", ".")) if (unit := _WITH_UNIT.match(value)) else None
 
 
 def _spread(values: Mapping[Any, int]) -> Iterator[tuple[Any, float]]:
@@ -108,12 +132,14 @@ def _of_words(single: Counter[Any], name: str, total: float) -> Proposed | None:
 def _of_numbers(single: Counter[Any], name: str, total: float) -> Proposed | None:
     tops = {float(of[1]) for value in single if isinstance(value, str) and (of := _OF.match(value))}
     top = tops.pop() if len(tops) == 1 else None
-    numbers = {value: number for value in single if (number := as_number(value, top)) is not None}
+    numbers = {value: number for value in single if (number := _number(value, top)) is not None}
     if sum(single[value] for value in numbers) < MOSTLY * total or len(set(numbers.values())) < 2:
         return None
     rows: Counter[float] = Counter()
     for value, number in numbers.items():
         rows[number] += single[value]
+    rows = _without_strays(rows, total)
+    numbers = {value: number for value, number in numbers.items() if number in rows}
     whole = sorted(n for n in rows if n.is_integer())
     spans = not whole or whole[-1] - whole[0] + 1
     few = sum(rows[n] for n in whole) >= MOSTLY * total and spans <= MOST_IN_TABLE
@@ -131,7 +157,18 @@ def _of_numbers(single: Counter[Any], name: str, total: float) -> Proposed | Non
     if top is not None and f"{top:g}" not in table:
         table[f"{top:g}"] = levels[-1]
     level_of = {value: levels[scale.index(_nearest(number))] for value, number in numbers.items()}
+    table |= {str(value): level for value, level in level_of.items() if as_number(value, top) is None}
     return _proposed(_numbered(levels[-1], name), table, None, single, level_of, levels, total)
+
+
+def _without_strays(rows: Counter[float], total: float) -> Counter[float]:
+    """Of whole numbers that are too far apart for a table those of a short scale, where hardly any row has another: slips of the pen."""
+    usual = [n for n, count in rows.items() if count > LEAST_SHARE * total]
+    short = len(usual) > 1 and all(n.is_integer() for n in usual) and max(usual) - min(usual) < MOST_IN_TABLE
+    if not short or max(rows) - min(rows) < MOST_IN_TABLE:
+        return rows
+    within = Counter({n: count for n, count in rows.items() if min(usual) <= n <= max(usual)})
+    return within if within.total() >= (1 - LEAST_SHARE) * total else rows
 
 
 def _nearest(number: float) -> float:
@@ -149,7 +186,10 @@ def _cut(rows: Counter[float], name: str, single: Counter[Any], numbers: Mapping
     thresholds = tuple(_between(t, float(values[np.searchsorted(values, t, side="right")])) for t in at)
     of = {value: 1 + int(np.searchsorted(thresholds, number)) for value, number in numbers.items()}
     k = len(thresholds) + 1
-    return _proposed(_numbered(k, name), None, thresholds, single, of, list(range(1, k + 1)), total)
+    if any(as_number(value) is None for value in numbers):
+        table = {str(value): of[value] for value in sorted(numbers, key=lambda value: numbers[value])}
+        return None if len(table) > MOST_WRITTEN else _proposed(_numbered(k, name), table, None, single, of, of.values(), total, MANY)
+    return _proposed(_numbered(k, name), None, thresholds, single, of, of.values(), total, MANY)
 
 
 def _between(low: float, high: float) -> float:
@@ -188,15 +228,16 @@ def _proposed(
     thresholds: tuple[float, ...] | None,
     single: Counter[Any],
     of: Mapping[Any, int],
-    levels: list[int],
+    levels: Collection[int],
     total: float,
+    joined_for: str = "as some were given to few rows only",
 ) -> Proposed:
     rows = Counter[int]()
     for value, level in of.items():
         rows[level] += single[value]
     notes = []
-    if len(levels) > levels[-1]:
-        notes.append(f"{len(levels)} different ratings are joined to {levels[-1]} levels: some were given to few rows only")
+    if len(levels) > len(labels):
+        notes.append(f"{len(levels)} different ratings are joined to {len(labels)} levels, {joined_for}")
     few = [label for level, label in enumerate(labels, start=1) if rows[level] < max(LEAST_ROWS, LEAST_SHARE * total)]
     if few:
         notes.append(f"few rows at {', '.join(few)}: rate more of these, or join levels")
@@ -204,10 +245,10 @@ def _proposed(
     if highest > 0.7:
         notes.append(f"{highest:.0%} of the rows are at one level: the others are learnt from the rest")
     odd = {str(value): None for value in single if value not in of}
-    if odd:
-        unread = total - sum(single[value] for value in of)
+    strays = {str(value): single[value] for value in single if value not in of and (table is None or not is_missing(value))}
+    if strays:
         what = "count as not rated" if table is not None else "leave their rows out"
-        notes.append(f"{round(unread)} ratings are none of the scale ({', '.join(list(odd)[:3])}): they {what}")
+        notes.append(f"none of the scale: {round(sum(strays.values()))} rated {', '.join(list(strays)[:3])}, which {what}")
     return Proposed(
         labels,
         None if table is None else {**table, **odd},

@@ -121,7 +121,7 @@ def unit_hash(key: str, salt: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{salt}/{key}".encode()).digest()[:8], "big") / 2**64
 
 
-SAVE_AS_TEXT = "Save the file as UTF-8 (iconv -t utf-8)."
+SAVE_AS_TEXT = "Save the file as UTF-8: iconv -f utf-16 -t utf-8 (or -f latin1) FILE > NEW"
 # What reading a file may raise; a damaged gzip file's header is an OSError.
 UNREADABLE = (UnicodeDecodeError, EOFError, zlib.error, OSError)
 
@@ -142,7 +142,7 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
     return opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
-ONE_A_LINE = "Write one JSON object a line, or one array of objects."
+ONE_A_LINE = "Write one JSON object a line, or one array of objects; a table's name ends in .csv or .tsv."
 
 
 def read_json_lines(path: Path, bad: OnBad = stop) -> Iterator[tuple[int, dict[str, Any]]]:

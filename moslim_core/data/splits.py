@@ -89,12 +89,14 @@ class Splits:
         """See to it that each split has the fewest of these groups, from splits that have more; what is stated stays."""
         least = min(FEWEST, max(1, len(groups) // 5))
         held = Counter(self._split[group] for group in groups)
-        splits = {TEST: _OWN_TEST, VALIDATION: _OWN_VALIDATION, **({JUDGE: 0} if self.judge else {}), TRAIN: 0}
+        # Without a group to train on there is nothing to measure.
+        splits = {TRAIN: 0, TEST: _OWN_TEST, VALIDATION: _OWN_VALIDATION, **({JUDGE: 0} if self.judge else {})}
         for split, own in splits.items():
             taken = own | _IN_TEST | _IN_VALIDATION
             free = [group for group in groups if not self._of_group[group] & taken] if held[split] < least else []
             for group in sorted(free, key=lambda group: self._distance(group, split)):
-                if held[split] < least < held[self._split[group]]:
+                spare = 0 if split == TRAIN and not held[TRAIN] else least
+                if held[split] < least and held[self._split[group]] > spare:
                     held.update({self._split[group]: -1, split: 1})
                     self._split[group] = split
 

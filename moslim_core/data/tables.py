@@ -83,6 +83,8 @@ def _csv(path: Path, bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
         with open_text(path, newline="") as file:
             lines = csv.reader(file, strict=True, delimiter=delimiter)
             header = [name.strip() for name in _header(lines)]
+            if header and header[0].startswith(("{", "[")):
+                raise UserError(f"{path}: its first line is JSON, though its name says CSV.\nRename the file: JSON lines end in .jsonl.")
             _need_unique(header, path)
             for number, fields in enumerate(_records(lines, path), start=1):
                 if (problem := _problem(fields, header)) is not None:

@@ -86,6 +86,52 @@ def test_little_is_drawn_where_the_data_has_few_answers_to_a_prompt(tmp_path: Pa
     assert round(policy.contrast * 6) == 3 and round(policy.rated_answers * 6) == 3
 
 
+def test_rows_that_cannot_be_used_are_told_and_none_that_can_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = rows()
+    file = tmp_path / "own.jsonl"
+    lines(file, values)
+    file.write_text(file.read_text() + '{"prompt": "Cut o')
+    init_profile.write(file, tmp_path / "mine.yaml")
+    assert "some rows can't be used (1 x not JSON): they are left out" in capsys.readouterr().out
+    assert "bad_rows: drop" in (tmp_path / "mine.yaml").read_text()
+    # A rule rates what no column does: every row can be used.
+    init_profile.write(
+        table(tmp_path / "bare.csv", [{"prompt": v["prompt"], "response": v["response"]} for v in values]), tmp_path / "b.yaml"
+    )
+    assert "bad_rows" not in (tmp_path / "b.yaml").read_text()
+    with pytest.raises(UserError, match="column 'response' holds dict, text is needed"):
+        init_profile.write(lines(tmp_path / "d.jsonl", [{**v, "response": {"text": "Yes."}} for v in values]), tmp_path / "d.yaml")
+    assert not (tmp_path / "d.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("own.csv", '{"prompt": "Rain?", "response": "Yes."}\n' * 3, r"its first line is JSON.*\.jsonl"),
+        ("own.jsonl", "prompt,response\nRain?,Yes.\n", r"not JSON.*a table's name ends in \.csv"),
+        ("own.csv", "# of 2024\nprompt,response\nRain?,Yes.\n", "2 fields, but the header names 1"),
+    ],
+)
+def test_a_file_of_another_kind_than_its_name_says(name: str, content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"(?s){words}"):
+        init_profile.write(tmp_path / name, tmp_path / "mine.yaml")
+    with pytest.raises(UserError, match="is a folder"):
+        init_profile.write(tmp_path, tmp_path / "mine.yaml")
+    (tmp_path / "other.csv").write_bytes("prompt,response\nCafé?,Yes.\n".encode("utf-16"))
+    with pytest.raises(UserError, match="iconv -f utf-16"):
+        init_profile.write(tmp_path / "other.csv", tmp_path / "mine.yaml")
+
+
+def test_columns_may_be_called_as_yaml_calls_nothing_or_truth(tmp_path: Path) -> None:
+    values = [{"text": r["prompt"], "summary": r["response"], **dict.fromkeys(("null", "true", "on", "1"), r["warmth"])} for r in rows()]
+    init_profile.write(table(tmp_path / "own.csv", values), tmp_path / "mine one.yaml")
+    made = profile.load(str(tmp_path / "mine one.yaml"))
+    assert list(made.preferences.names) == ["null", "true", "on", "rating_1"]
+    assert (made.data.columns.prompt, made.data.columns.response) == ("text", "summary")
+    assert f"--profile '{tmp_path / 'mine one.yaml'}'" in (tmp_path / "mine one.yaml").read_text()
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     file, output = table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml"
     output.write_text("mine")

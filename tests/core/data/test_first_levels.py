@@ -44,6 +44,13 @@ def levels(found: Proposed, values: Counter[Any]) -> Counter[int | None]:
         (Counter({n / 10: 4 for n in range(40)}), 3),
         (Counter({float(n) / 7: 4 for n in range(400)}), 5),
         (Counter({-3: 30, 0: 30, 3: 30}), 3),
+        (Counter({"85%": 20, "40 %": 20, "12%": 20}), 3),
+        (Counter({"7,5": 20, "2,0": 20, "9,1": 20}), 3),
+        (Counter({"4 stars": 20, "1 star": 20, "5 stars": 20}), 3),
+        (Counter({"★★★☆☆": 20, "★☆☆☆☆": 20, "★★★★★": 20}), 3),
+        (Counter({"👍": 20, "👎": 20}), 2),
+        (Counter({"A": 20, "B+": 20, "C": 20, "b": 20}), 3),
+        (Counter({"none": 20, "mild": 20, "severe": 20}), 3),
     ],
 )
 def test_levels_of_a_scale(values: Counter[Any], k: int) -> None:
@@ -68,10 +75,33 @@ def test_any_numbers_give_a_profile_that_reads_them(values: dict[float, int]) ->
     if found is None:
         return
     read = levels(found, Counter(values))
-    assert set(read) <= set(range(1, len(found.labels) + 1))
+    # A few that are far off all others are said to be none of the scale.
+    assert set(read) - {None} <= set(range(1, len(found.labels) + 1))
+    assert read[None] <= 0.03 * sum(values.values()) and bool(read[None]) == any("none of the scale" in note for note in found.notes)
     assert sum(read.values()) == sum(values.values())
     if found.thresholds is None and len(found.labels) > 2:
         assert min(found.rows) >= LEAST_ROWS or len(found.table or ()) > MOST_IN_TABLE
+
+
+@pytest.mark.parametrize("missing", ["NA", "N/A", "nan", "-", "null", None, float("nan"), ""])
+def test_what_says_that_there_is_no_rating_counts_as_none_however_often(missing: Any) -> None:
+    for values in (Counter({1: 20, 2: 20, 3: 20, missing: 60}), Counter({"low": 20, "high": 20, missing: 60})):
+        found = proposed(values, "warmth")
+        assert found is not None and sum(found.rows) == values.total() - 60
+        assert levels(found, values)[None] == 60
+
+
+def test_a_slip_of_the_pen_is_none_of_the_scale() -> None:
+    found = proposed(Counter({1: 30, 2: 30, 3: 30, 4: 30, 5: 29, 55: 1}), "warmth")
+    assert found is not None and found.rows == (30, 30, 30, 30, 29)
+    assert found.notes == ("none of the scale: 1 rated 55, which count as not rated",)
+
+
+@pytest.mark.parametrize("values", [dict.fromkeys(range(1, 11), 15), {n / 2: 15 for n in range(2, 11)}, {25 * n: 30 for n in range(5)}])
+def test_ratings_that_are_joined_are_told(values: dict[float, int]) -> None:
+    found = proposed(Counter(values), "warmth")
+    assert found is not None and len(found.labels) == 3
+    assert any(note.startswith(f"{len(values)} different ratings are joined to 3 levels") for note in found.notes), found.notes
 
 
 def test_what_is_unclear_is_said() -> None:

@@ -106,6 +106,16 @@ def test_no_split_of_a_small_set_is_left_without_prompts_that_rate_a_preference(
     assert sum(splits.sizes("often").values()) == prompts
 
 
+@settings(max_examples=40)
+@given(st.integers(1, 3), st.booleans(), st.integers(0, 10**6))
+def test_of_the_smallest_sets_something_is_left_to_train_on(prompts: int, judge: bool, salt: int) -> None:
+    splits = Splits(DataSettings(), judge)
+    for number in range(prompts):
+        splits.add_rated(said(f"question {number} about {salt}"), None, NONE, ["often"])
+    splits.decide()
+    assert splits.sizes("often")[TRAIN] >= 1
+
+
 def test_a_large_set_is_split_by_hashes_alone() -> None:
     splits = Splits(DataSettings(), judge=False)
     texts = [f"question {number}" for number in range(400)]
