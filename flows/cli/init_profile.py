@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,9 @@ from moslim_core.data import sources
 from moslim_core.data.bad_rows import BadRows, shown
 from moslim_core.data.columns import Found, find
 from moslim_core.data.first_levels import WORDS
+from moslim_core.data.prepare import usable
 from moslim_core.errors import UserError
+from moslim_core.training.progress import Progress
 
 # Tokens of a word of English, as small models cut it, with room for names and punctuation.
 TOKENS_A_WORD = 1.6
@@ -70,9 +73,9 @@ def write(file: Path, output: Path) -> None:
     layout, here = find(file), machine()
     beside = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        beside.write_text(_text(file, output, layout, here, {}), encoding="utf-8")
-        bad = _unusable(str(beside))
-        text = _text(file, output, layout, here, bad.counts)
+        beside.write_text(_text(file, output, layout, here, LeftOut({}, "")), encoding="utf-8")
+        left_out = _left_out(str(beside))
+        text = _text(file, output, layout, here, left_out)
         beside.write_text(text, encoding="utf-8")
         profile.load(str(beside))
         with output.open("x", encoding="utf-8") as whole:
@@ -81,26 +84,29 @@ def write(file: Path, output: Path) -> None:
         raise UserError(f"{output}: can't be written ({error.strerror or error}).\nGive another: --output FILE.yaml") from error
     finally:
         beside.unlink(missing_ok=True)
-    _tell(output, layout, here, bad.counts)
+    _tell(output, layout, here, left_out)
 
 
-def _unusable(written: str) -> BadRows:
-    """Rows that a run with this profile can't use. Raises UserError where it can use none."""
+class LeftOut(NamedTuple):
+    """Rows that a run can't use: those that would stop it, by reason, and what is said of all."""
+
+    bad: dict[str, int]
+    said: str
+
+
+def _left_out(written: str) -> LeftOut:
+    """Of a run with this profile. Raises UserError where it can use no row."""
     settings = profile.load(written)
-    bad, usable = BadRows("drop"), 0
-    for source in sources.open_sources(settings.data, settings.preferences):
-        usable += sum(1 for _ in source.rows(bad, bool(settings.annotation.fill)))
-    if not usable and bad.first:
-        raise bad.first
-    return bad
+    opened = sources.open_sources(settings.data, settings.preferences)
+    bad, dropped = BadRows("drop"), Counter[str]()
+    used = sum(1 for _ in usable(opened, dropped, bool(settings.annotation.fill), bad, Progress()))
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in sorted((dropped + Counter(bad.counts)).items()))
+    if not used:
+        raise bad.first or UserError(f"{settings.data.where}: no row can be used ({reasons}).\nGive rows with answers and ratings.")
+    return LeftOut(bad.counts, f"some rows can't be used ({reasons[:200]})" if reasons else "")
 
 
-def _bad_rows(bad: dict[str, int]) -> str:
-    reasons = "; ".join(f"{count} x {reason}" for reason, count in sorted(bad.items()))
-    return f"some rows can't be used ({reasons[:200]})"
-
-
-def _text(file: Path, output: Path, layout: Found, here: Machine, bad: dict[str, int]) -> str:
+def _text(file: Path, output: Path, layout: Found, here: Machine, left_out: LeftOut) -> str:
     parts = [
         f"# From {shown(file.name)}: {layout.rows} rows, {layout.prompts} prompts. Written by `moslim init`; every line may be changed.",
         "# See what a run would learn from: " + shlex.join(["moslim", "data", "preview", "--profile", str(output)]),
@@ -110,7 +116,7 @@ def _text(file: Path, output: Path, layout: Found, here: Machine, bad: dict[str,
         "preferences:",
         *_preferences(layout),
         "",
-        *_data(file, output, layout, bad),
+        *_data(file, output, layout, left_out),
         "",
         f"# Chosen for {here.why}.",
         "model:",
@@ -153,14 +159,15 @@ def _quoted(text: Any) -> str:
     )
 
 
-def _data(file: Path, output: Path, layout: Found, bad: dict[str, int]) -> Iterator[str]:
+def _data(file: Path, output: Path, layout: Found, left_out: LeftOut) -> Iterator[str]:
     here, home = file.absolute(), output.absolute().parent
     path = os.path.relpath(here, home) if here.is_relative_to(home) else str(here)
     yield "data:"
     yield f"  source: {layout.form}"
     yield f"  path: {_quoted(path)}"
-    if bad:
-        yield f"  # UNCLEAR: {_bad_rows(bad)}."
+    if left_out.said:
+        yield f"  # UNCLEAR: {left_out.said}."
+    if left_out.bad:
         yield "  bad_rows: drop"
     columns: dict[str, Any] = {}
     for key, column in (("prompt", layout.prompt), ("response", layout.response), ("messages", layout.messages)):
@@ -251,14 +258,17 @@ def _keys(section: dict[str, Any]) -> Iterator[str]:
 
 def _unclear(layout: Found) -> list[str]:
     notes = list(layout.notes)
-    if layout.prompts < 50:
+    if layout.prompts < 4:
+        needed = "one each to train, calibrate and measure on, and one for a reward model that judges"
+        notes.append(f"{layout.prompts} prompts: a run needs {needed}")
+    elif layout.prompts < 50:
         notes.append(f"{layout.prompts} prompts are few: what is learnt may not carry to others")
     if layout.ratings:
         notes.append("whether a high rating is a high level: turn the words round where it is not")
     return notes
 
 
-def _tell(output: Path, layout: Found, here: Machine, bad: dict[str, int]) -> None:
+def _tell(output: Path, layout: Found, here: Machine, left_out: LeftOut) -> None:
     what = f"column {layout.messages}" if layout.messages else f"prompt {layout.prompt}, answer {layout.response}"
     typer.echo(f"{layout.rows} rows, {layout.prompts} prompts ({'chosen and rejected' if layout.pairs else what})")
     for column, name, levels in layout.ratings:
@@ -269,7 +279,7 @@ def _tell(output: Path, layout: Found, here: Machine, bad: dict[str, int]) -> No
         typer.echo("  unclear: no column rates the answers; a rule measures their length until you give another")
     for column, why in layout.unused.items():
         typer.echo(f"  not used: column {shown(column)} ({why})")
-    for note in (*_unclear(layout), *([f"{_bad_rows(bad)}: they are left out"] if bad else [])):
+    for note in (*_unclear(layout), *([f"{left_out.said}: they are left out"] if left_out.said else [])):
         typer.echo(f"  unclear: {note}")
     typer.echo(f"models: {here.base} and {here.backbone} ({here.why})")
     typer.echo(f"profile  {output}")

@@ -24,6 +24,9 @@ MARGIN = 1e-4
 # Sums and differences of larger ratings could leave what a float holds.
 LARGEST = 1e100
 
+# How tables of text write that there is no rating.
+MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "-"})
+
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _PLAIN, _OF = re.compile(_NUMBER + r"\Z"), re.compile(rf"({_NUMBER})\s*/\s*({_NUMBER})\Z")
 
@@ -56,10 +59,10 @@ class Binning(NamedTuple):
         return self.quantiles or self.thresholds is not None
 
     def level(self, rating: Any, place: str) -> float | None:
-        """The level of a rating that no threshold cuts, whole or between two; of a list of ratings the mean. None where it is null or
+        """The level of a rating that no threshold cuts, whole or between two; of a list of ratings the mean. None where it is missing or
         masked. Raises BadRow, naming `place`.
         """
-        if isinstance(rating := _read(rating), list):
+        if isinstance(rating := self._read(rating), list):
             return _mean([self.level(self._single(each, place), place) for each in rating])
         if rating is None:
             return None
@@ -72,7 +75,7 @@ class Binning(NamedTuple):
 
     def rating(self, rating: Any, place: str) -> float | None:
         """A rating that thresholds will cut; of a list of ratings the mean. Raises BadRow, naming `place`."""
-        if isinstance(rating := _read(rating), list):
+        if isinstance(rating := self._read(rating), list):
             return _mean([self.rating(self._single(each, place), place) for each in rating])
         return None if rating is None else self.number(rating, place)
 
@@ -114,6 +117,19 @@ class Binning(NamedTuple):
             return float(level)
         share = (value - mean) / (self.means[side - 1] - mean)
         return min(level + share, level + 0.5 - MARGIN) if side > level else max(level - share, level - 0.5)
+
+    def _read(self, rating: Any) -> Any:
+        """A rating without blanks around it: None where there is none, a list where it is the text of one."""
+        text = rating.strip() if isinstance(rating, str) else rating
+        # A table's own words mean what it says: `none` may be a level.
+        if is_missing(text) and str(text) not in (self.levels or ()):
+            return None
+        if isinstance(text, str) and text.startswith("["):
+            try:
+                return parse(text)
+            except NotJSON:
+                return text
+        return text
 
     def _looked_up(self, rating: Any, place: str) -> float | None:
         """By the table; a rating between two whole ones of it lies between their levels, unless one of these is masked."""
@@ -185,17 +201,11 @@ def quantile_thresholds(ratings: np.ndarray, k: int) -> tuple[float, ...] | None
     return tuple(thresholds)
 
 
-def _read(rating: Any) -> Any:
-    """A rating without blanks around it: None where it is none, a list where it is the text of one."""
-    if not isinstance(rating, str):
-        return rating
-    text = rating.strip()
-    if text.startswith("["):
-        try:
-            return parse(text)
-        except NotJSON:
-            return text
-    return text or None
+def is_missing(rating: Any) -> bool:
+    """Whether there is no rating: null, NaN, or text that says so."""
+    if isinstance(rating, float):
+        return math.isnan(rating)
+    return rating is None or (isinstance(rating, str) and rating.strip().lower() in MISSING)
 
 
 def as_number(rating: Any, top: float | None = None) -> float | None:

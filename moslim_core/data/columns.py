@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moslim_core.data.bad_rows import BadRows
-from moslim_core.data.first_levels import Proposed, is_missing, proposed
+from moslim_core import registry
+from moslim_core.data.bad_rows import BadRow, BadRows
+from moslim_core.data.binning import is_missing
+from moslim_core.data.catalogue import HubSet
+from moslim_core.data.first_levels import Proposed, proposed
 from moslim_core.data.row_formats import CHOSEN, CONVERSATIONS, REJECTED
 from moslim_core.data.tables import FORMATS, read_table
 from moslim_core.errors import UserError
+from moslim_core.json_text import NOT_TEXT
 
 # So many rows are looked at: enough to see what a column holds.
 MOST_ROWS = 20_000
@@ -63,9 +67,17 @@ def find(path: Path) -> Found:
     """Look at a table. Raises UserError where it has no rows, or no prompts and answers."""
     form = next((f for f, ends in FORMATS.items() if path.name.lower().endswith(ends)), "jsonl")
     bad = BadRows("drop")
-    rows = [row for _, (_, row) in zip(range(MOST_ROWS), read_table(path, bad, form), strict=False)]
+
+    def note(error: BadRow) -> None:
+        # In a file of another code the rows without accents can be read: they are no sample of it.
+        if error.reason == NOT_TEXT:
+            raise error
+        bad(error)
+
+    rows = [row for _, (_, row) in zip(range(MOST_ROWS), read_table(path, note, form), strict=False)]
     if not rows:
         raise bad.first or UserError(f"{path}: the file has no rows.\nGive a file with one rated answer a row.")
+    _need_own_rows(rows[0], path)
     values: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         for name, value in row.items():
@@ -91,6 +103,27 @@ def find(path: Path) -> Found:
     return Found(
         form, len(rows), prompt, response, messages, pairs, ratings, lengths, len(answers), len(several), mostly, tuple(notes), unused
     )
+
+
+def _need_own_rows(row: dict[str, Any], path: Path) -> None:
+    """Raises UserError for a record of a data set that is known by a name, whose answers and ratings are inside others."""
+    if "response" in row or CHOSEN in row:
+        return
+    for name in registry.source.names:
+        known = registry.source[name]
+        if issubclass(known, HubSet) and _is_record(row, known):
+            raise UserError(
+                f"{path}: records of {name}, which are read by that name and need no columns named.\n"
+                f"In a profile with your preferences: --set data.source={name} --set data.path=FOLDER, where the file is called "
+                f"{' or '.join(list(known.files)[:2])}."
+            )
+
+
+def _is_record(row: dict[str, Any], known: type[HubSet]) -> bool:
+    try:
+        return any("response" in one or CHOSEN in one for one in known.expand(row))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return False
 
 
 def _prompt_and_answer(values: dict[str, list[Any]], path: Path, notes: list[str]) -> tuple[str, str]:
@@ -155,7 +188,8 @@ def _ratings(values: dict[str, list[Any]], rows: int) -> tuple[tuple[Ratings, ..
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
+    # True is 1 to a dictionary, and may stand beside it.
+    return tuple(map(_hashable, value)) if isinstance(value, list) else str(value) if isinstance(value, dict | bool) else value
 
 
 def _preference(column: str, taken: list[str]) -> str:

@@ -7,6 +7,7 @@ one, as nothing can be learnt from a handful of rows.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moslim_core.data.binning import as_number, quantile_thresholds
+from moslim_core.data.binning import as_number, is_missing, quantile_thresholds
 from moslim_core.json_text import NotJSON, parse
 
 # A table of more ratings is cut by thresholds instead, so that a person can still read it.
@@ -28,8 +29,10 @@ LEAST_SHARE, LEAST_ROWS = 0.03, 10
 MOSTLY = 0.8
 
 # Words for levels as people write them, lowest first; each entry is one level.
+NO, YES = ("no", "false", "n", "0"), ("yes", "true", "y", "1")
+GRADES = (("f",), ("e",), ("d", "d-", "d+"), ("c", "c-", "c+"), ("b", "b-", "b+"), ("a", "a-", "a+"))
 ORDERS: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("no", "false", "n"), ("yes", "true", "y")),
+    (NO, YES),
     (("bad", "negative", "thumbs down", "thumbs_down", "down", "👎", "dislike"), ("neutral", "ok", "okay", "mixed"),
      ("good", "positive", "thumbs up", "thumbs_up", "up", "👍", "like")),
     (("very low", "lowest"), ("low",), ("medium", "middle", "moderate", "mid"), ("high",), ("very high", "highest")),
@@ -43,15 +46,13 @@ ORDERS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("short",), ("medium",), ("long",)),
     (("none",), ("mild",), ("moderate",), ("severe",)),
     (("beginner", "novice", "basic"), ("intermediate",), ("advanced",), ("expert",)),
-    (("f",), ("e",), ("d", "d-", "d+"), ("c", "c-", "c+"), ("b", "b-", "b+"), ("a", "a-", "a+")),
+    GRADES,
     (("fail",), ("pass",)),
 )  # fmt: skip
 
-# How tables of text write that there is no rating, beside leaving it empty.
-MISSING = frozenset({"nan", "na", "n/a", "null", "none", "-"})
 # A run reads plain numbers; what people write besides gets a table: 85 %, 4 stars, 7,5 and ★★★☆☆.
 _WITH_UNIT, _STARS = re.compile(r"([+-]?[0-9]+(?:[.,][0-9]+)?)\s*(?:%|stars?)?\Z", re.I), re.compile(r"(\*+|[★⭐]+)☆*\Z")
-MOST_WRITTEN = 101
+MOST_WRITTEN = 1001
 MANY = "as there are many"
 _OF = re.compile(r"\s*[^/]+/\s*([0-9.]+)\s*\Z")
 _LABEL = re.compile(r"[^A-Za-z0-9 '-]+")
@@ -77,12 +78,7 @@ def proposed(values: Counter[Any], name: str) -> Proposed | None:
     single = Counter(dict(_spread(values)))
     rated = Counter({value: rows for value, rows in single.items() if not is_missing(value)})
     # `none` may be a word of a scale.
-    return _of_words(single, name, single.total()) or _of_words(single, name, rated.total()) or _of_numbers(single, name, rated.total())
-
-
-def is_missing(value: Any) -> bool:
-    """Whether there is no rating: null, NaN, or text that says so."""
-    return value is None or str(value).strip().lower() in MISSING | {""}
+    return _of_numbers(single, name, rated.total()) or _of_words(single, name, single.total()) or _of_words(single, name, rated.total())
 
 
 def _number(value: Any, top: float | None) -> float | None:
@@ -111,11 +107,13 @@ def _spread(values: Mapping[Any, int]) -> Iterator[tuple[Any, float]]:
 
 
 def _of_words(single: Counter[Any], name: str, total: float) -> Proposed | None:
-    written = {value: str(value).strip().lower() for value in single if isinstance(value, str | bool)}
+    written = {value: str(value).strip().lower() for value in single}
     for order in ORDERS:
+        # A and B alone are names, of models or of raters.
+        least = 3 if order is GRADES else 2
         places = {word: place for place, level in enumerate(order) for word in level}
         known = {value: places[word] for value, word in written.items() if word in places}
-        if sum(single[value] for value in known) < MOSTLY * total or len(set(known.values())) < 2:
+        if sum(single[value] for value in known) < MOSTLY * total or len(set(known.values())) < least:
             continue
         used = sorted(set(known.values()))
         levels = _joined([sum(single[v] for v, place in known.items() if place == at) for at in used], total)
@@ -162,13 +160,22 @@ def _of_numbers(single: Counter[Any], name: str, total: float) -> Proposed | Non
 
 
 def _without_strays(rows: Counter[float], total: float) -> Counter[float]:
-    """Of whole numbers that are too far apart for a table those of a short scale, where hardly any row has another: slips of the pen."""
-    usual = [n for n, count in rows.items() if count > LEAST_SHARE * total]
-    short = len(usual) > 1 and all(n.is_integer() for n in usual) and max(usual) - min(usual) < MOST_IN_TABLE
-    if not short or max(rows) - min(rows) < MOST_IN_TABLE:
+    """Of whole numbers that are too far apart for a table those of a short scale, where hardly any row has another: slips of the pen.
+
+    What is no farther from the scale than its own numbers are from one another goes on with it: a 10 is rare where most say 4 to 7.
+    """
+    few = max(1.0, LEAST_SHARE * total)
+    usual = sorted(n for n, count in rows.items() if count > few)
+    if len(usual) < 2 or not all(n.is_integer() for n in usual) or max(rows) - min(rows) < MOST_IN_TABLE:
         return rows
-    within = Counter({n: count for n, count in rows.items() if min(usual) <= n <= max(usual)})
-    return within if within.total() >= (1 - LEAST_SHARE) * total else rows
+    step = max(b - a for a, b in itertools.pairwise(usual))
+    low, high = usual[0], usual[-1]
+    for n in sorted(rows):
+        high = n if high < n <= high + step else high
+    for n in sorted(rows, reverse=True):
+        low = n if low - step <= n < low else low
+    within = Counter({n: count for n, count in rows.items() if low <= n <= high})
+    return within if high - low < MOST_IN_TABLE and rows.total() - within.total() <= few else rows
 
 
 def _nearest(number: float) -> float:
@@ -244,14 +251,13 @@ def _proposed(
     highest = max(rows.values()) / sum(rows.values())
     if highest > 0.7:
         notes.append(f"{highest:.0%} of the rows are at one level: the others are learnt from the rest")
-    odd = {str(value): None for value in single if value not in of}
-    strays = {str(value): single[value] for value in single if value not in of and (table is None or not is_missing(value))}
-    if strays:
+    odd = {str(value): single[value] for value in single if value not in of and not is_missing(value)}
+    if odd:
         what = "count as not rated" if table is not None else "leave their rows out"
-        notes.append(f"none of the scale: {round(sum(strays.values()))} rated {', '.join(list(strays)[:3])}, which {what}")
+        notes.append(f"none of the scale: {round(sum(odd.values()))} rated {', '.join(list(odd)[:3])}, which {what}")
     return Proposed(
         labels,
-        None if table is None else {**table, **odd},
+        None if table is None else {**table, **dict.fromkeys(odd)},
         thresholds,
         tuple(round(rows[level]) for level in range(1, len(labels) + 1)),
         tuple(notes),
@@ -264,6 +270,6 @@ def _numbered(k: int, name: str) -> tuple[str, ...]:
 
 def _label(word: str, name: str) -> str:
     """A word of the ratings as a level's label; yes and no say nothing by themselves."""
-    if word.lower() in ("yes", "true", "y", "no", "false", "n"):
-        return f"{'with' if word.lower() in ('yes', 'true', 'y') else 'without'} {name.replace('_', ' ')}"
+    if word.lower() in (*NO, *YES):
+        return f"{'with' if word.lower() in YES else 'without'} {name.replace('_', ' ')}"
     return _LABEL.sub(" ", word).strip().lower() or name

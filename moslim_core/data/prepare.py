@@ -58,8 +58,8 @@ def prepare(
     dropped: Counter[str] = Counter()
     with _whole(output) as folder:
         bad = BadRows(settings.data.bad_rows)
-        usable = _usable(opened, dropped, bool(settings.annotation.fill), bad, progress)
-        spool = Spool(folder / "spool", usable, settings.preferences.names)
+        rated = usable(opened, dropped, bool(settings.annotation.fill), bad, progress)
+        spool = Spool(folder / "spool", rated, settings.preferences.names)
         if not len(spool) and bad.first:
             raise bad.first
         dropped |= spool.draw(settings.data.limit)
@@ -109,7 +109,7 @@ def _whole(output: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _usable(opened: list[Source], dropped: Counter[str], fill: bool, bad: OnBad, progress: Progress) -> Iterator[Spooled]:
+def usable(opened: list[Source], dropped: Counter[str], fill: bool, bad: OnBad, progress: Progress) -> Iterator[Spooled]:
     """The rows with an answer and, unless annotators are to `fill` labels in, at least one label or another answer that is worse."""
     count = 0
     for number, source in enumerate(opened):

@@ -121,7 +121,16 @@ def unit_hash(key: str, salt: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{salt}/{key}".encode()).digest()[:8], "big") / 2**64
 
 
-SAVE_AS_TEXT = "Save the file as UTF-8: iconv -f utf-16 -t utf-8 (or -f latin1) FILE > NEW"
+# What the first bytes of a file that is no UTF-8 text tell of it.
+STARTS = {
+    b"\xff\xfe": "Save the file as UTF-8: iconv -f utf-16 -t utf-8 FILE > NEW",
+    b"\xfe\xff": "Save the file as UTF-8: iconv -f utf-16 -t utf-8 FILE > NEW",
+    b"PAR1": "It is a Parquet file: let its name end in .parquet.",
+    b"\x1f\x8b": "It is a gzip file: let its name end in .gz.",
+    b"PK\x03\x04": "It is an Excel file or another archive: save it as CSV.",
+}
+# Older programs write this, and any bytes can be read so.
+LIKELIEST = "Save the file as UTF-8: iconv -f latin1 -t utf-8 FILE > NEW"
 # What reading a file may raise; a damaged gzip file's header is an OSError.
 UNREADABLE = (UnicodeDecodeError, EOFError, zlib.error, OSError)
 
@@ -129,17 +138,27 @@ UNREADABLE = (UnicodeDecodeError, EOFError, zlib.error, OSError)
 def unreadable(path: Path, number: int, error: Exception) -> UserError:
     """What to tell of a file that could not be read on after its row `number`."""
     if isinstance(error, UnicodeDecodeError):
-        return UserError(f"{path}, near row {number + 1}: {NOT_TEXT}.\n{SAVE_AS_TEXT}")
+        return UserError(f"{path}, near row {number + 1}: {NOT_TEXT}.\n{save_as_text(path)}")
     if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
         return UserError(f"{path}, after row {number}: the gzip file is truncated or damaged.\nCopy or download it again.")
     return UserError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error}).\nCheck the path and its permissions.")
 
 
+def save_as_text(path: Path) -> str:
+    """What makes a file that is no UTF-8 text one that can be read. Raises OSError."""
+    with _opener(path)(path, "rb") as file:
+        start = file.read(4)
+    return next((remedy for begins, remedy in STARTS.items() if start.startswith(begins)), LIKELIEST)
+
+
+def _opener(path: Path) -> Any:
+    return gzip.open if path.suffix.lower() == ".gz" else open
+
+
 def open_text(path: Path, newline: str | None = None) -> TextIO:
     """A text file, gzipped or not, without the byte order mark that some programs write. Bytes that are not UTF-8 become lone
     surrogates, for whoever reads a row to say where they are."""
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    return _opener(path)(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
 ONE_A_LINE = "Write one JSON object a line, or one array of objects; a table's name ends in .csv or .tsv."
@@ -156,7 +175,7 @@ def read_json_lines(path: Path, bad: OnBad = stop) -> Iterator[tuple[int, dict[s
             for number, value in _json_values(file, path):
                 if isinstance(value, NotJSON):
                     coded = str(value) == NOT_TEXT
-                    problem, remedy = (NOT_TEXT, SAVE_AS_TEXT) if coded else (f"not JSON ({value})", ONE_A_LINE)
+                    problem, remedy = (NOT_TEXT, save_as_text(path)) if coded else (f"not JSON ({value})", ONE_A_LINE)
                     bad(BadRow(f"{path}, row {number}", NOT_TEXT if coded else "not JSON", problem, remedy))
                 elif not isinstance(value, dict):
                     bad(BadRow(f"{path}, row {number}", "no JSON object", "a JSON object is needed", ONE_A_LINE))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from moslim_core.data.bad_rows import BadRow, OnBad, shown, stop
-from moslim_core.data.rows import SAVE_AS_TEXT, UNREADABLE, open_text, read_json_lines, unreadable
+from moslim_core.data.rows import UNREADABLE, open_text, read_json_lines, save_as_text, unreadable
 from moslim_core.errors import UserError
 from moslim_core.json_text import NOT_TEXT, is_text
 
@@ -28,6 +29,8 @@ FIELD_CHARACTERS = 2**27
 # What separates fields, the likeliest first.
 DELIMITERS = (",", ";", "\t", "|")
 HEADER_CHARACTERS = 2**16
+# How JSON begins; [id] may be a column's name.
+_JSON = re.compile(r"[\[{]\s*(?:[\"\[{]|\Z)")
 
 
 def read_table(path: Path, bad: OnBad = stop, form: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -83,11 +86,10 @@ def _csv(path: Path, bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
         with open_text(path, newline="") as file:
             lines = csv.reader(file, strict=True, delimiter=delimiter)
             header = [name.strip() for name in _header(lines)]
-            if header and header[0].startswith(("{", "[")):
-                raise UserError(f"{path}: its first line is JSON, though its name says CSV.\nRename the file: JSON lines end in .jsonl.")
+            _need_names(header, path)
             _need_unique(header, path)
             for number, fields in enumerate(_records(lines, path), start=1):
-                if (problem := _problem(fields, header)) is not None:
+                if (problem := _problem(fields, header, path)) is not None:
                     bad(BadRow(f"{path}, row {number}", *problem))
                 elif isinstance(fields, list):
                     yield number, {name: field for name, field in zip(header, fields, strict=True) if name}
@@ -131,7 +133,7 @@ def _records(lines: Any, path: Path) -> Iterator[list[str] | csv.Error]:
                 yield fields
 
 
-def _problem(fields: list[str] | csv.Error, header: list[str]) -> tuple[str, str, str] | None:
+def _problem(fields: list[str] | csv.Error, header: list[str], path: Path) -> tuple[str, str, str] | None:
     """(reason, problem, remedy) of a record that is no row of the table."""
     if isinstance(fields, csv.Error):
         return "not CSV", f"not CSV ({fields})", "Separate by commas, quote with double quotes."
@@ -140,12 +142,24 @@ def _problem(fields: list[str] | csv.Error, header: list[str]) -> tuple[str, str
     if len(fields) != len(header):
         problem = f"{len(fields)} field{'' if len(fields) == 1 else 's'}, but the header names {len(header)}"
         return "more or fewer fields than the header", problem, "Put fields that hold separators, quotes or line breaks into quotes."
-    return None if is_text("".join(fields)) else (NOT_TEXT, NOT_TEXT, SAVE_AS_TEXT)
+    return None if is_text("".join(fields)) else (NOT_TEXT, NOT_TEXT, save_as_text(path))
+
+
+def _need_names(header: list[str], path: Path) -> None:
+    """Raises UserError where the first line of a CSV file does not name columns."""
+    first = header[0] if header else ""
+    if is_text(first) and _JSON.match(first):
+        raise UserError(f"{path}: its first line is JSON, though its name says CSV.\nRename the file: JSON lines end in .jsonl.")
+    if first.startswith("#") and " " in first:
+        raise UserError(
+            f"{path}: its first line is a comment ({shown(first)}), where a table names its columns.\n"
+            "Remove the line, or the # where it names them."
+        )
 
 
 def _need_unique(header: list[str], path: Path) -> None:
     if not is_text("".join(header)):
-        raise UserError(f"{path}: the header is {NOT_TEXT}.\n{SAVE_AS_TEXT}")
+        raise UserError(f"{path}: the header is {NOT_TEXT}.\n{save_as_text(path)}")
     twice = [shown(name) for name in dict.fromkeys(header) if name and header.count(name) > 1]
     if twice:
         raise UserError(f"{path}: the header names {', '.join(twice[:3])} more than once.\nGive each column a name of its own.")

@@ -40,6 +40,12 @@ def lines(path: Path, values: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
+def written_for(file: Path) -> str:
+    output = file.with_suffix(".yaml")
+    init_profile.write(file, output)
+    return output.read_text()
+
+
 def made(file: Path, tiny_chat: Path) -> Settings:
     """The settings of the profile that is written for the file, with a model of the tests'."""
     output = file.with_name("mine.yaml")
@@ -94,6 +100,8 @@ def test_rows_that_cannot_be_used_are_told_and_none_that_can_is_dropped(tmp_path
     init_profile.write(file, tmp_path / "mine.yaml")
     assert "some rows can't be used (1 x not JSON): they are left out" in capsys.readouterr().out
     assert "bad_rows: drop" in (tmp_path / "mine.yaml").read_text()
+    assert "bad_rows: drop" not in written_for(lines(tmp_path / "e.jsonl", [{**values[0], "response": ""}, *values]))
+    assert "some rows can't be used (1 x empty answer): they are left out" in capsys.readouterr().out
     # A rule rates what no column does: every row can be used.
     init_profile.write(
         table(tmp_path / "bare.csv", [{"prompt": v["prompt"], "response": v["response"]} for v in values]), tmp_path / "b.yaml"
@@ -101,6 +109,8 @@ def test_rows_that_cannot_be_used_are_told_and_none_that_can_is_dropped(tmp_path
     assert "bad_rows" not in (tmp_path / "b.yaml").read_text()
     with pytest.raises(UserError, match="column 'response' holds dict, text is needed"):
         init_profile.write(lines(tmp_path / "d.jsonl", [{**v, "response": {"text": "Yes."}} for v in values]), tmp_path / "d.yaml")
+    with pytest.raises(UserError, match=r"no row can be used \(60 x empty answer\)"):
+        init_profile.write(lines(tmp_path / "d.jsonl", [{**v, "response": " "} for v in values]), tmp_path / "d.yaml")
     assert not (tmp_path / "d.yaml").exists()
 
 
@@ -109,11 +119,17 @@ def test_rows_that_cannot_be_used_are_told_and_none_that_can_is_dropped(tmp_path
     [
         ("own.csv", '{"prompt": "Rain?", "response": "Yes."}\n' * 3, r"its first line is JSON.*\.jsonl"),
         ("own.jsonl", "prompt,response\nRain?,Yes.\n", r"not JSON.*a table's name ends in \.csv"),
-        ("own.csv", "# of 2024\nprompt,response\nRain?,Yes.\n", "2 fields, but the header names 1"),
+        ("own.csv", "# of 2024, by us\nprompt,response\nRain?,Yes.\n", r"first line is a comment \(# of 2024\).*Remove the line"),
+        ("own.csv", b"{{\xe9\n,\xff\n", r"not UTF-8 text"),
+        ("own.csv", b"PAR1\xe9\x00\n1,2\n", r"a Parquet file: let its name end in \.parquet"),
+        ("own.csv", b"PK\x03\x04\xe9\n1,2\n", r"an Excel file"),
+        ("own", "prompt,response\nRain?,Yes.\n", r"a table's name ends in \.csv"),
+        # Most rows can be read, and are no sample of the others.
+        ("own.csv", "prompt,response\n" + "Rain?,Yes.\n" * 9 + "Caf\xe9?,Yes.\n", "row 10: not UTF-8 text.*iconv -f latin1 -t utf-8"),
     ],
 )
-def test_a_file_of_another_kind_than_its_name_says(name: str, content: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(content)
+def test_a_file_of_another_kind_than_its_name_says(name: str, content: str | bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content.encode("latin1") if isinstance(content, str) else content)
     with pytest.raises(UserError, match=f"(?s){words}"):
         init_profile.write(tmp_path / name, tmp_path / "mine.yaml")
     with pytest.raises(UserError, match="is a folder"):
@@ -121,6 +137,53 @@ def test_a_file_of_another_kind_than_its_name_says(name: str, content: str, word
     (tmp_path / "other.csv").write_bytes("prompt,response\nCafé?,Yes.\n".encode("utf-16"))
     with pytest.raises(UserError, match="iconv -f utf-16"):
         init_profile.write(tmp_path / "other.csv", tmp_path / "mine.yaml")
+
+
+def test_a_column_of_a_csv_file_may_stand_in_brackets(tmp_path: Path) -> None:
+    values = [{"[id]": n, "# rows": 1, **row} for n, row in enumerate(rows())]
+    assert "column '[id]'" not in written_for(table(tmp_path / "own.csv", values))
+
+
+UNKNOWN_SHAPE = {"prompt": "Rain?", "answers": [{"text": "Yes."}]}
+ULTRAFEEDBACK = {"instruction": "Rain?", "completions": [{"response": "Yes.", "annotations": {"helpfulness": {"Rating": "4"}}}]}
+SAFERLHF = {"prompt": "Rain?", "response_0": "Yes.", "response_1": "No."} | {
+    f"{of}_{n}{end}": 1 for n in (0, 1) for of, end in (("is_response", "_safe"), ("response", "_severity_level"))
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (ULTRAFEEDBACK, r"records of ultrafeedback.*--set data\.source=ultrafeedback"),
+        (SAFERLHF, r"--set data\.source=pku-saferlhf"),
+        (UNKNOWN_SHAPE, "no column of answers"),
+    ],
+)
+def test_records_of_a_set_that_has_a_name_are_told_by_it(record: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"(?s){words}") as told:
+        init_profile.write(lines(tmp_path / "own.jsonl", [record] * 9), tmp_path / "mine.yaml")
+    assert len(str(told.value).splitlines()) <= 3
+
+
+def test_truth_may_be_written_as_a_word_or_a_number(tmp_path: Path, tiny_chat: Path) -> None:
+    values = [{**r, "safe": (True, 0, 1, False)[n % 4]} for n, r in enumerate(rows())]
+    settings = made(lines(tmp_path / "own.jsonl", values), tiny_chat)
+    (safe,) = [of for of in settings.preferences.preferences if of.name == "safe"]
+    assert safe.levels == ("without safe", "with safe")
+    found = preview(settings, tmp_path / "cache")
+    assert [sum(of.rows.values()) for of in found.levels if of.preference == "safe"] == [30, 30]
+
+
+@pytest.mark.parametrize("missing", ["NA", "None", "-", "nan"])
+def test_a_run_reads_as_missing_what_init_does(missing: str, tmp_path: Path, tiny_chat: Path) -> None:
+    values = [{**r, "wit": missing if n % 3 == 0 else n / 7} for n, r in enumerate(rows())]
+    settings = made(table(tmp_path / "own.csv", values), tiny_chat)
+    found = preview(settings, tmp_path / "cache")
+    assert found.refused is None and not found.bad_rows and settings.data.bad_rows == "stop"
+    assert {name: sum(sum(of.rows.values()) for of in found.levels if of.preference == name) for name in ("warmth", "wit")} == {
+        "warmth": 60,
+        "wit": 40,
+    }
 
 
 def test_columns_may_be_called_as_yaml_calls_nothing_or_truth(tmp_path: Path) -> None:

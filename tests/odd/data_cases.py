@@ -240,7 +240,7 @@ def prepares(name: str, text: str, check: Check, refused: str | None = None, lev
 MANY = "".join(line(prompt=f"What about {n}?", warmth=1 + n % 5) for n in range(40))
 WIDE = "".join(line(prompt=f"What about {n}?", warmth=(-1e99, -1, 0, 1, 1e99)[n % 5]) for n in range(40))
 LONG = "".join(line(prompt=f"Number {n} " + "word " * 200) for n in range(8))
-BAD = '{"prompt": \n' + line(warmth=9) + line(warmth="n/a") + line(prompt=7)
+BAD = '{"prompt": \n' + line(warmth=9) + line(warmth="?") + line(prompt=7)
 DROP = {"data": {"bad_rows": "drop"}}
 CHOICES = "".join(json.dumps({**PAIR, "prompt": f"What about {n}?"}) + "\n" for n in range(40))
 

@@ -74,6 +74,9 @@ LEVELS = {"0": 1, "1": 1, "2": None, "3": 2, "4": 3, "hot": 3}
     [
         ({}, 4.5, 4.5), ({}, " 4 ", 4), ({}, "4.5", 4.5), ({}, "4/5", 4), ({}, "4.5 / 5", 4.5), ({}, [4, 5, None], 4.5),
         ({}, "[3, 4]", 3.5), ({}, "", None), ({}, [], None), ({}, Decimal("2.5"), 2.5), ({}, ["4/5", "5"], 4.5),
+        ({}, float("nan"), None), ({}, "N/A", None), ({}, " nan ", None), ({}, [4, float("nan"), "-"], 4), ({}, "None", None),
+        ({"levels": {"none": 1, "mild": 2}}, "none", 1), ({"levels": {"none": 1, "mild": 2}}, None, None),
+        ({"levels": LEVELS}, float("nan"), None),
         ({"levels": LEVELS}, "hot", 3), ({"levels": LEVELS}, 0.5, 1), ({"levels": LEVELS}, 3.25, 2.25), ({"levels": LEVELS}, 1.5, None),
         ({"levels": LEVELS}, "3/4", 2), ({"levels": LEVELS}, "3.0", 2), ({"levels": LEVELS}, [4, "hot", 2, 3], 8 / 3),
     ],
@@ -83,10 +86,17 @@ def test_ratings_as_people_write_them(given: dict[str, Any], rating: Any, level:
     assert found == (None if level is None else pytest.approx(level))
 
 
-@pytest.mark.parametrize("rating", ["4/10", "1_0", "٤", "4 stars", "inf", 0.5, 5.5, True, {"a": 1}, [[4]], 10**300, float("nan"), "4,5"])
+@pytest.mark.parametrize("rating", ["4/10", "1_0", "٤", "4 stars", "inf", 0.5, 5.5, True, {"a": 1}, [[4]], 10**300, "4,5", "--"])
 def test_what_is_no_rating_is_refused(rating: Any) -> None:
     with pytest.raises(BadRow, match=r"^here: w=.* is no level of warmth \(1\.\.5, or null\)\.\nMap ratings"):
         Binning("warmth", "w", 5).level(rating, "here")
+
+
+@pytest.mark.parametrize("missing", [None, "", float("nan"), "NaN", "NA", "n/a", "null", "None", "-", []])
+def test_a_missing_rating_is_cut_by_no_threshold(missing: Any) -> None:
+    binning = Binning("warmth", "w", 3, thresholds=(2.0, 4.0))
+    assert binning.rating(missing, "here") is None
+    assert binning.rating([missing, 3], "here") == 3 if missing != [] else True
 
 
 @pytest.mark.parametrize("rating", [5, 2.5, 4.5, -0.5, "3/5", "cold"])

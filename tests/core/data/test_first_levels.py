@@ -51,6 +51,8 @@ def levels(found: Proposed, values: Counter[Any]) -> Counter[int | None]:
         (Counter({"👍": 20, "👎": 20}), 2),
         (Counter({"A": 20, "B+": 20, "C": 20, "b": 20}), 3),
         (Counter({"none": 20, "mild": 20, "severe": 20}), 3),
+        (Counter({"True": 20, 1: 10, "False": 10, 0: 20}), 2),
+        (Counter({f"{n / 250:.3f}".replace(".", ","): 2 for n in range(250)}), 3),
     ],
 )
 def test_levels_of_a_scale(values: Counter[Any], k: int) -> None:
@@ -63,7 +65,15 @@ def test_levels_of_a_scale(values: Counter[Any], k: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [Counter({"red": 20, "blue": 20}), Counter({"3": 60}), Counter({None: 9}), Counter({"a long text of words": 1, "another": 1})]
+    "values",
+    [
+        Counter({"red": 20, "blue": 20}),
+        Counter({"3": 60}),
+        Counter({None: 9}),
+        Counter({"a long text of words": 1, "another": 1}),
+        Counter({"A": 30, "B": 30}),
+        Counter({"None": 30, "-": 30}),
+    ],
 )
 def test_what_rates_nothing(values: Counter[Any]) -> None:
     assert proposed(values, "warmth") is None
@@ -77,7 +87,8 @@ def test_any_numbers_give_a_profile_that_reads_them(values: dict[float, int]) ->
     read = levels(found, Counter(values))
     # A few that are far off all others are said to be none of the scale.
     assert set(read) - {None} <= set(range(1, len(found.labels) + 1))
-    assert read[None] <= 0.03 * sum(values.values()) and bool(read[None]) == any("none of the scale" in note for note in found.notes)
+    assert read[None] <= max(1, 0.03 * sum(values.values()))
+    assert bool(read[None]) == any("none of the scale" in note for note in found.notes)
     assert sum(read.values()) == sum(values.values())
     if found.thresholds is None and len(found.labels) > 2:
         assert min(found.rows) >= LEAST_ROWS or len(found.table or ()) > MOST_IN_TABLE
@@ -92,9 +103,23 @@ def test_what_says_that_there_is_no_rating_counts_as_none_however_often(missing:
 
 
 def test_a_slip_of_the_pen_is_none_of_the_scale() -> None:
-    found = proposed(Counter({1: 30, 2: 30, 3: 30, 4: 30, 5: 29, 55: 1}), "warmth")
-    assert found is not None and found.rows == (30, 30, 30, 30, 29)
-    assert found.notes == ("none of the scale: 1 rated 55, which count as not rated",)
+    for rows, top, slip in ((30, 5, 55), (30, 5, 9), (10, 3, 9), (30, 5, -99)):
+        found = proposed(Counter({**dict.fromkeys(range(1, top + 1), rows), slip: 1}), "warmth")
+        assert found is not None and found.rows == (rows,) * top
+        assert found.notes == (f"none of the scale: 1 rated {slip}, which count as not rated",)
+
+
+def test_the_rare_end_of_a_scale_is_no_slip_of_the_pen() -> None:
+    values = Counter({**dict.fromkeys(range(3, 8), 100), 8: 3, 9: 3, 10: 3})
+    found = proposed(values, "warmth")
+    assert found is not None and sum(found.rows) == values.total()
+
+
+def test_what_is_not_rated_leaves_a_row_that_thresholds_cut() -> None:
+    values = Counter({**{n / 7: 2 for n in range(90)}, "NA": 60, float("nan"): 9, "": 3})
+    found = proposed(values, "warmth")
+    assert found is not None and found.thresholds is not None and sum(found.rows) == 180
+    assert {binning(found).rating(value, "here") for value in ("NA", float("nan"), "")} == {None}
 
 
 @pytest.mark.parametrize("values", [dict.fromkeys(range(1, 11), 15), {n / 2: 15 for n in range(2, 11)}, {25 * n: 30 for n in range(5)}])

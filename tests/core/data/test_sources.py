@@ -79,7 +79,7 @@ def test_columns_and_ratings_are_mapped(tmp_path: Path) -> None:
         ({**GOOD, "warmth": True}, "warmth=True is no level", "mend the row"),
         ({**GOOD, "warmth": [3, [3]]}, "warmth=[3] is no level", "mend the row"),
         ({**GOOD, "warmth": {"score": 3}}, "warmth={'score': 3} is no level", "mend the row"),
-        ('{"prompt": "Rain?", "response": "Yes.", "warmth": NaN, "harm": 1}', "warmth=nan is no level", "mend the row"),
+        ('{"prompt": "Rain?", "response": "Yes.", "warmth": Infinity, "harm": 1}', "warmth=inf is no level", "mend the row"),
         ({**GOOD, "response": None}, "column 'response' holds NoneType", "text is needed"),
         ({**GOOD, "prompt": 7}, "the prompt is neither text nor a list of messages", '"role": "user"'),
         ({**GOOD, "prompt": [{"role": "boss", "content": "Go."}]}, "neither text nor a list", '"role": "user"'),
@@ -210,9 +210,9 @@ def test_several_sources_stand_side_by_side_in_one_folder(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("way", [{"thresholds": [1, 2]}, {"quantiles": True}])
-@pytest.mark.parametrize("rating", ["three", True, "NaN", [1, "NaN"]])
+@pytest.mark.parametrize("rating", ["three", True, "Infinity", [1, "Infinity"]])
 def test_only_numbers_are_cut(tmp_path: Path, way: dict[str, Any], rating: Any) -> None:
-    row = json.dumps({**GOOD, "warmth": rating}).replace('"NaN"', "NaN")
+    row = json.dumps({**GOOD, "warmth": rating}).replace('"Infinity"', "Infinity")
     message = refused(lambda: read(written(tmp_path, row), labels={"warmth": way}))
     assert "row 1: warmth=" in message and "is no number up to 1e+100, and thresholds cut warmth" in message
 
