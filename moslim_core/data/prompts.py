@@ -52,7 +52,7 @@ def write_prompts(
     require_placement(tokenizer, settings.preferences, policy.placement)
     context = models.context(models.load_config(settings.model.base, cache))
     fit = _Fit(tokenizer, settings.preferences, policy.placement, context - policy.max_new_tokens, policy.max_prompt_tokens, dropped)
-    own = _Given(policy.prompts, settings.data.test_fraction, splits) if policy.prompts else None
+    own = _Given(policy.prompts, splits) if policy.prompts else None
     candidates = rated if own is None else own
     fitting = fit(_side(TRAIN, candidates), TRAIN)
     training = write_json_lines(folder / "prompts.train.jsonl", ({"prompt": c.prompt} for c in fitting))
@@ -83,16 +83,18 @@ def write_prompts(
 
 
 class _Given:
-    """(train or test, prompt) of a file of prompts, which are `splits`' own by now. What it does not state is cut by hash."""
+    """(train or test, prompt) of a file of prompts, which are `splits`' own by now.
 
-    def __init__(self, prompts: Path, test_fraction: float, splits: Splits) -> None:
-        self.prompts, self.test_fraction, self.splits = prompts, test_fraction, splits
+    What it does not state is where the prompt's rated rows are, which a reward model learnt from or not; else it is cut by hash.
+    """
+
+    def __init__(self, prompts: Path, splits: Splits) -> None:
+        self.prompts, self.splits = prompts, splits
 
     def __iter__(self) -> Iterator[tuple[str, Candidate]]:
         for stated, prompt in sources.prompts(self.prompts, skip):
             number = self.splits.prompts.number(prompt)
-            group = self.splits.keys[self.splits.group[number]]
-            held = stated != TRAIN if stated else unit_hash(group, "split") < self.test_fraction
+            held = stated != TRAIN if stated else self.splits.of(number) == TEST
             yield TEST if held else TRAIN, Candidate(prompt, number)
 
 

@@ -61,6 +61,20 @@ def test_evaluation_prompts_are_never_trained_on(stage: Any, tmp_path: Path) -> 
     assert (limited / "prompts.evaluation.jsonl").read_text() == (again / "prompts.evaluation.jsonl").read_text()
 
 
+def test_prompts_that_state_no_split_go_where_their_rated_rows_are(stage: Any, tmp_path: Path) -> None:
+    """A set that states its splits has its test prompts evaluated on, whatever their hashes say."""
+    values = rated()
+    held = {f"what about number {n}?" for n in range(0, 120, 4)}
+    of_file = {"train.jsonl": [], "test.jsonl": []}  # type: dict[str, list[dict[str, Any]]]
+    for row in values:
+        of_file["test.jsonl" if " ".join(row["prompt"].lower().split()) in held else "train.jsonl"].append(row)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in dict.fromkeys(row["prompt"] for row in values)))
+    output, card = stage(of_file, policy={"prompts": prompts}, evaluation={"limit": 200})
+    assert asked(output, "evaluation") == keys(output, "test") and len(asked(output, "evaluation")) == 30
+    assert not asked(output, "train") & asked(output, "evaluation") and not card["dropped"]
+
+
 def test_no_prompts_left_to_evaluate_on_is_refused(stage: Any, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "Task", "split": "train"}) + "\n")
