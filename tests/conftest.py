@@ -19,6 +19,9 @@ from hypothesis import settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Processes that a test starts find the tests' own modules, also where they leave out the current folder.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+
 # The same examples in every run; a found counterexample belongs into the test as an explicit case.
 settings.register_profile("moslim", deadline=None, derandomize=True, database=None)
 settings.load_profile("moslim")

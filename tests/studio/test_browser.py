@@ -217,7 +217,7 @@ def test_stopping_says_so_and_an_error_ends_no_page(visit: Callable[..., Any], m
     longest.blur()
     page.get_by_label("Your message").fill("Rain?")
     page.keyboard.press("Enter")
-    page.get_by_text("leaves room for").first.wait_for()
+    page.get_by_text("is longer than the model reads").first.wait_for()
     longest.fill("400")
     longest.blur()
     page.get_by_role("button", name="Ask").click()

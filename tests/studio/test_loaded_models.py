@@ -99,7 +99,7 @@ def test_who_stops_listening_frees_the_place(opened: Opened) -> None:
 def test_what_can_not_be_asked_is_told_to_who_asked(opened: Opened) -> None:
     for asked, drawn, words in (
         (Asked("policy", {"warmth": 9}), Drawn(), "can't be requested"),
-        (Asked("policy", {}), Drawn(0.7, 9999), "leaves room for"),
+        (Asked("policy", {}), Drawn(0.7, 9999), "is longer than the model reads"),
         (Asked("policy", {}), Drawn(-1.0), "temperature"),
     ):
         with pytest.raises(UserError, match=words):
