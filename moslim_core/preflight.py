@@ -14,6 +14,7 @@ from typing import Any
 
 from moslim_core import models, registry
 from moslim_core.errors import UserError
+from moslim_core.evaluation.benchmarks.sources import require
 from moslim_core.evaluation.settings import EvaluationSettings
 from moslim_core.models import DeviceName
 from moslim_core.models.loading import load_weights, require_vocabulary
@@ -110,8 +111,8 @@ def check_suite(evaluation: EvaluationSettings) -> None:
         raise UserError(f"evaluation.data_dir={folder}: there is no such folder.\nGive that with the benchmarks' files, or leave it out.")
     benchmarks = [registry.benchmark[name] for name in evaluation.suite if name not in registry.benchmark.also]
     for file in [file for of in benchmarks for file in (*of.files, *(of.judged_files if endpoint else ()))]:
-        if folder is not None and not (folder / file.name).is_file():
-            raise UserError(f"{folder / file.name}: there is no such file.\nGive a folder that holds it: {file.form}")
+        if folder is not None:
+            require(folder, file)
     # What has files for a language model's judgement only is judged by nothing else.
     if len(benchmarks) == len(evaluation.suite) and not endpoint and all(of.judged_files and not of.files for of in benchmarks):
         raise UserError(

@@ -50,8 +50,8 @@ def completion_log_probs(
     if shares and len(prompts) * max(map(len, prompts)) - layout.work >= pass_tokens(model):
         read = read_prompts(model, layout, states_read)
     else:
-        # So little would be saved that every row reads its own prompt.
-        layout = layout_for(model, prompts, ids.shape[1], share=False)
+        # Nothing or little would be saved: every row reads its own prompt.
+        layout = layout_for(model, prompts, ids.shape[1], share=False) if shares else layout
         lengths = [n + len(p) for n, p in zip(lengths, prompts, strict=True)]
     log_probs, entropy = torch.zeros(ids.shape, device=ids.device), 0.0
     hidden: Tensor | None = None

@@ -81,7 +81,7 @@ class Steps:
         if not asked:
             return rated, None
         drawn = self.engine.draw([prompts[n] for n in asked])
-        rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(requests, drawn.answers, strict=False)]
+        rollouts = [Rollout(ids, n, examples[n].family) for n, ids in zip(requests, drawn.answers if requests else [], strict=True)]
         return rollouts + rated, drawn.log_probs
 
     def judge(

@@ -69,11 +69,17 @@ def download(url: str, sha256: str, target: Path) -> None:
     half.replace(target)
 
 
-def records(folder: Path, file: File, made: Callable[[dict[str, Any]], T]) -> list[T]:
-    """`made` of each row of a file. Raises UserError if the file is missing, or naming the row that it can't be made of."""
+def require(folder: Path, file: File) -> Path:
+    """Where a file is. Raises UserError where it is not there."""
     path = folder / file.name
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.\nGive a folder that holds it: {file.form}")
+    return path
+
+
+def records(folder: Path, file: File, made: Callable[[dict[str, Any]], T]) -> list[T]:
+    """`made` of each row of a file. Raises UserError if the file is missing, or naming the row that it can't be made of."""
+    path = require(folder, file)
     values = []
     for number, row in _rows(path):
         try:
