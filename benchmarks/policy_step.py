@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,13 @@ QUESTIONS = [
 FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
-def of_training(name: str) -> Any:
-    """A module of `moslim_core.training` in the checkout that runs; earlier ones have it in `moslim_core` itself."""
-    try:
-        return import_module(f"moslim_core.training.{name}")
-    except ModuleNotFoundError:
-        return import_module(f"moslim_core.{name}")
+def module(*places: str) -> Any:
+    """The first of the core's modules that the checkout that runs has: earlier ones have some elsewhere."""
+    *others, last = (f"moslim_core.{place}" for place in places)
+    for place in others:
+        with suppress(ModuleNotFoundError):
+            return import_module(place)
+    return import_module(last)
 
 
 def settings_of(count: int, base: str, prompts: int, tokens: int) -> Any:
@@ -71,10 +73,10 @@ def answers(policy: Any) -> int:
 def reward_folder(settings: Any, cache: Path, folder: Path) -> None:
     """An untrained reward model as the reward stage saves one: what it says costs as much as if it were right."""
     from moslim_core import models
-    from moslim_core.models.identity import identify
     from moslim_core.reward.model import ADAPTER, create
 
-    adapter_config = of_training("adapters").adapter_config
+    identify = module("models.identity", "model_identity").identify
+    adapter_config = module("training.adapters", "adapters").adapter_config
     model, tokenizer = create(models.resolve(settings.reward.backbone, cache), settings.preferences, None, 256)
     from peft import get_peft_model
 
@@ -120,7 +122,7 @@ def ours(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     """The stage as it is, in whatever checkout is on the path: seconds of a step, and of its reward model, from its own record."""
     from moslim_core.policy import training
 
-    Progress = of_training("progress").Progress
+    Progress = module("training.progress", "progress").Progress
     reward_folder(settings, cache, folder / "reward")
     rows = [json.dumps({"prompt": [{"role": "user", "content": q}]}) for q in QUESTIONS]
     (folder / "prompts.train.jsonl").write_text("\n".join(rows) + "\n")
@@ -140,7 +142,7 @@ def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     from moslim_core import models
     from moslim_core.policy.conditioning import training_examples
 
-    adapter_config = of_training("adapters").adapter_config
+    adapter_config = module("training.adapters", "adapters").adapter_config
     policy, base = settings.policy, settings.model.base
     model, tokenizer = models.load_chat_model(base, cache)
     source = models.resolve(base, cache)

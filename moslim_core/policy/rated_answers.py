@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,35 @@ from moslim_core.errors import UserError
 from moslim_core.policy.shared_prefix import cut_at_ends
 from moslim_core.preferences import Message, answered_tokens
 
+# Of the prompts: under no more does an answer count, and a few may always share one. What most prompts have ("I have no comment.") is
+# learnt before anything else, as each of them pulls the same way, and is then what is said whatever was asked.
+MOST_PROMPTS = 0.05
+ALWAYS = 10
+
 
 class RatedAnswers:
     """The answers of a file of rated rows, as token ids with the end of their turn, by prompt."""
 
-    def __init__(self, rows: Path, tokenizer: Any, ends: Sequence[int], max_new_tokens: int) -> None:
-        """Answers longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to break off."""
+    def __init__(self, rows: Path, prompts: Sequence[Sequence[Message]], tokenizer: Any, ends: Sequence[int], max_new_tokens: int) -> None:
+        """To `prompts`. Answers longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to
+        break off. An answer that more than MOST_PROMPTS of the prompts have counts under so many of them, taken by chance."""
         # {prompt: token ids in the rows' order, each once}
-        self.answers: dict[str, dict[tuple[int, ...], None]] = {}
+        self.answers: dict[str, dict[tuple[int, ...], None]] = {_key(prompt): {} for prompt in prompts}
+        prompts_of: dict[tuple[int, ...], list[str]] = defaultdict(list)
         for row in load_rows(rows):
+            key = _key(row.prompt)
+            if key not in self.answers:
+                continue
             ids, prompt_length = answered_tokens(tokenizer, row.prompt, row.response)
-            (answer,) = cut_at_ends([ids[prompt_length:]], ends)
-            if answer and answer[-1] in ends and len(answer) <= max_new_tokens:
-                self.answers.setdefault(_key(row.prompt), {}).setdefault(tuple(answer))
+            (ended,) = cut_at_ends([ids[prompt_length:]], ends)
+            answer = tuple(ended)
+            if answer and answer[-1] in ends and len(answer) <= max_new_tokens and answer not in self.answers[key]:
+                self.answers[key][answer] = None
+                prompts_of[answer].append(key)
+        most = max(ALWAYS, round(MOST_PROMPTS * len(self.answers)))
+        for answer, keys in prompts_of.items():
+            for key in random.Random(0).sample(keys, max(0, len(keys) - most)):
+                del self.answers[key][answer]
 
     def prompts(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
         """Those that have two answers at least. Raises UserError where there are none."""

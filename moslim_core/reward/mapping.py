@@ -186,8 +186,9 @@ class RewardMapping:
         """
         levels = self._levels(targets)
         utilities = self._utilities(probabilities, levels)
+        earned = self._earned(utilities)
         if measure and self.settings.standardisation in ("batch", "running"):
-            latest = self._measure(utilities, levels)
+            latest = self._measure(earned, levels)
             if self.settings.standardisation == "batch":
                 self.statistics = latest
             else:
@@ -195,7 +196,7 @@ class RewardMapping:
         elif self.settings.standardisation == "reference" and not self.statistics.pooled:
             raise ValueError("standardisation 'reference' needs fit_reference on rollouts of the starting policy first")
         names = self.schema.names
-        standardised = {name: self._standardise(name, utilities[name], levels[name]) for name in names}
+        standardised = {name: self._standardise(name, earned[name], levels[name]) for name in names}
         return Mapped(
             self.aggregated(standardised, targets),
             {n: np.where(levels[n] > 0, utilities[n], np.nan) for n in names},
@@ -216,7 +217,7 @@ class RewardMapping:
     def fit_reference(self, probabilities: Mapping[str, Array], targets: Sequence[Targets]) -> None:
         """Measure the statistics once, on rollouts of the starting policy; they stay as they are from then on."""
         levels = self._levels(targets)
-        self.statistics = self._measure(self._utilities(probabilities, levels), levels)
+        self.statistics = self._measure(self._earned(self._utilities(probabilities, levels)), levels)
 
     def state(self) -> dict[str, Any]:
         """JSON data for the checkpoint and for the saved policy."""
@@ -240,6 +241,11 @@ class RewardMapping:
             # Rows that do not request the preference are computed for level 1 and masked later.
             result[name] = fit(p, np.maximum(levels[name], 1))
         return result
+
+    def _earned(self, utilities: Mapping[str, Array]) -> dict[str, Array]:
+        """Utilities as they count: of a guard no more than is enough."""
+        guards = {p.name for p in self.schema.preferences if p.is_guard}
+        return {name: np.minimum(u, self.settings.guard_enough) if name in guards else u for name, u in utilities.items()}
 
     def _measure(self, utilities: Mapping[str, Array], levels: Mapping[str, Array]) -> Statistics:
         names = self.schema.names

@@ -62,3 +62,15 @@ class MappingSettings(Section):
     )
     aggregation: Literal["active_mean", "sum", "paper"] = Field(default="active_mean", description="how preferences add up")
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict, description="preference -> weight >= 0; default 1")
+    guard_enough: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="of a guard's utility what is enough: an answer earns nothing by more, so that a guard does not eat the rest",
+    )
+
+    @model_validator(mode="after")
+    def _enough_of_what(self) -> MappingSettings:
+        if self.guard_enough < 1 and self.utility in ("log_probability", "within_sample_z"):
+            raise ValueError(f"guard_enough={self.guard_enough} bounds a utility from 0 to 1, and {self.utility} is none: use ordinal")
+        return self

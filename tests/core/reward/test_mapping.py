@@ -120,6 +120,43 @@ def test_weight_of_an_unknown_preference_is_refused() -> None:
         mapping(weights={"zeal": 1.0})
 
 
+GUARDED = PreferenceSchema.model_validate(
+    [{"name": "x", "levels": ["a", "b"]}, {"name": "y", "levels": ["a", "b"]}, {"name": "safe", "levels": ["no", "yes"], "floor": 2}]
+)
+
+
+def test_a_guard_that_holds_earns_no_more() -> None:
+    certain = np.array([0.1, 0.5, 0.7, 0.95])
+    probabilities = {name: np.stack([1 - certain, certain], axis=1) for name in GUARDED.names}
+    targets = [Targets({"x": 2, "safe": 2})] * 4
+
+    def mapped(**changes: Any) -> Any:
+        return mapping(GUARDED, standardisation="none", aggregation="sum", **changes)(probabilities, targets)
+
+    assert mapped().rewards == pytest.approx(2 * certain)
+    enough = mapped(guard_enough=0.6, weights={"safe": 2})
+    # What is steered counts in full, and the guard as far as 0.6; its utility is told as it is.
+    assert enough.rewards == pytest.approx(certain + 2 * np.array([0.1, 0.5, 0.6, 0.6]))
+    assert enough.utilities["safe"] == pytest.approx(certain)
+    assert enough.standardised["safe"] == pytest.approx([0.1, 0.5, 0.6, 0.6])
+
+
+def test_statistics_are_those_of_what_a_guard_earns() -> None:
+    sure = np.linspace(0.7, 1.0, 8)
+    probabilities = {name: np.stack([1 - sure, sure], axis=1) for name in GUARDED.names}
+    targets = [Targets({"safe": 2})] * 8
+    for standardisation in ("batch", "reference"):
+        made = mapping(GUARDED, standardisation=standardisation, guard_enough=0.6)
+        if standardisation == "reference":
+            made.fit_reference(probabilities, targets)
+        assert made(probabilities, targets).rewards == pytest.approx(np.zeros(8))
+
+
+def test_enough_of_what_has_no_range_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"guard_enough=0\.5 bounds a utility from 0 to 1, and log_probability is none"):
+        mapping(utility="log_probability", guard_enough=0.5)
+
+
 # --- standardisation ------------------------------------------------------------------------------------------------------
 
 
