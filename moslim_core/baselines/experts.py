@@ -21,10 +21,12 @@ import numpy as np
 
 from moslim_core.baselines.method import Array, Context, Cost, Method, phase_seconds, rollouts
 from moslim_core.data.rows import plain_text
+from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import Example, in_turn
+from moslim_core.policy.optimisers import Optimiser, require_fit
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.reward.settings import MappingSettings
@@ -117,10 +119,12 @@ class ExpertProgress(Progress):
 
 
 class TrainedPolicy:
-    """A policy of a method, in a folder of its own. `name`: its own within the method."""
+    """A policy of a method, in a folder of its own. `name`: its own within the method; `optimiser`: the method's, if it brings one."""
 
-    def __init__(self, context: Context, name: str, settings: Settings, examples_of: training.Examples) -> None:
-        self.context, self.name, self.settings, self.examples_of = context, name, settings, examples_of
+    def __init__(
+        self, context: Context, name: str, settings: Settings, examples_of: training.Examples, optimiser: type[Optimiser] | None = None
+    ) -> None:
+        self.context, self.name, self.settings, self.examples_of, self.optimiser = context, name, settings, examples_of, optimiser
         self.folder = context.work / "policies" / name
         self.log = context.work / "logs" / f"{name}.jsonl"
 
@@ -141,6 +145,7 @@ class TrainedPolicy:
             output=partial,
             progress=ExpertProgress(self.name, self.log, context.progress),
             examples_of=self.examples_of,
+            optimiser_of=self.optimiser,
         )
         if is_first():
             partial.rename(self.folder)
@@ -149,6 +154,19 @@ class TrainedPolicy:
     def rollouts(self) -> int:
         """Answers that its training drew."""
         return rollouts(self.settings.policy, PolicyCard.load(self.folder).steps)
+
+
+def by_online_dpo(policy: PolicySettings) -> PolicySettings:
+    """The settings of a method that trains by Online DPO, whatever the profile's optimiser is."""
+    return changed(policy, optimiser="online_dpo", kl=None, credit="answer", **PLAIN)
+
+
+def require_online_dpo(name: str, settings: Settings) -> None:
+    """Raises UserError where that does not go with the settings."""
+    try:
+        require_fit(by_online_dpo(settings.policy))
+    except UserError as error:
+        raise UserError(f"{name} trains by Online DPO whatever the profile does: {error}") from error
 
 
 class OnePolicy(Method):

@@ -13,12 +13,10 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from moslim_core.baselines.experts import PLAIN, OnePolicy, TrainedPolicy, best_levels, sum_of_scores
+from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, best_levels, by_online_dpo, require_online_dpo, sum_of_scores
 from moslim_core.baselines.method import Array, Reworded
 from moslim_core.data.rows import plain_text
-from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import Example, in_turn
-from moslim_core.policy.optimisers import require_fit
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.registry import baseline
@@ -49,26 +47,18 @@ class WeightedExamples:
         return examples
 
 
-def learning(policy: PolicySettings) -> PolicySettings:
-    """The settings of its training, whatever the profile's optimiser is."""
-    return changed(policy, optimiser="online_dpo", kl=None, credit="answer", **PLAIN)
-
-
 @baseline("mo_odpo")
 class Compared(OnePolicy):
     rows = ("mo_odpo",)
 
     @classmethod
     def require_fit(cls, settings: Settings) -> None:
-        try:
-            require_fit(learning(settings.policy))
-        except UserError as error:
-            raise UserError(f"mo_odpo trains by Online DPO whatever the profile does: {error}") from error
+        require_online_dpo("mo_odpo", settings)
 
     @cached_property
     def policy(self) -> TrainedPolicy:
         settings, schema = self.context.settings, self.context.schema
-        own = changed(settings, policy=learning(settings.policy), mapping=sum_of_scores(settings, schema))
+        own = changed(settings, policy=by_online_dpo(settings.policy), mapping=sum_of_scores(settings, schema))
         return TrainedPolicy(self.context, self.rows[0], own, WeightedExamples(schema))
 
     def at(self, row: str, weights: Array) -> Reworded:

@@ -22,7 +22,7 @@ from moslim_core.policy.conditioning import Example, training_examples
 from moslim_core.policy.contrast import most_different
 from moslim_core.policy.generation import Sampling, generate
 from moslim_core.policy.learner import Learner, share_of_rate
-from moslim_core.policy.optimisers import optimiser_class, require_fit
+from moslim_core.policy.optimisers import Optimiser, optimiser_class, require_fit
 from moslim_core.policy.rated_answers import RatedAnswers
 from moslim_core.policy.reader import Reader
 from moslim_core.policy.rewards import Rewards
@@ -56,11 +56,12 @@ def train(
     output: Path,
     progress: Progress,
     examples_of: Examples = training_examples,
+    optimiser_of: type[Optimiser] | None = None,
 ) -> None:
     """Train on the prompts of a folder of the label stage with the reward model of another; save the policy in `output`.
 
-    Goes on from the last checkpoint in `checkpoints`. A warm start's new base is saved with the policy. `examples_of` says what prompts ask
-    for; compared systems ask in their own ways. Raises UserError where settings do not go together, or sharded weights can't be trained so.
+    Goes on from the last checkpoint in `checkpoints`. A warm start's new base is saved with the policy. Compared systems ask in their own
+    ways, `examples_of`, and may bring an optimiser. Raises UserError where settings do not go together, or weights can't be sharded so.
     """
     policy, schema, seed = settings.policy, settings.preferences, settings.seed
     base, start = settings.model.base, identify(settings.model.base, cache).id
@@ -89,7 +90,7 @@ def train(
     wanted = REFERENCE_ROLLOUTS if settings.mapping.standardisation == "reference" and last is None else 0
     measured = [examples[n % len(examples)] for n in range(wanted)]
     plain = generate(model, tokenizer, [e.prompt for e in measured], Sampling(policy.max_new_tokens, policy.temperature), seed)
-    optimiser = optimiser_class(policy.optimiser)(policy, mapping)
+    optimiser = (optimiser_of or optimiser_class(policy.optimiser))(policy, mapping)
     learner = Learner(model, policy, optimiser.critic)
     if shared:
         scorer, backbone = load_heads(reward_model, str(learner.device))

@@ -32,7 +32,8 @@ def context(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> Callable[..
         prompts = [[{"role": "user", "content": f"Rain number {i}?"}] for i in range(6)]
         write_json_lines(tmp_path / "prompts.train.jsonl", ({"prompt": p} for p in prompts[:4]))
         write_json_lines(tmp_path / "prompts.evaluation.jsonl", ({"prompt": p} for p in prompts[4:]))
-        rated = [Row(prompts[i % 4], "rain " * (1 + i % 4), {"length": 1 + i % 3, "warmth": 1 + i % 2}, "made") for i in range(16)]
+        said = ("rain", "so it is", "warm rain", "good")
+        rated = [Row(prompts[i % 4], said[i // 4], {"length": 1 + i % 3, "warmth": 1 + i % 2}, "made") for i in range(16)]
         write_json_lines(tmp_path / "train.jsonl", (row.to_json() for row in rated))
         common = {
             "steps": 4, "prompts_per_step": 1, "targets_per_prompt": 2, "group_size": 2, "max_new_tokens": 6, "learning_rate": 0.02,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from moslim_core import models
-from moslim_core.baselines import OWN, START, best_of_n, bone_soups, methods, mo_odpo, ours, rewarded_soups, rlphf
+from moslim_core.baselines import OWN, START, best_of_n, bone_soups, methods, mo_odpo, modpo, ours, rewarded_soups, rlphf
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
 from moslim_core.baselines.measure import by_level, measure, method_of, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
@@ -151,6 +152,36 @@ def test_mo_odpo_trains_by_online_dpo_or_says_so_beforehand(context: Make) -> No
         mo_odpo.Compared.require_fit(context(optimiser="rloo", beta=0.0).settings)
 
 
+def test_modpo_learns_one_preference_with_the_others_as_a_margin() -> None:
+    """Against the source's formula, pair by pair; and its gradient is 0 where pi / pi_ref ~ exp(r / beta) of the weighted sum."""
+    generator = torch.Generator().manual_seed(0)
+    ratios, utilities = torch.randn(3, 1, generator=generator), torch.rand(3, 1, 2, generator=generator)
+    weights, beta = torch.tensor([0.5, 1.5]), 0.1
+    losses = modpo.margin_losses(ratios, utilities, weights, beta)
+    strength, share = 2.0, 0.75
+    for first in range(3):
+        expected = []
+        for second in set(range(3)) - {first}:
+            apart = beta * float(ratios[first, 0] - ratios[second, 0])
+            other, own = (utilities[first, 0] - utilities[second, 0]).tolist()
+            chance = 1 / (1 + math.exp(-(apart - 0.5 * other) / share))
+            better = 1 / (1 + math.exp(-strength * own))
+            expected.append(-better * math.log(chance) - (1 - better) * math.log(1 - chance))
+        assert float(losses[first, 0]) == pytest.approx(sum(expected) / 2, rel=1e-5)
+    best = (utilities @ weights / beta).requires_grad_()
+    modpo.margin_losses(best, utilities, weights, beta).sum().backward()
+    assert best.grad is not None and best.grad.abs().max() < 1e-6
+
+
+def test_modpo_draws_nothing(context: Make) -> None:
+    made = context(optimiser="rloo", credit="token", rated_answers=0.0)
+    expert = modpo.Compared(made).expert(np.array([0.25, 0.75]))
+    assert (expert.settings.policy.optimiser, expert.settings.policy.rated_answers) == ("online_dpo", 1.0)
+    assert expert.optimiser is modpo.Loss
+    with pytest.raises(UserError, match=r"modpo trains by Online DPO whatever the profile does: .*beta=0"):
+        modpo.Compared.require_fit(context(optimiser="rloo", beta=0.0).settings)
+
+
 def test_bone_soups_are_merged_so_that_their_mixtures_give_the_weights(context: Make) -> None:
     method = bone_soups.Compared(context())
     assert np.allclose(method.rewards, [[0.7, 0.3], [0.3, 0.7]]) and np.allclose(bone_soups.backbones(3).sum(axis=1), 1)
@@ -257,7 +288,7 @@ def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Mak
     assert raw.settings.policy == normalised.settings.policy and raw.folder != normalised.folder
 
 
-@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo"])
+@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo", "modpo"])
 def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     made = context()
     numbers = measure(name, made)
@@ -266,6 +297,6 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert row.control.preferences["length"].answers == 6
-        assert row.cost.policies == {"morlhf": 3, "rewarded_soups": 2, "bone_soups": 2, "rlphf": 1, "mo_odpo": 1}.get(name, 0)
+        assert row.cost.policies == {"morlhf": 3, "modpo": 3, "rewarded_soups": 2, "bone_soups": 2, "rlphf": 1, "mo_odpo": 1}.get(name, 0)
         assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16
     assert measure(name, made) == numbers, "what is there is not done again, and gives the same"

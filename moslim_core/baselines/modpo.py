@@ -1,0 +1,61 @@
+"""MODPO: a policy per operating point learns pairs of one preference, with the other rewards' difference as a margin (Zhou et al. 2024).
+
+For weights w, the preference k with the largest says which answer of a pair is the better, and DPO learns it from
+    (beta (d_1 - d_2) - sum_{j != k} w_j (r_j1 - r_j2)) / w_k,
+d being log pi / pi_ref of an answer. Its optimum is that of RL on sum w_i r_i. Nothing is drawn: the pairs are those of a prompt's rated
+answers. Ours: rewards are the reward model's, where the source has raters for k and policies trained by DPO for the others; k's labels
+are soft, as this project's Online DPO has them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from moslim_core.baselines import morlhf
+from moslim_core.baselines.experts import Expert, by_online_dpo, require_online_dpo
+from moslim_core.baselines.method import Array
+from moslim_core.policy.optimisers import online_dpo
+from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.registry import baseline
+from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
+
+
+def margin_losses(log_ratios: Tensor, utilities: Tensor, weights: Tensor, beta: float) -> Tensor:
+    """Losses (a, t) of a answers under t requests: of each the mean over the pairs that it is in.
+
+    `log_ratios`: log pi / pi_ref of whole answers, (a, t); `utilities` (a, t, m); `weights` (m,) of rewards, whose sum is what a whole
+    reward is worth in nats.
+    """
+    strength, k = weights.sum(), int(weights.argmax())
+    others = torch.where(torch.arange(len(weights), device=weights.device) == k, 0.0, weights)
+    implied = (beta * log_ratios - utilities @ others) * strength / weights[k]
+    return online_dpo.preference_losses(implied, strength * utilities[..., k], 1.0)
+
+
+class Loss(online_dpo.Loss):
+    def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
+        assert batch.reference is not None
+        ratios = ((log_probs - batch.reference) * batch.mask).sum(dim=1)
+        weights = torch.tensor([self.mapping.settings.weights.get(name, 0.0) for name in self.mapping.schema.names], device=ratios.device)
+        losses = partial(margin_losses, weights=weights, beta=self.beta)
+        # What is not requested, a guard, has no utility, and no weight.
+        return batch.pairs.by_table(losses, ratios, batch.utilities.nan_to_num()).sum() / batch.rows
+
+
+@baseline("modpo")
+class Compared(morlhf.Compared):
+    rows = ("modpo",)
+
+    @classmethod
+    def require_fit(cls, settings: Settings) -> None:
+        require_online_dpo("modpo", settings)
+
+    def expert(self, weights: Array) -> Expert:
+        expert = super().expert(weights)
+        policy = changed(by_online_dpo(expert.settings.policy), rated_answers=1.0)
+        expert.settings, expert.optimiser = changed(expert.settings, policy=policy), Loss
+        return expert
