@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prefect import flow
@@ -15,6 +15,7 @@ from flows.cli.compare_arguments import FIGURES, LastStage, parse_over
 from flows.form import Form, filled_in
 from flows.profile import override
 from moslim_core.evaluation.comparison import Comparison, Measured
+from moslim_core.settings import Settings
 from tasks.display.prefect_page import entitle
 from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import Ledger
@@ -44,10 +45,6 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
         seeds: each value runs with each of them; intervals need three
         until: the last stage; train_reward compares reward models, evaluate compares policies
     """
-    from moslim_core.evaluation import comparison as comparing
-    from moslim_core.evaluation import pooling
-    from moslim_core.evaluation.suite import read_answers
-
     settings = filled_in(settings)
     key, values = parse_over(over)
     entitle(f"{over}, seeds {', '.join(map(str, seeds))}", [key, until])
@@ -57,23 +54,39 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
     ledger.reconcile()
     fingerprint = digest_of({"settings": settings.content(), "over": over, "seeds": seeds, "until": until})
     run_id = ledger.open_comparison(fingerprint, f"compare {over}", {"over": over, "seeds": seeds, "until": until, **settings.content()})
+    folder = settings.work_dir / "comparisons" / folder_name(key, fingerprint)
+    pipelines: dict[tuple[str, int], Pipeline] = {}
     with closing_on_error(ledger, run_id):
         # Seed by seed, so that a comparison that is cut short has whole seeds.
-        pipelines = {
-            (value, seed): run_pipeline(variant, until, f"{key}={value}, seed {seed}", run_id)
-            for (value, seed), variant in variants.items()
-        }
-    runs = [_measured(value, seed, until, pipelines[value, seed], OF[until], ledger) for value in values for seed in seeds]
-    pooled = {}
+        for (value, seed), variant in variants.items():
+            pipelines[value, seed] = run_pipeline(variant, until, f"{key}={value}, seed {seed}", run_id)
+            result = _compared(key, pipelines, len(variants), until, variant, ledger)
+            show(result, folder)
+    return publish(result, folder, run_id, ledger)
+
+
+def _compared(
+    key: str, pipelines: Mapping[tuple[str, int], Pipeline], total: int, until: LastStage, settings: Settings, ledger: Ledger
+) -> Comparison:
+    """Of the pipelines that have ended, by value and seed, of so many in `total`; `settings`: any of theirs."""
+    from moslim_core.evaluation import comparison as comparing
+    from moslim_core.evaluation import pooling
+    from moslim_core.evaluation.suite import read_answers
+
+    seeds_of = {value: [seed for other, seed in pipelines if other == value] for value, _ in pipelines}
+    systems = [(value, OF[until], value) for value in seeds_of]
     if until == "evaluate":
-        runs = [_measured(PROMPT_ONLY, seed, until, pipelines[values[0], seed], BEFORE, ledger) for seed in seeds] + runs
-        for variant, of, value in [(PROMPT_ONLY, BEFORE, values[0]), *((value, OF[until], value) for value in values)]:
-            folders = [ledger.download(pipelines[value, seed].outcomes[until].ref.uri) for seed in seeds]
+        first = next(iter(seeds_of))
+        systems = [(PROMPT_ONLY, BEFORE, first), *systems]
+    runs, pooled = [], {}
+    for variant, of, value in systems:
+        runs += [_measured(variant, seed, until, pipelines[value, seed], of, ledger) for seed in seeds_of[value]]
+        if until == "evaluate":
+            folders = [ledger.download(pipelines[value, seed].outcomes[until].ref.uri) for seed in seeds_of[value]]
             answers = [read_answers(folder, of.removesuffix("/")) for folder in folders]
-            pooled[variant] = pooling.control(answers, variants[value, seeds[0]].preferences, settings.evaluation.bootstrap)
-    return publish(
-        comparing.compare(key, runs, pooled=pooled), settings.work_dir / "comparisons" / folder_name(key, fingerprint), run_id, ledger
-    )
+            pooled[variant] = pooling.control(answers, settings.preferences, settings.evaluation.bootstrap)
+    missing = f"Not finished: {len(pipelines)} of {total} runs are here." if len(pipelines) < total else ""
+    return comparing.compare(key, runs, pooled=pooled, missing=missing)
 
 
 def folder_name(key: str, fingerprint: str) -> str:
@@ -91,8 +104,8 @@ def closing_on_error(ledger: Ledger, run_id: str) -> Iterator[None]:
         raise
 
 
-def publish(result: Comparison, folder: Path, run_id: str, ledger: Ledger) -> Compared:
-    """JSON and page in `folder` and with the comparison's run, its means as that run's metrics; the run is finished then."""
+def show(result: Comparison, folder: Path) -> None:
+    """JSON and page in `folder`, in place of what was there: of what is compared by now, or of all."""
     from moslim_core.report.comparison import render_comparison
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +113,12 @@ def publish(result: Comparison, folder: Path, run_id: str, ledger: Ledger) -> Co
         partial = folder / f".{name}"
         partial.write_text(text, encoding="utf-8")
         partial.rename(folder / name)
+
+
+def publish(result: Comparison, folder: Path, run_id: str, ledger: Ledger) -> Compared:
+    """`show`, and the same with the comparison's run, its means as that run's metrics; the run is finished then."""
+    show(result, folder)
+    for name in (RESULT, PAGE):
         ledger.client.log_artifact(run_id, str(folder / name))
     means = {f"{v}/{name}": f.mean.value for name, of in result.figures.items() for v, f in of.items() if f.mean.value is not None}
     ledger.log_points(run_id, [(0, means)])

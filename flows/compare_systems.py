@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +12,7 @@ from prefect import flow
 
 from flows.align import run_pipeline
 from flows.cli.compare_arguments import parse_baselines, parse_search
-from flows.compare import Compared, closing_on_error, publish
+from flows.compare import PAGE, Compared, closing_on_error, publish, show
 from flows.form import Form, filled_in
 from flows.profile import override
 from moslim_core.baselines import START, ours
@@ -19,11 +20,12 @@ from moslim_core.evaluation.comparison import Measured
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from moslim_core.statistics.bootstrap import Interval
+from tasks.display import progress
 from tasks.display.prefect_page import entitle
 from tasks.execution.stage import Outcome, ledger_of
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import ArtifactRef, digest_of
-from tasks.stages.compare_systems import compared, stage_of
+from tasks.stages.compare_systems import comparable, compared, optimised_by, stage_of
 from tasks.stages.train_reward import train_judge
 
 if TYPE_CHECKING:
@@ -66,11 +68,10 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     baselines = parse_baselines(",".join(baselines))
     search = parse_search(",".join(map(str, search))) if search else []
     entitle(f"{len(baselines)} systems, seeds {', '.join(map(str, seeds))}", baselines)
-    # What is cut off by the clock has fewer answers to learn from than the others; held-out combinations are not measured here.
-    settings = override(filled_in(settings), ["policy.max_minutes=null", "policy.held_out_fraction=0"])
+    settings = comparable(filled_in(settings))
     own = ours()
     for name in own.keys() & set(baselines):
-        _optimised_by(settings, own[name])
+        optimised_by(settings, own[name])
     if settings.placement == "inline":
         # What a training will lack here is said before others have taken their time.
         for name in baselines:
@@ -80,6 +81,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     arguments = {"baselines": baselines, "seeds": seeds, "search": search}
     fingerprint = digest_of({"settings": settings.content(), **arguments})
     run_id = ledger.open_comparison(fingerprint, f"compare {', '.join(baselines)}", {**arguments, **settings.content()})
+    folder = settings.work_dir / "comparisons" / f"systems-{fingerprint[:8]}"
     notes = [*NOTES, *([GUARDS] if any(p.is_guard for p in settings.preferences.preferences) else [])]
     ran: list[Ran] = []
     with closing_on_error(ledger, run_id):
@@ -87,13 +89,29 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
         if search:
             factor_of |= _searched(changed(settings, seed=seeds[0]), baselines, search, run_id)
         notes.append(_search_said(factor_of, search, seeds[0]))
-        for seed in seeds:
-            ran += _under(changed(settings, seed=seed), factor_of, run_id, ledger)
-    by_row = {name: [of for of in ran if of.row.name == name] for name in dict.fromkeys(of.row.name for of in ran)}
-    runs = [_measured(of) for all_seeds in by_row.values() for of in all_seeds]
-    pooled = {name: _pooled(all_seeds, settings) for name, all_seeds in by_row.items()}
-    folder = settings.work_dir / "comparisons" / f"systems-{fingerprint[:8]}"
-    return publish(comparing.compare(KEY, runs, notes, pooled), folder, run_id, ledger)
+        total, pooled = len(seeds) * len(baselines), dict[str, dict[str, Interval]]()
+        methods = (rows for seed in seeds for rows in _under(changed(settings, seed=seed), factor_of, run_id, ledger))
+        for done, rows in enumerate(methods, start=1):
+            ran += rows
+            # Resampling takes its time: rows that nothing came to are as they were.
+            for name in {of.row.name for of in rows}:
+                pooled[name] = _pooled([of for of in ran if of.row.name == name], settings)
+            result = comparing.compare(KEY, [_measured(of) for of in _by_row(ran)], notes, pooled, _missing(done, total))
+            show(result, folder)
+            if done == 1:
+                progress.tell(f"rows stand in {folder / PAGE} as they end")
+    return publish(result, folder, run_id, ledger)
+
+
+def _missing(done: int, total: int) -> str:
+    """What a page says first that does not have all rows yet."""
+    return f"Not finished: {done} of {total} are here, counting each system under each seed." if done < total else ""
+
+
+def _by_row(ran: Sequence[Ran]) -> list[Ran]:
+    """Rows in the order of their first seed, each with all its seeds."""
+    names = list(dict.fromkeys(of.row.name for of in ran))
+    return sorted(ran, key=lambda of: names.index(of.row.name))
 
 
 class Ran(NamedTuple):
@@ -105,16 +123,15 @@ class Ran(NamedTuple):
     folder: Path
 
 
-def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger: Ledger) -> list[Ran]:
-    """All rows under the settings' seed, each method with its learning rates times its factor."""
+def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger: Ledger) -> Iterator[list[Ran]]:
+    """The rows of each method under the settings' seed as they end, each with its learning rates times its factor."""
     from moslim_core.baselines.measure import read_rows
 
     shared, start = _shared(settings, run_id)
-    methods = [[start], *(_run(name, _learning(settings, factor), shared, run_id) for name, factor in factors.items() if name != START)]
-    folders = [ledger.download(outcomes[-1].ref.uri) for outcomes in methods]
-    return [
-        Ran(settings.seed, row, outcomes, folder) for outcomes, folder in zip(methods, folders, strict=True) for row in read_rows(folder)
-    ]
+    others = (_run(name, _learning(settings, factor), shared, run_id) for name, factor in factors.items() if name != START)
+    for outcomes in chain([[start]], others):
+        folder = ledger.download(outcomes[-1].ref.uri)
+        yield [Ran(settings.seed, row, outcomes, folder) for row in read_rows(folder)]
 
 
 def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:
@@ -166,18 +183,9 @@ def _run(name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_i
     own_optimiser = ours().get(name)
     if own_optimiser is None:
         return [compared(name, settings, dict(shared), run_id)]
-    own = _optimised_by(settings, own_optimiser)
+    own = optimised_by(settings, own_optimiser)
     policy = run_pipeline(own, "train_policy", f"{name}, seed {own.seed}", run_id).outcomes["train_policy"]
     return [policy, compared(name, own, {**shared, "policy": policy.ref}, run_id)]
-
-
-def _optimised_by(settings: Settings, optimiser: str) -> Settings:
-    """Raises UserError where the rest of the settings does not go with the optimiser."""
-    from moslim_core.policy.optimisers import require_fit
-
-    own = override(settings, [f"policy.optimiser={optimiser}"])
-    require_fit(own.policy)
-    return own
 
 
 def _measured(ran: Ran) -> Measured:

@@ -210,6 +210,47 @@ def evaluation_cost(
     return Cost(seconds, memory, round(answers * longest * 0.8), round(answers * prompt))
 
 
+class Trained(NamedTuple):
+    """What of a compared system decides its cost. `supervised`: it learns from the rated answers too; `levels`: it is asked for each level
+    by itself; `rows`: answers it gives to each request, a row each; `chosen_from`: how many are drawn for each that it gives."""
+
+    trained: bool
+    supervised: bool
+    levels: bool
+    rows: int
+    chosen_from: int
+
+
+def compared_cost(
+    of: Trained,
+    policy: PolicySettings,
+    evaluation: EvaluationSettings,
+    schema: PreferenceSchema,
+    size: Size,
+    judge: Size,
+    counts: Counts,
+    speed: Speed,
+) -> Cost:
+    """A compared system: its training within the budget of answers, and answers at all operating points."""
+    prompt = TEMPLATE_TOKENS + counts.prompt_words * TOKENS_A_WORD + INSTRUCTION_TOKENS
+    training = policy_cost(policy, size, judge, counts, speed)
+    seconds, read = START_SECONDS, 0
+    if of.supervised:
+        budget = policy.steps * policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
+        # Both learn twice: from the rated answers, and from what was drawn.
+        learnt = counts.rows.get("train", 0) * policy.sft.epochs + budget
+        read = round(3 * learnt * (prompt + counts.answer_words * TOKENS_A_WORD))
+        seconds += draw_seconds(size, budget, prompt, policy.max_new_tokens, policy.micro_batch, speed) + pass_seconds(size, read, speed)
+    elif of.trained:
+        seconds, read = training.seconds, training.read
+    levels = sum(len(p.requestable) for p in schema.preferences) if of.levels else 0
+    # What is trained answers as many training prompts, by which levels and settings are found.
+    answers = counts.evaluation_prompts * (of.rows * evaluation.operating_points * (2 if of.trained else 1) + levels) * of.chosen_from
+    seconds += draw_seconds(size, answers, prompt, policy.max_new_tokens, evaluation.batch_size, speed)
+    memory = training.memory_gb if of.trained else START_GB + size.parameters * speed.bytes / 1e9
+    return Cost(seconds, memory, round(answers * policy.max_new_tokens * 0.8), read)
+
+
 def report_cost(schema: PreferenceSchema) -> Cost:
     """Of the stage `report`: figures, a few for each preference."""
     return Cost(REPORT_SECONDS + FIGURES_SECONDS * len(schema), START_GB / 2)

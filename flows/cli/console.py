@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,18 +112,28 @@ def _head_start(settings: Settings) -> Iterator[None]:
     opening.result()
 
 
-def _foretell(settings: Settings, waiting: Waiting) -> None:
+def run_foretold(settings: Settings) -> str:
+    """How long a whole run will take, and what memory."""
+    planned = ask("plan", settings)
+    return f"about {minutes(planned['seconds'])} and {planned['memory_gb']:.1f} GB of memory (more: moslim plan)"
+
+
+def comparison_foretold(settings: Settings, names: Sequence[str], seeds: Sequence[int]) -> str:
+    """What of a comparison is there, and how long the rest will take."""
+    return f"{ask('plan_comparison', settings, names, seeds=seeds)['sentence']} (each system: moslim plan --baselines)"
+
+
+def _foretell(told: Callable[[], str], waiting: Waiting) -> None:
     """Say how long it will take, once that is known; who can't tell is silent, as the stages will tell what is wrong."""
     with contextlib.suppress(Exception):
-        planned = ask("plan", settings)
-        waiting.say(f"about {minutes(planned['seconds'])} and {planned['memory_gb']:.1f} GB of memory (more: moslim plan)")
+        waiting.say(told())
 
 
 @contextlib.contextmanager
-def display(settings: Settings, foretell: bool = False) -> Iterator[PeakMemory]:
+def display(settings: Settings, foretold: Callable[[], str] | None = None) -> Iterator[PeakMemory]:
     """A Prefect server and bars for a flow that runs inside. A stage that dies ends the command with code 1, Ctrl-C with 130.
 
-    `foretell`: say how long a whole run will take.
+    `foretold` says how long it will take.
     """
     # The bars speak to the person here; Prefect's log goes to its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -132,9 +143,9 @@ def display(settings: Settings, foretell: bool = False) -> Iterator[PeakMemory]:
         try:
             with _head_start(settings):
                 stack.enter_context(prefect_server(settings.work_dir))
-                if foretell:
+                if foretold is not None:
                     # The server's address is in the environment now, which the stages' workers share with the process that answers.
-                    thread = threading.Thread(target=_foretell, args=(settings, waiting), daemon=True)
+                    thread = threading.Thread(target=_foretell, args=(foretold, waiting), daemon=True)
                     thread.start()
                     stack.callback(thread.join, FORETELL_SECONDS)
             progress.listener = Stages(waiting)
@@ -158,7 +169,7 @@ def run_with_display(settings: Settings, until: StageName, profile: str, overrid
     started = time.monotonic()
     what = {"report": "label, train the reward model and the policy, evaluate, report", "label": "label"}.get(until, f"all up to {until}")
     typer.echo(f"profile {profile}: {what}; in {settings.work_dir} (Ctrl-C stops, the same command resumes)", err=True)
-    with display(settings, foretell=until == "report") as memory:
+    with display(settings, partial(run_foretold, settings) if until == "report" else None) as memory:
         from flows.align import align
 
         pipeline = align(settings, until, run_name(settings, profile, overrides, until))
@@ -261,13 +272,15 @@ def compare_with_display(settings: Settings, over: str, seeds: str, until: str |
         from flows.compare import compare
 
         compared = compare(settings, over, numbers, stage)
+    from moslim_core.evaluation.figure_kinds import label_of
+
     comparison = compared.comparison
     table = Table(title=_title(comparison), title_justify="left")
     table.add_column("figure", no_wrap=True)
     for heading in comparison.variants:
         table.add_column(heading)
     for name, of in comparison.figures.items():
-        table.add_row(name, *(str(of[variant].mean) for variant in comparison.variants))
+        table.add_row(label_of(name), *(str(of[variant].mean) for variant in comparison.variants))
     table.add_row("seconds of work", *(f"{comparison.seconds[variant]:.0f}" for variant in comparison.variants))
     _print_comparison(compared, table)
 
@@ -277,7 +290,8 @@ def compare_systems_with_display(settings: Settings, baselines: str, seeds: str,
     from flows.cli.compare_arguments import parse_baselines, parse_search, parse_seeds
 
     names, numbers, factors = parse_baselines(baselines), parse_seeds(seeds), parse_search(search) if search else []
-    with display(settings):
+    # With a search each system trains several times before.
+    with display(settings, None if factors else partial(comparison_foretold, settings, names, numbers)):
         from flows.compare_systems import compare_systems
 
         compared = compare_systems(settings, names, numbers, factors)
@@ -315,6 +329,10 @@ def _title(comparison: Comparison) -> str:
 
 def _print_comparison(compared: Compared, table: Table) -> None:
     from flows.compare import PAGE, RESULT
+    from moslim_core.report.leaders import leaders
 
-    Console().print(table)
-    Console().print(f"page     {compared.folder / PAGE}\nfigures  {compared.folder / RESULT}", highlight=False, soft_wrap=True)
+    console = Console()
+    console.print(table)
+    for leader in leaders(compared.comparison):
+        console.print(leader.sentence, highlight=False)
+    console.print(f"page     {compared.folder / PAGE}\nfigures  {compared.folder / RESULT}", highlight=False, soft_wrap=True)

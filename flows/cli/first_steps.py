@@ -41,11 +41,23 @@ def preview(profile: ProfileOption = "demo", set_: SetOption = None, json: JsonO
 
 
 @user_errors
-def plan(profile: ProfileOption = "demo", set_: SetOption = None, json: JsonOption = False) -> None:
-    """What a run would do and cost here: stages, what is reused, minutes, memory, disk and tokens."""
-    from flows.cli.plan import show
+def plan(
+    profile: ProfileOption = "demo",
+    set_: SetOption = None,
+    baselines: Annotated[
+        str | None, typer.Option(metavar="A,B", help="plan moslim compare --baselines A,B in place of a run; or all")
+    ] = None,
+    seeds: Annotated[str, typer.Option(metavar="N,N,N", help="with --baselines: the comparison's seeds")] = "0,1,2",
+    json: JsonOption = False,
+) -> None:
+    """What a run, or a comparison of systems, would do and cost here: what is reused, minutes, memory, disk and tokens."""
+    from flows.cli.plan import show, show_comparison
 
-    show(settings_of(profile, set_), profile, set_ or [], json)
+    settings = settings_of(profile, set_)
+    if baselines is None:
+        show(settings, profile, set_ or [], json)
+    else:
+        show_comparison(settings, baselines, seeds, json)
 
 
 @user_errors

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows.cli.printed_commands import with_settings
 from moslim_core.settings import Settings
-from tasks.execution.plan import Plan, plan
+from tasks.execution.plan import HOW, Plan, plan
 
 
 def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool) -> None:
@@ -30,6 +30,29 @@ def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool)
     for what, needed, free in (("memory", planned.memory_gb, planned.memory_free_gb), ("disk", planned.disk_gb, planned.disk_free_gb)):
         if needed > free:
             typer.echo(f"warning: about {needed:.1f} GB of {what} are needed, and {free:.1f} GB are free.", err=True)
+
+
+def show_comparison(settings: Settings, baselines: str, seeds: str, json: bool) -> None:
+    """Print the plan of a comparison. Raises UserError on a bad name or seed, or where the rows or the models can't be read."""
+    from flows.cli.compare_arguments import parse_baselines, parse_seeds
+    from tasks.execution.plan_comparison import plan_comparison
+
+    names, numbers = parse_baselines(baselines), parse_seeds(seeds)
+    planned = plan_comparison(settings, names, numbers)
+    if json:
+        typer.echo(planned.model_dump_json(indent=1))
+        return
+    table = Table(title=f"{planned.sentence[0].upper()}{planned.sentence[1:]}", title_justify="left")
+    table.add_column("system")
+    for seed in numbers:
+        table.add_column(f"seed {seed}")
+    for name in names:
+        told = {system.seed: "here" if system.reused else minutes(system.seconds) for system in planned.systems if system.name == name}
+        table.add_row(name, *(told[seed] for seed in numbers))
+    if planned.shared_seconds:
+        table.add_row("labels, reward models", minutes(planned.shared_seconds))
+    Console().print(table)
+    Console().print(HOW, highlight=False, soft_wrap=True)
 
 
 def minutes(seconds: float) -> str:

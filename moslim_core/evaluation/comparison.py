@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel
 from scipy.stats import t
 
+from moslim_core.evaluation.figure_kinds import Kind, kind_of
 from moslim_core.statistics.bootstrap import Interval, finite
 
 # Two seeds have an interval 13 times their standard error wide: not worth showing.
@@ -42,6 +43,7 @@ class Comparison(BaseModel):
     """`figures[name][variant]`, in the order of the variants; means per run: `seconds` of work and `costs[name][variant]`.
 
     `notes`: sentences that say how the variants were compared. `runs`: what all of it was made from, a run per variant and seed.
+    `missing`: a sentence on what has still to come.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Comparison(BaseModel):
     costs: dict[str, dict[str, float]] = {}
     notes: list[str] = []
     runs: list[Measured] = []
+    missing: str = ""
 
     @property
     def intervals(self) -> str:
@@ -59,18 +62,24 @@ class Comparison(BaseModel):
         return "seeds" if len(self.seeds) > 1 else "prompts"
 
 
-def t_interval(values: Sequence[float]) -> Interval:
-    """The mean, with its 95 % interval by Student's t; no bounds from fewer than 3 values."""
+def t_interval(values: Sequence[float], kind: Kind | None = None) -> Interval:
+    """The mean, with its 95 % interval by Student's t, within what figures of its kind can be; no bounds from fewer than 3 values."""
     array = np.asarray(values, dtype=float)
     mean = finite(float(array.mean())) if len(array) else None
     if mean is None or len(array) < MIN_SEEDS:
         return Interval(value=mean, low=None, high=None)
     half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
-    return Interval(value=mean, low=mean - half, high=mean + half)
+    low, high = (kind.low, kind.high) if kind else (None, None)
+    bounds = (mean - half if low is None else max(low, mean - half), mean + half if high is None else min(high, mean + half))
+    return Interval(value=mean, low=bounds[0], high=bounds[1])
 
 
 def compare(
-    key: str, runs: Sequence[Measured], notes: Sequence[str] = (), pooled: Mapping[str, Mapping[str, Interval]] | None = None
+    key: str,
+    runs: Sequence[Measured],
+    notes: Sequence[str] = (),
+    pooled: Mapping[str, Mapping[str, Interval]] | None = None,
+    missing: str = "",
 ) -> Comparison:
     """Of runs in the order of their variants. A figure that a run lacks is left out of that variant's mean.
 
@@ -88,6 +97,7 @@ def compare(
         figures={
             name: {
                 v: _figure(
+                    kind_of(name),
                     of[v],
                     of[variants[0]] if v != variants[0] else None,
                     (pooled or {}).get(v, {}).get(name),
@@ -103,14 +113,15 @@ def compare(
         },
         notes=list(notes),
         runs=list(runs),
+        missing=missing,
     )
 
 
-def _figure(by_seed: dict[int, float], first: dict[int, float] | None, over_prompts: Interval | None) -> Figure:
+def _figure(kind: Kind, by_seed: dict[int, float], first: dict[int, float] | None, over_prompts: Interval | None) -> Figure:
     shared = [seed for seed in by_seed if seed in first] if first is not None else []
     return Figure(
         by_seed=by_seed,
-        mean=over_prompts if over_prompts and len(by_seed) == 1 else t_interval(list(by_seed.values())),
+        mean=over_prompts if over_prompts and len(by_seed) == 1 else t_interval(list(by_seed.values()), kind),
         difference=t_interval([by_seed[s] - first[s] for s in shared]) if first is not None else None,
         over_prompts=over_prompts,
     )

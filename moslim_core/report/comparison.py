@@ -1,4 +1,4 @@
-"""A comparison as one HTML page: a picture per group of figures, and the table behind it."""
+"""A comparison as one HTML page: who leads by what, a picture per figure, and the table behind it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from matplotlib.figure import Figure
 
 from moslim_core.evaluation.comparison import Comparison
 from moslim_core.evaluation.comparison import Figure as Found
+from moslim_core.evaluation.figure_kinds import kind_of, label_of
 from moslim_core.report.drawing import AFTER, INK, dress, grid, to_svg
+from moslim_core.report.leaders import leaders
 from moslim_core.report.templates import environment
 
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 # More variants than fit beside one another stand below one another.
 ACROSS = 6
 
@@ -17,7 +20,17 @@ ACROSS = 6
 def render_comparison(comparison: Comparison) -> str:
     """The page as HTML text, without script or external resource."""
     picture = Markup(to_svg(draw(comparison))) if _drawn(comparison) else ""
-    return environment().get_template("comparison.html.j2").render(comparison=comparison, picture=picture, ACROSS=ACROSS)
+    first = leaders(comparison)
+    made = environment()
+    made.filters["headed"] = headed
+    return made.get_template("comparison.html.j2").render(
+        comparison=comparison, picture=picture, leaders=first, best={of.figure: of.variant for of in first}, ACROSS=ACROSS
+    )
+
+
+def headed(figure: str) -> str:
+    """What a figure is called above its column, with an arrow to where it is better."""
+    return label_of(figure) + ARROWS[kind_of(figure).better]
 
 
 def draw(comparison: Comparison) -> Figure:
@@ -34,7 +47,7 @@ def draw(comparison: Comparison) -> Figure:
                 ax.plot([estimate.mean.low, estimate.mean.high], [place, place], color=AFTER, lw=1.6)
         ax.set_yticks(range(len(comparison.variants)), comparison.variants)
         ax.set_ylim(len(comparison.variants) - 0.5, -0.5)
-        dress(ax, name, "", "")
+        dress(ax, headed(name), "", "")
     return figure
 
 

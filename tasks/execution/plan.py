@@ -66,10 +66,10 @@ def plan(settings: Settings) -> Plan:
 
     device, dtype = compute(settings)
     place = work_dirs.absolute(settings.work_dir)
-    reused = dict(_reused(settings))
-    counts = _counts(settings, reused.get("label"))
+    reused = dict(reused_stages(settings))
+    counts = counts_of(settings, reused.get("label"))
     speed = cost.measured_speed(device, getattr(torch, dtype))
-    stages = [_planned(name, of(), name in reused) for name, of in _costs(settings, counts, speed)]
+    stages = [_planned(name, of(), name in reused) for name, of in stage_costs(settings, counts, speed)]
     benchmarks = [name for name in settings.evaluation.suite if name != "controllability"]
     for stage in stages:
         if stage.name == "evaluate" and benchmarks:
@@ -108,7 +108,7 @@ def _planned(name: str, of: cost.Cost, reused: bool) -> PlannedStage:
     )
 
 
-def _costs(settings: Settings, counts: cost.Counts, speed: cost.Speed) -> Iterator[tuple[str, Callable[[], cost.Cost]]]:
+def stage_costs(settings: Settings, counts: cost.Counts, speed: cost.Speed) -> Iterator[tuple[str, Callable[[], cost.Cost]]]:
     cache = environment.model_cache(settings.work_dir)
     base, backbone = size_of(settings.model.base, cache), size_of(settings.reward.backbone, cache)
     schema = settings.preferences
@@ -159,7 +159,7 @@ def _config(name: str, cache: Path) -> Any:
         ) from error
 
 
-def _reused(settings: Settings) -> Iterator[tuple[str, ArtifactRef]]:
+def reused_stages(settings: Settings) -> Iterator[tuple[str, ArtifactRef]]:
     """The stages whose output is there, in order; where one is not, those that need it are not either."""
     names = [settings.model.base, settings.reward.backbone]
     if not (settings.work_dir / "mlflow").is_dir() or settings.placement == "pools":
@@ -194,7 +194,7 @@ def _reused(settings: Settings) -> Iterator[tuple[str, ArtifactRef]]:
                 yield stage.name, ref
 
 
-def _counts(settings: Settings, rows: ArtifactRef | None) -> cost.Counts:
+def counts_of(settings: Settings, rows: ArtifactRef | None) -> cost.Counts:
     """From the data card of rows that are labelled already, else from a quick look: splits by their shares, nothing grouped or dropped."""
     if rows is not None:
         folder = ledger_of(settings.work_dir).download(rows.uri)
@@ -248,8 +248,13 @@ def _disk(settings: Settings, work: set[str]) -> float:
     # Weights in float32; while it trains also a checkpoint with AdamW's moments.
     total += rewards * backbone.parameters * 4 * (4 if settings.reward.tuning == "full" else 0.1) / 1e9
     if "train_policy" in work:
-        # Of each layer's maps, which have about 12 h^2 weights, the adapter has 2 r columns a map of h.
-        adapter = base.layers * settings.policy.lora_rank * base.hidden * 2 * 9
-        total += ADAPTER_COPIES * adapter * 4 / 1e9
+        total += adapter_gb(settings, base)
         total += base.parameters * 4 / 1e9 if settings.policy.save_merged else 0.0
     return total
+
+
+def adapter_gb(settings: Settings, base: cost.Size) -> float:
+    """GB of a policy's adapter and of its checkpoints."""
+    # Of each layer's maps, which have about 12 h^2 weights, the adapter has 2 r columns a map of h.
+    adapter = base.layers * settings.policy.lora_rank * base.hidden * 2 * 9
+    return ADAPTER_COPIES * adapter * 4 / 1e9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from tasks.execution.stage import Job
 from tasks.stages import QUESTIONS
 
 
-def ask(question: str, settings: Settings, stages: Collection[str] = (), policy: Path | None = None) -> dict[str, Any]:
+def ask(
+    question: str, settings: Settings, stages: Collection[str] = (), policy: Path | None = None, seeds: Sequence[int] = ()
+) -> dict[str, Any]:
     """What the work of a question says, JSON data. Raises UserError where it does, RuntimeError where its process died.
 
-    `stages`: those of the run that it is about; `policy`: the folder of one that is given.
+    `stages`: those of the run that it is about, or systems of a comparison, with its `seeds`; `policy`: the folder of one that is given.
     """
     assert question in QUESTIONS
     with tempfile.TemporaryDirectory(prefix=f"moslim-{question}-") as folder:
@@ -32,6 +34,7 @@ def ask(question: str, settings: Settings, stages: Collection[str] = (), policy:
             events=home / "events.jsonl",
             cache=environment.model_cache(settings.work_dir),
             stages=tuple(stages),
+            seeds=tuple(seeds),
         )
         file = home / "job.json"
         file.write_text(job.model_dump_json(), encoding="utf-8")

@@ -71,6 +71,7 @@ class Job(BaseModel):
     cache: Path
     # Of the run that a question is about (tasks/execution/questions.py).
     stages: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
 
 
 @cache

@@ -45,7 +45,11 @@ STAGES = {
 
 
 # What a run asks of a process that has the libraries (tasks/execution/questions.py), by the module that answers.
-QUESTIONS = {"check": "tasks.execution.check", "plan": "tasks.execution.plan"}
+QUESTIONS = {
+    "check": "tasks.execution.check",
+    "plan": "tasks.execution.plan",
+    "plan_comparison": "tasks.execution.plan_comparison",
+}
 
 
 def names() -> list[str]:

@@ -9,6 +9,7 @@ from moslim_core import registry
 from moslim_core.baselines import methods, ours
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.execution import machine
 from tasks.execution.launcher import Launch
 from tasks.execution.stage import Job, Outcome, Stage, stage_task
@@ -28,6 +29,21 @@ def _section(name: str, settings: Settings) -> dict[str, Any]:
     mapping = training["mapping"] if method.mapped else {name: training["mapping"][name] for name in ("weights", "aggregation")}
     own = {"baseline": name} if registry.baseline.plugged(name) else {}
     return {**training, **learning, **own, "mapping": mapping, "evaluation": evaluation}
+
+
+def comparable(settings: Settings) -> Settings:
+    """As systems are compared: what is cut off by the clock has fewer answers to learn from than the others, and held-out combinations are
+    not measured here."""
+    return changed(settings, policy=changed(settings.policy, max_minutes=None, held_out_fraction=0.0))
+
+
+def optimised_by(settings: Settings, optimiser: str) -> Settings:
+    """Raises UserError where the rest of the settings does not go with the optimiser."""
+    from moslim_core.policy.optimisers import require_fit
+
+    own = changed(settings, policy=changed(settings.policy, optimiser=optimiser))
+    require_fit(own.policy)
+    return own
 
 
 def trains(name: str) -> bool:

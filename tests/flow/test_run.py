@@ -235,7 +235,7 @@ def test_compare_reuses_what_is_there_and_records_all_runs(again: Finished, prof
     (folder,) = (again.work_dir / "comparisons").glob("reward.epochs-*")
     found = json.loads((folder / "compare.json").read_text())
     assert found["variants"] == ["2", "1"] and set(found["figures"]["length/auc"]) == {"2", "1"}
-    assert "length/auc" in (folder / "compare.html").read_text()
+    assert "length: area under the ROC curve ↑" in (folder / "compare.html").read_text()
     (parent,) = [run for run in after["comparison"] if "1/length/auc" in run.data.metrics]
     children = [run for run in after["pipeline"] if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 2 and parent.data.metrics["1/length/auc"] == found["figures"]["length/auc"]["1"]["mean"]["value"]
@@ -284,7 +284,9 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path) 
     (soup,) = [run for run in found["runs"] if run["variant"] == "rewarded_soups"]
     assert soup["seed"] == 0 and soup["costs"]["training answers"] == ANSWERS and soup["costs"]["seconds of training: update"] > 0
     assert {"value", "low", "high"} <= set(soup["over_prompts"]["front/hypervolume"])
-    assert "rewarded_soups_exact" in (folder / "compare.html").read_text()
+    page = (folder / "compare.html").read_text()
+    assert "rewarded_soups_exact" in page and "Not finished" not in page and found["missing"] == ""
+    assert "rows stand in" in result.stderr
     after = stage_runs(again.work_dir)
     new = {name: of for name, of in after.items() if name.startswith("compared_")}
     assert set(new) == {"compared_prompt_only", "compared_rewarded_soups", "compared_moslim_rloo"}
@@ -292,8 +294,14 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path) 
     assert len(after["train_policy"]) == len(before["train_policy"]) + 1, "held-out combinations are no part of a comparison"
     parents = {run.data.tags["mlflow.parentRunId"] for of in new.values() for run in of}
     assert len(parents) == 1 and parents <= {run.info.run_id for run in after["comparison"]}
+    planned = inside("plan", "--baselines", "rewarded_soups,rlphf,moslim_rloo", "--seeds", "0", "--profile", str(profile), "--json",
+                     "--set", f"work_dir={again.work_dir}")  # fmt: skip
+    assert planned.exit_code == 0, planned.output
+    known = {system["name"]: system["reused"] for system in json.loads(planned.stdout)["systems"]}
+    assert known == {"prompt_only": True, "rewarded_soups": True, "rlphf": False, "moslim_rloo": True}
     again_result = inside(*arguments, "--set", f"work_dir={again.work_dir}")
     assert again_result.exit_code == 0 and "compared_moslim_rloo: reused" in again_result.stderr
+    assert "3 of 3 systems are here" in again_result.stderr
     assert len(stage_runs(again.work_dir)["compared_rewarded_soups"]) == 1
 
 

@@ -11,6 +11,7 @@ from flows.cli import init_profile
 from moslim_core.errors import UserError
 from moslim_core.settings_section import changed
 from tasks.execution.plan import plan, size_of
+from tasks.execution.plan_comparison import plan_comparison
 from tests.core.test_first_profile import rows, table
 
 
@@ -27,6 +28,25 @@ def test_the_plan_of_ones_own_rows(tmp_path: Path, tiny_chat: Path, tiny_encoder
     assert 0 < found.memory_gb < 4 and 0 < found.disk_gb < 1
     # A look costs nothing: no run, no rows.
     assert not (tmp_path / "work" / "mlflow").exists() and not (tmp_path / "work" / "stages").exists()
+
+
+def test_the_plan_of_a_comparison(tmp_path: Path, tiny_chat: Path, tiny_encoder: Path) -> None:
+    init_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
+    settings = profile.load(str(tmp_path / "mine.yaml"), [f"work_dir={tmp_path / 'work'}", "policy.max_prompt_tokens=400"])
+    settings = changed(
+        settings, model=changed(settings.model, base=str(tiny_chat)), reward=changed(settings.reward, backbone=str(tiny_encoder))
+    )
+    names = ["prompt_only", "best_of_n", "cpo", "rlphf", "moslim_rloo"]
+    found = plan_comparison(settings, names, [0, 1])
+    assert [(s.name, s.seed) for s in found.systems] == [(name, seed) for seed in (0, 1) for name in names]
+    assert not any(s.reused for s in found.systems)
+    assert found.seconds == pytest.approx(found.shared_seconds + sum(s.seconds for s in found.systems), abs=1)
+    # Rows and a reward model for each seed, before the first system.
+    assert found.shared_seconds == pytest.approx(2 * plan_comparison(settings, names, [0]).shared_seconds, rel=0.5)
+    seconds = {s.name: s.seconds for s in found.systems}
+    assert seconds["prompt_only"] < seconds["rlphf"] and seconds["prompt_only"] < seconds["best_of_n"]
+    assert found.sentence.startswith("0 of 10 systems are here; the rest takes about ")
+    assert not (tmp_path / "work" / "mlflow").exists()
 
 
 def test_the_size_of_a_model_is_that_of_its_weights(tiny_chat: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from moslim_core.evaluation.comparison import Measured, compare, t_interval
+from moslim_core.evaluation.comparison import Comparison, Figure, Measured, compare, t_interval
 from moslim_core.report.comparison import render_comparison
+from moslim_core.report.leaders import leaders
 from moslim_core.statistics.bootstrap import Interval
 
 
@@ -40,6 +41,50 @@ def test_differences_are_paired_by_seed() -> None:
     assert first.mean.high is not None and second.mean.low is not None and first.mean.high > second.mean.low
 
 
+def test_bounds_stay_within_what_a_figure_can_be() -> None:
+    def measured(figure: str, values: tuple[float, ...]) -> Interval:
+        runs = [Measured(variant="a", seed=n, figures={figure: value}, seconds=1) for n, value in enumerate(values)]
+        return compare("key", runs).figures[figure]["a"].mean
+
+    wide = (0.05, 0.4, 0.9)
+    free = t_interval(wide)
+    assert free.low is not None and free.low < 0 and free.high is not None and free.high > 1
+    accuracy, correlation, unknown = (measured(name, wide) for name in ("x/accuracy", "x/spearman", "x/unheard-of"))
+    assert (accuracy.low, accuracy.high) == (0.0, 1.0)
+    assert (correlation.low, correlation.high) == (free.low, 1.0)
+    assert (unknown.low, unknown.high) == (free.low, free.high)
+    assert measured("front/hypervolume", wide).low == 0.0
+
+
+def at(**means: tuple[float, float, float]) -> dict[str, Figure]:
+    return {
+        name: Figure(by_seed={0: value}, mean=Interval(value=value, low=low, high=high), difference=None)
+        for name, (value, low, high) in means.items()
+    }
+
+
+def test_who_leads_is_told_with_who_is_not_shown_to_be_behind() -> None:
+    figures = {
+        "front/hypervolume": at(a=(0.04, 0.03, 0.05), b=(0.02, 0.01, 0.035), c=(0.01, 0.0, 0.02)),
+        "left open/cross-talk": at(a=(0.3, 0.25, 0.4), b=(0.1, 0.05, 0.2), c=(0.5, 0.45, 0.6)),
+        "front/spacing": at(a=(0.1, 0.0, 0.2), b=(0.2, 0.1, 0.3), c=(0.2, 0.1, 0.3)),
+        "x/spearman": at(a=(0.5, 0.4, 0.6), b=(0.5, 0.4, 0.6), c=(0.5, 0.4, 0.6)),
+    }
+    figures["truncated"] = {name: f.model_copy(update={"mean": Interval(value=n, low=None, high=None)}) for n, (name, f) in
+                            enumerate(figures["x/spearman"].items())}  # fmt: skip
+    made = Comparison(key="systems", variants=["a", "b", "c"], seeds=[0], figures=figures, seconds=dict.fromkeys("abc", 1.0))
+    found = {of.figure: of for of in leaders(made)}
+    assert {name: (of.variant, of.beside) for name, of in found.items()} == {
+        "front/hypervolume": ("a", ["b"]), "left open/cross-talk": ("b", []), "truncated": ("a", None)
+    }  # fmt: skip
+    assert found["front/hypervolume"].sentence == "Highest hypervolume: a, 0.040 [0.030, 0.050]; not shown to be beyond b."
+    assert found["left open/cross-talk"].sentence == "Lowest cross-talk: b, 0.10 [0.05, 0.20], beyond all others."
+    assert found["truncated"].sentence == "Lowest cut off: a, 0.00; without intervals a lead shows nothing."
+    page = render_comparison(made.model_copy(update={"missing": "Not finished: 3 of 9 are here."}))
+    assert found["left open/cross-talk"].sentence in page and page.index("Not finished") < page.index("Who leads")
+    assert "Not finished" not in render_comparison(made)
+
+
 def test_what_a_variant_has_not_is_no_number() -> None:
     found = compare("reward.head", runs()).figures["y/auc"]
     assert found["b"].mean.value is None and found["b"].difference is not None and found["b"].difference.value is None
@@ -47,7 +92,7 @@ def test_what_a_variant_has_not_is_no_number() -> None:
 
 def test_page_has_every_figure_and_no_resource_from_elsewhere() -> None:
     page = render_comparison(compare("reward.<head>", runs()))
-    assert "reward.&lt;head&gt;" in page and "x/auc" in page and "<svg" in page
+    assert "reward.&lt;head&gt;" in page and "x: area under the ROC curve ↑" in page and "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
     assert page == render_comparison(compare("reward.<head>", runs()))
 
@@ -58,8 +103,8 @@ def test_many_variants_stand_below_one_another() -> None:
         for count in (3, 9)
     )
     across, down = (render_comparison(compare("key", runs)) for runs in (few, many))
-    assert '<th scope="row">x/auc</th>' in across and '<th scope="row">v2</th>' not in across
-    assert '<th scope="row">v8</th>' in down and '<th scope="row">x/auc</th>' not in down and "<h2>Costs</h2>" in down
+    assert '<th scope="row">x: area under the ROC curve ↑</th>' in across and '<th scope="row">v2</th>' not in across
+    assert '<th scope="row">v8</th>' in down and '<th scope="row">x: area' not in down and "<h2>Costs</h2>" in down
     assert all(page.count("same") == 1 for page in (across, down)), "in the table, and no picture of what is alike in all"
 
 

@@ -1,0 +1,50 @@
+"""What a compared figure is called, which way is better, and which values it can have. (ours)"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Kind(NamedTuple):
+    """`better`: None where neither way is. `low`, `high`: the least and the greatest value that it can have, None without bound."""
+
+    label: str
+    better: Literal["higher", "lower"] | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+# By the last part of a figure's name.
+KINDS = {
+    "hypervolume": Kind("hypervolume", "higher", 0.0),
+    "inner_product": Kind("inner product", "higher", 0.0, 1.0),
+    # They say how points lie on the front, not how far out.
+    "sparsity": Kind("sparsity", None, 0.0),
+    "spacing": Kind("spacing", None, 0.0),
+    "spearman": Kind("Spearman", "higher", -1.0, 1.0),
+    "mae": Kind("mean error in levels", "lower", 0.0),
+    "span": Kind("span in levels", "higher"),
+    "cross-talk": Kind("cross-talk", "lower", 0.0),
+    "truncated": Kind("cut off", "lower", 0.0, 1.0),
+    "without verdict": Kind("answers without a verdict", "lower", 0.0),
+    "accuracy": Kind("intensity accuracy", "higher", 0.0, 1.0),
+    "preference_accuracy": Kind("preference accuracy", "higher", 0.0, 1.0),
+    "macro_f1": Kind("macro F1", "higher", 0.0, 1.0),
+    "kappa": Kind("weighted kappa", "higher", -1.0, 1.0),
+    "auc": Kind("area under the ROC curve", "higher", 0.0, 1.0),
+    "ece": Kind("calibration error", "lower", 0.0, 1.0),
+}
+# What a figure is about says nothing where there is one of its kind.
+UNNAMED = ("front", "left open")
+
+
+def kind_of(name: str) -> Kind:
+    """Of a figure by its name, `ABOUT/KIND`; of one that is not known, its own name alone."""
+    return KINDS.get(name.rpartition("/")[2], Kind(name))
+
+
+def label_of(name: str) -> str:
+    """'verbosity: Spearman' of `verbosity/spearman`, 'hypervolume' of `front/hypervolume`."""
+    about, _, last = name.rpartition("/")
+    label = kind_of(name).label
+    return label if not about or about in UNNAMED or last not in KINDS else f"{about}: {label}"

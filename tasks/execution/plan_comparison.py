@@ -1,0 +1,118 @@
+"""What a comparison of systems would do: which of its stages are there, and what the others cost on this machine. (ours)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, computed_field
+
+from moslim_core import cost
+from moslim_core.baselines import START, ours
+from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
+from tasks.execution import environment
+from tasks.execution.plan import RECORDS_GB, adapter_gb, counts_of, reused_stages, size_of, stage_costs
+from tasks.execution.stage import Job, compute, fingerprint, ledger_of
+from tasks.ledger.references import ArtifactRef
+from tasks.stages import train_policy, train_reward
+from tasks.stages.compare_systems import comparable, optimised_by, stage_of
+
+
+class PlannedSystem(BaseModel):
+    """A system under a seed. `reused`: its rows are there already."""
+
+    name: str
+    seed: int
+    reused: bool
+    seconds: float
+
+
+class ComparisonPlan(BaseModel):
+    """`shared_seconds`: of labels, reward models and judges that are not there yet. `disk_gb`: what would be written."""
+
+    systems: list[PlannedSystem]
+    shared_seconds: float
+    seconds: float
+    disk_gb: float
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def sentence(self) -> str:
+        """'2 of 15 rows are there' and what is left, as a person reads it."""
+        there, hours = sum(system.reused for system in self.systems), self.seconds / 3600
+        left = f"about {hours:.1f} h" if hours >= 1.5 else f"about {hours * 60:.0f} min"
+        return f"{there} of {len(self.systems)} systems are here; the rest takes {left} and {self.disk_gb:.1f} GB of disk"
+
+
+def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[int]) -> ComparisonPlan:
+    """Raises UserError where the rows or the models can't be read."""
+    import torch
+
+    settings = comparable(settings)
+    cache = environment.model_cache(settings.work_dir)
+    device, dtype = compute(settings)
+    speed = cost.measured_speed(device, getattr(torch, dtype))
+    base, judge = size_of(settings.model.base, cache), size_of(settings.reward.backbone, cache)
+    systems: list[PlannedSystem] = []
+    shared, disk = 0.0, RECORDS_GB
+    for seed in seeds:
+        own = changed(settings, seed=seed)
+        stages = dict(reused_stages(own))
+        counts = counts_of(own, stages.get("label"))
+        before = ("label", "train_reward", *([train_reward.JUDGE] if own.evaluation.judge == "reward_model" else []))
+        shared += sum(of().seconds for name, of in stage_costs(own, counts, speed) if name in before and name not in stages)
+        there = set(_there(own, names, stages))
+        for name in names:
+            facts = _facts(name, own, counts)
+            of = cost.compared_cost(facts, own.policy, own.evaluation, own.preferences, base, judge, counts, speed)
+            systems.append(PlannedSystem(name=name, seed=seed, reused=name in there, seconds=round(of.seconds, 1)))
+            disk += adapter_gb(own, base) if facts.trained and name not in there else 0.0
+    left = sum(system.seconds for system in systems if not system.reused)
+    return ComparisonPlan(systems=systems, shared_seconds=round(shared, 1), seconds=round(shared + left, 1), disk_gb=round(disk, 2))
+
+
+def work(job: Job) -> dict[str, Any]:
+    """The question what the comparison of the job's systems would do."""
+    return plan_comparison(job.settings, job.stages, job.seeds).model_dump(mode="json")
+
+
+def _facts(name: str, settings: Settings, counts: cost.Counts) -> cost.Trained:
+    from moslim_core.baselines.measure import method_of
+    from moslim_core.baselines.method import LevelBased, rollouts
+
+    method, policy = method_of(name), settings.policy
+    rows = 1 if name in ours() else len(method.rows)
+    chosen_from = 1
+    if name == "best_of_n":
+        given = counts.evaluation_prompts * settings.evaluation.operating_points
+        chosen_from = max(2, -(-rollouts(policy, policy.steps) // max(1, given)))
+    return cost.Trained(method.trained, method.supervised, issubclass(method, LevelBased), rows, chosen_from)
+
+
+def _there(settings: Settings, names: Sequence[str], stages: Mapping[str, ArtifactRef]) -> Iterator[str]:
+    """The systems whose rows are there, of a seed whose earlier stages `stages` are."""
+    judged = settings.evaluation.judge == "reward_model"
+    if not {"label", "train_reward", *([train_reward.JUDGE] if judged else [])} <= stages.keys():
+        return
+    ledger = ledger_of(settings.work_dir)
+    shared = {"rows": stages["label"], "reward_model": stages["train_reward"]}
+    judge = {"judge": stages[train_reward.JUDGE]} if judged else {}
+
+    def finished(stage: Any, own: Settings, inputs: Mapping[str, ArtifactRef]) -> ArtifactRef | None:
+        return ledger.finished(stage.name, fingerprint(stage, own, inputs))
+
+    start = finished(stage_of(START), settings, {**shared, **judge})
+    if start is None:
+        return
+    yield START
+    for name in names:
+        own, inputs = settings, {**shared, **judge, "start": start}
+        if name in ours():
+            own = optimised_by(settings, ours()[name])
+            policy = finished(train_policy.STAGE, own, shared)
+            if policy is None:
+                continue
+            inputs["policy"] = policy
+        if name != START and finished(stage_of(name), own, inputs) is not None:
+            yield name
