@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from prefect import flow
 
@@ -22,14 +24,18 @@ from moslim_core.settings_section import changed
 from moslim_core.statistics.bootstrap import Interval
 from tasks.display import progress
 from tasks.display.prefect_page import entitle
+from tasks.execution.side_by_side import side_by_side
 from tasks.execution.stage import Outcome, ledger_of
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import ArtifactRef, digest_of
+from tasks.stages import COMPARED
 from tasks.stages.compare_systems import comparable, compared, optimised_by, stage_of
 from tasks.stages.train_reward import train_judge
 
 if TYPE_CHECKING:
     from moslim_core.baselines.measure import Row
+
+T = TypeVar("T")
 
 KEY = "compared systems"
 # What a row's cost is called on the page.
@@ -90,16 +96,17 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
             factor_of |= _searched(changed(settings, seed=seeds[0]), baselines, search, run_id)
         notes.append(_search_said(factor_of, search, seeds[0]))
         total, pooled = len(seeds) * len(baselines), dict[str, dict[str, Interval]]()
-        methods = (rows for seed in seeds for rows in _under(changed(settings, seed=seed), factor_of, run_id, ledger))
-        for done, rows in enumerate(methods, start=1):
-            ran += rows
-            # Resampling takes its time: rows that nothing came to are as they were.
-            for name in {of.row.name for of in rows}:
-                pooled[name] = _pooled([of for of in ran if of.row.name == name], settings)
-            result = comparing.compare(KEY, [_measured(of) for of in _by_row(ran)], notes, pooled, _missing(done, total))
-            show(result, folder)
-            if done == 1:
-                progress.tell(f"rows stand in {folder / PAGE} as they end")
+        with closing(rows for seed in seeds for rows in _under(changed(settings, seed=seed), factor_of, run_id, ledger)) as methods:
+            for done, rows in enumerate(methods, start=1):
+                ran += rows
+                # Resampling takes its time: rows that nothing came to are as they were.
+                for name in {of.row.name for of in rows}:
+                    pooled[name] = _pooled([of for of in ran if of.row.name == name], settings)
+                runs = [_measured(of) for of in _in_order(ran, baselines)]
+                result = comparing.compare(KEY, runs, notes, pooled, _missing(done, total))
+                show(result, folder)
+                if done == 1:
+                    progress.note(f"rows stand in {folder / PAGE} as they end")
     return publish(result, folder, run_id, ledger)
 
 
@@ -108,10 +115,9 @@ def _missing(done: int, total: int) -> str:
     return f"Not finished: {done} of {total} are here, counting each system under each seed." if done < total else ""
 
 
-def _by_row(ran: Sequence[Ran]) -> list[Ran]:
-    """Rows in the order of their first seed, each with all its seeds."""
-    names = list(dict.fromkeys(of.row.name for of in ran))
-    return sorted(ran, key=lambda of: names.index(of.row.name))
+def _in_order(ran: Sequence[Ran], baselines: Sequence[str]) -> list[Ran]:
+    """Rows in the order of their methods, each with all its seeds, whichever ended first."""
+    return sorted(ran, key=lambda of: (baselines.index(of.outcomes[-1].stage.removeprefix(COMPARED)), of.row.name, of.seed))
 
 
 class Ran(NamedTuple):
@@ -128,10 +134,16 @@ def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger
     from moslim_core.baselines.measure import read_rows
 
     shared, start = _shared(settings, run_id)
-    others = (_run(name, _learning(settings, factor), shared, run_id) for name, factor in factors.items() if name != START)
-    for outcomes in chain([[start]], others):
-        folder = ledger.download(outcomes[-1].ref.uri)
-        yield [Ran(settings.seed, row, outcomes, folder) for row in read_rows(folder)]
+    others = [partial(_run, name, _learning(settings, factor), shared, run_id) for name, factor in factors.items() if name != START]
+    with closing(_all(others, settings)) as ended:
+        for outcomes in chain([[start]], ended):
+            folder = ledger.download(outcomes[-1].ref.uri)
+            yield [Ran(settings.seed, row, outcomes, folder) for row in read_rows(folder)]
+
+
+def _all(calls: Sequence[Callable[[], T]], settings: Settings) -> Generator[T]:
+    """What calls give, as they end: one after the other on this machine, on pools as many at once as have workers."""
+    return side_by_side(calls) if settings.placement == "pools" else (call() for call in calls)
 
 
 def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:
@@ -139,12 +151,13 @@ def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[fl
     from moslim_core.baselines.measure import SUITABILITY, method_of
 
     shared, _ = _shared(settings, run_id)
-    factor_of = {}
-    for name in (name for name in baselines if method_of(name).trained):
+
+    def best(name: str) -> tuple[str, float]:
         metrics = [_run(name, _learning(settings, factor), shared, run_id)[-1].metrics for factor in factors]
         suits = [fmean(value for metric, value in of.items() if metric.endswith(SUITABILITY)) for of in metrics]
-        factor_of[name] = factors[suits.index(max(suits))]
-    return factor_of
+        return name, factors[suits.index(max(suits))]
+
+    return dict(_all([partial(best, name) for name in baselines if method_of(name).trained], settings))
 
 
 def _search_said(factor_of: Mapping[str, float], factors: Sequence[float], seed: int) -> str:

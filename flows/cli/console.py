@@ -91,6 +91,9 @@ class Stages:
         if state in ("reused", "resuming", "failed") or not self.waiting.console.is_terminal:
             self.waiting.say(f"{stage}: {state}")
 
+    def note(self, text: str) -> None:
+        self.waiting.say(text)
+
 
 @contextlib.contextmanager
 def _head_start(settings: Settings) -> Iterator[None]:

@@ -12,7 +12,7 @@ import math
 import random
 import shutil
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from moslim_core.evaluation.system import System
 from moslim_core.policy import training
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.conditioning import Example, in_turn
+from moslim_core.policy.learner import Learner
 from moslim_core.policy.optimisers import Optimiser, require_fit
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
@@ -119,12 +120,19 @@ class ExpertProgress(Progress):
 
 
 class TrainedPolicy:
-    """A policy of a method, in a folder of its own. `name`: its own within the method; `optimiser`: the method's, if it brings one."""
+    """A policy of a method, in a folder of its own. `name`: its own within the method; `optimiser`, `learner`: the method's own."""
 
     def __init__(
-        self, context: Context, name: str, settings: Settings, examples_of: training.Examples, optimiser: type[Optimiser] | None = None
+        self,
+        context: Context,
+        name: str,
+        settings: Settings,
+        examples_of: training.Examples,
+        optimiser: type[Optimiser] | None = None,
+        learner: Callable[..., Learner] = Learner,
     ) -> None:
-        self.context, self.name, self.settings, self.examples_of, self.optimiser = context, name, settings, examples_of, optimiser
+        self.context, self.name, self.settings = context, name, settings
+        self.examples_of, self.optimiser, self.learner = examples_of, optimiser, learner
         self.folder = context.work / "policies" / name
         self.log = context.work / "logs" / f"{name}.jsonl"
 
@@ -146,6 +154,7 @@ class TrainedPolicy:
             progress=ExpertProgress(self.name, self.log, context.progress),
             examples_of=self.examples_of,
             optimiser_of=self.optimiser,
+            learner_of=self.learner,
         )
         if is_first():
             partial.rename(self.folder)

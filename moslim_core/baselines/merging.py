@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
@@ -64,6 +65,19 @@ def exact(model: Any, weights: Sequence[float]) -> Any:
     """dW = sum l_i B_i A_i: factors side by side (PEFT's `cat`), of m times the rank."""
     model.add_weighted_adapter([expert(i) for i in range(len(weights))], list(weights), SOUP, combination_type="cat")
     return _merged(model)
+
+
+def by_block(weights: Sequence[float], rank: int) -> torch.Tensor:
+    """(rank, 1): the weight of each row of a factor A that has the factors of m parts one below the other."""
+    return torch.tensor(weights, dtype=torch.float32).repeat_interleave(rank // len(weights)).unsqueeze(1)
+
+
+def mixed(model: Any, weights: Sequence[float]) -> Any:
+    """dW = sum l_i B_i A_i of m parts that are side by side in the factors of one adapter, the first."""
+    state = get_peft_model_state_dict(model, adapter_name=expert(0), save_embedding_layers=False)
+    factors = {key: value * by_block(weights, len(value)).to(value) if "lora_A" in key else value for key, value in state.items()}
+    _put(model, expert(0), factors, "the mixture")
+    return model.merge_and_unload(adapter_names=[expert(0)]).eval()
 
 
 def _merged(model: Any) -> Any:

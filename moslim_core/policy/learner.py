@@ -67,14 +67,15 @@ class _WentBack(NamedTuple):
 class Learner:
     """An adapter on a base, learning in float32, with the critic that its optimiser may need. Raises UserError where none fits the base."""
 
-    def __init__(self, base: Any, policy: PolicySettings, critic: Callable[[int], nn.Module] | None = None) -> None:
-        """`critic`: what makes one of the policy's hidden size."""
+    def __init__(self, base: Any, policy: PolicySettings, critic: Callable[[int], nn.Module] | None = None, apart: bool = False) -> None:
+        """`critic`: what makes one of the policy's hidden size. `apart`: what learns is no more than kept beside what is in use."""
         self.policy, self.sharded, self.device = policy, sharded(), base.device
         config = adapter_config(base, policy.lora_rank, policy.lora_layers, "CAUSAL_LM")
         self.output = None if self.sharded else plain_output_layer(base)
         self.drawing = None if self.sharded or mixed_precision() != "no" else DrawingModel(base, sorted(config.target_modules))
         # In a bfloat16 base's own dtype the adapter's products need no casts; what learns is a float32 copy.
         coarse = base.dtype == torch.bfloat16 and not self.sharded
+        kept = coarse or apart
         self.accelerator = Accelerator(cpu=base.device.type == "cpu" and not self.sharded)
         self.model: Any = get_peft_model(base, config, autocast_adapter_dtype=not coarse)
         if self.drawing is not None and not self.drawing.fits(self.model):
@@ -90,7 +91,7 @@ class Learner:
             _without_dropout(passing)
         self.critic = critic(base.config.get_text_config().hidden_size).to(base.device) if critic is not None else None
         self.used = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.learning: dict[str, nn.Parameter] = {n: nn.Parameter(p.detach().float()) if coarse else p for n, p in self.used.items()}
+        self.learning: dict[str, nn.Parameter] = {n: nn.Parameter(p.detach().float().clone()) if kept else p for n, p in self.used.items()}
         own = {f"critic.{name}": p for name, p in self.critic.named_parameters()} if self.critic is not None else {}
         self.learning |= own
         rates = [{"params": [p for n, p in self.learning.items() if n not in own], "lr": policy.learning_rate}]

@@ -40,9 +40,7 @@ from moslim_core.training.checkpoints import keep_last, last_complete, mark
 from moslim_core.training.distributed import gather, is_first, join, sharded, share, take_own_device, wait
 from moslim_core.training.progress import Progress
 
-REFERENCE_ROLLOUTS = 128
-WARM_START = "warm_start"
-
+REFERENCE_ROLLOUTS, WARM_START = 128, "warm_start"
 # Prompts, preferences, policy settings, seed -> what the optimiser's prompts ask for.
 Examples = Callable[[Sequence[Sequence[Message]], PreferenceSchema, PolicySettings, int], list[Example]]
 
@@ -57,11 +55,12 @@ def train(
     progress: Progress,
     examples_of: Examples = training_examples,
     optimiser_of: type[Optimiser] | None = None,
+    learner_of: Callable[..., Learner] = Learner,
 ) -> None:
     """Train on the prompts of a folder of the label stage with the reward model of another; save the policy in `output`.
 
-    Goes on from the last checkpoint in `checkpoints`. A warm start's new base is saved with the policy. Compared systems ask in their own
-    ways, `examples_of`, and may bring an optimiser. Raises UserError where settings do not go together, or weights can't be sharded so.
+    Goes on from the last checkpoint in `checkpoints`. Compared systems ask in their own ways and may bring an optimiser or a learner.
+    Raises UserError where settings do not go together, or sharded weights can't be trained so.
     """
     policy, schema, seed = settings.policy, settings.preferences, settings.seed
     base, start = settings.model.base, identify(settings.model.base, cache).id
@@ -91,7 +90,7 @@ def train(
     measured = [examples[n % len(examples)] for n in range(wanted)]
     plain = generate(model, tokenizer, [e.prompt for e in measured], Sampling(policy.max_new_tokens, policy.temperature), seed)
     optimiser = (optimiser_of or optimiser_class(policy.optimiser))(policy, mapping)
-    learner = Learner(model, policy, optimiser.critic)
+    learner = learner_of(model, policy, optimiser.critic)
     if shared:
         scorer, backbone = load_heads(reward_model, str(learner.device))
         attach(backbone, learner.model, reward_model)

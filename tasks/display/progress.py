@@ -20,6 +20,8 @@ class Listener(Protocol):
 
     def announce(self, stage: str, state: str) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
 
 listener: Listener | None = None
 # By task run and stage: a process may run a stage several times, in one task run after the other or side by side.
@@ -29,6 +31,13 @@ _artifacts: dict[tuple[UUID, str], tuple[UUID, float]] = {}
 def tell(message: str) -> None:
     """A line in the run's log."""
     _run_logger().info(message)
+
+
+def note(message: str) -> None:
+    """`tell`, and to whoever watches."""
+    tell(message)
+    if listener:
+        listener.note(message)
 
 
 def first_line(error: Exception) -> str:

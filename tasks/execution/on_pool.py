@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks.display import progress
+from tasks.execution.side_by_side import require_going
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import ArtifactRef, Outcome
 
@@ -120,6 +121,7 @@ def _final_state(flow_run: UUID, stage: str) -> State:
     told = None
     with get_client(sync_client=True) as client:
         while True:
+            require_going()
             state = _patiently(lambda: client.read_flow_run(flow_run)).state
             if state is not None and state.is_final():
                 return state

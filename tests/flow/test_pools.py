@@ -239,6 +239,26 @@ def test_stages_run_on_their_pools_and_hand_over_through_the_ledger(service: Ser
     require_all_in_the_ledger(service, ("label", "train_reward"))
 
 
+def test_compared_systems_train_side_by_side_where_there_are_workers(service: Service) -> None:
+    workers = [service.worker(pool) for pool in ("cpu", "gpu", "gpu")]
+    deployment = ask(service.api, "/deployments/name/compare_systems/compare_systems")["id"]
+    parameters = {"settings": service.settings, "baselines": ["rlphf", "rewarded_soups"], "seeds": [0]}
+    service.completed(str(ask(service.api, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]))
+    for worker in workers:
+        lose(worker)
+    times = {
+        run["name"]: (run["start_time"], run["end_time"])
+        for run in ask(service.api, "/flow_runs/filter", {})
+        if run["name"].startswith("compared_")
+    }
+    assert set(times) == {"compared_prompt_only", "compared_rlphf", "compared_rewarded_soups"}
+    (one, ended), (other, other_ended) = times["compared_rlphf"], times["compared_rewarded_soups"]
+    assert max(one, other) < min(ended, other_ended), "both worked at the same time"
+    assert times["compared_prompt_only"][1] < min(one, other), "the starting model's front comes first"
+    comparison = service.runs("comparison")[0].info.run_id
+    assert {"compare.html", "compare.json"} <= service.files(comparison)
+
+
 def lose(worker: psutil.Process, how: int = signal.SIGKILL, flows_too: bool = True) -> None:
     """End a worker, and what it started too if `flows_too`."""
     family = worker.children(recursive=True) if flows_too else []

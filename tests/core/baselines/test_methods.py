@@ -14,11 +14,11 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from moslim_core import models
-from moslim_core.baselines import OWN, START, best_of_n, bone_soups, methods, mo_odpo, modpo, ours, rewarded_soups, rlphf
+from moslim_core.baselines import OWN, START, best_of_n, bone_soups, clp, methods, mo_odpo, modpo, ours, rewarded_soups, rlphf
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
 from moslim_core.baselines.measure import by_level, measure, method_of, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
-from moslim_core.baselines.method import Context, Method, rollouts
+from moslim_core.baselines.method import Asked, Context, Method, rollouts
 from moslim_core.errors import UserError
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.policy import training
@@ -173,6 +173,53 @@ def test_modpo_learns_one_preference_with_the_others_as_a_margin() -> None:
     assert best.grad is not None and best.grad.abs().max() < 1e-6
 
 
+def test_clp_learns_the_parts_of_one_adapter_by_the_mixture_of_each_step(context: Make) -> None:
+    made = context(steps=3, prompts_per_step=2)
+    method = clp.Compared(made)
+    policy = method.policy.settings.policy
+    assert policy.lora_rank == 4
+    examples = method.policy.examples_of(made.training_prompts, made.schema, policy, made.settings.seed)
+    given = [[e.targets.weight(name) for name in made.schema.names] for e in examples]
+    mixtures = [clp.weights_of(step, 2, made.settings.seed) for step in range(3)]
+    assert given == [mixture for mixture in mixtures for _ in range(2)] and not np.allclose(mixtures[0], mixtures[1])
+    assert {e.prompt[-1]["content"] for e in examples} <= {p[-1]["content"] for p in made.training_prompts}, "nothing is said in the prompt"
+
+    base, _ = made.chat_model(made.settings.model.base)
+    learner = method.policy.learner(base, policy, None)
+    name = next(name for name in learner.used if "lora_A" in name)
+    used, kept = learner.used[name], learner.learning[name]
+    rows = torch.tensor(mixtures[0]).repeat_interleave(2).unsqueeze(1)
+    assert torch.allclose(used, kept * rows), "in use is the mixture of the step"
+    # The loss is a sum over the factor in use: each part's gradient is its weight.
+    used.sum().backward()
+    learner._collect()
+    assert kept.grad is not None and torch.allclose(kept.grad, rows.expand_as(kept)) and used.grad is None
+    for parameter in learner.learning.values():
+        parameter.grad = torch.ones_like(parameter)
+    learner._step(1.0)
+    rows = torch.tensor(mixtures[1]).repeat_interleave(2).unsqueeze(1)
+    assert torch.allclose(used, kept * rows), "and of the next one after its update"
+
+
+def test_clp_answers_by_the_mixture_of_a_point(context: Make) -> None:
+    """At a corner its policy is the base with one part alone; and the parts are no copies of one another."""
+    made = context()
+    method = clp.Compared(made)
+    method.train()
+    saved = weights_of(method.policy.folder)
+    name = next(name for name in saved if "lora_A" in name)
+    factor, other = saved[name].float(), saved[name.replace("lora_A", "lora_B")].float()
+    assert not torch.allclose(other[:, :2], other[:, 2:])
+    base, _ = made.chat_model(made.settings.model.base)
+    module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+    before = base.get_submodule(module).weight.detach().clone()
+    corner = method.at("clp", np.array([1.0, 0.0]))
+    assert isinstance(corner, Asked)
+    after = corner.system.model.get_submodule(module).weight.detach()
+    # PEFT scales the product by alpha / rank = 2.
+    assert torch.allclose(after - before, 2 * other[:, :2] @ factor[:2], atol=1e-6)
+
+
 def test_modpo_draws_nothing(context: Make) -> None:
     made = context(optimiser="rloo", credit="token", rated_answers=0.0)
     expert = modpo.Compared(made).expert(np.array([0.25, 0.75]))
@@ -288,7 +335,7 @@ def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Mak
     assert raw.settings.policy == normalised.settings.policy and raw.folder != normalised.folder
 
 
-@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo", "modpo"])
+@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo", "modpo", "clp"])
 def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     made = context()
     numbers = measure(name, made)
@@ -297,6 +344,8 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert row.control.preferences["length"].answers == 6
-        assert row.cost.policies == {"morlhf": 3, "modpo": 3, "rewarded_soups": 2, "bone_soups": 2, "rlphf": 1, "mo_odpo": 1}.get(name, 0)
+        assert row.cost.policies == {"morlhf": 3, "modpo": 3, "rewarded_soups": 2, "bone_soups": 2, "rlphf": 1, "mo_odpo": 1, "clp": 1}.get(
+            name, 0
+        )
         assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16
     assert measure(name, made) == numbers, "what is there is not done again, and gives the same"
