@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
@@ -17,10 +19,13 @@ from flows.profile import override
 from moslim_core.evaluation.comparison import Comparison, Measured
 from moslim_core.settings import Settings
 from tasks.display.prefect_page import entitle
+from tasks.execution.side_by_side import all_of
 from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import digest_of
 
+# A value of the setting that differs, and a seed.
+Variant = tuple[str, int]
 OF = {"train_reward": "head/", "evaluate": "after/"}
 # The starting model under the same instructions and no RL: the row that every policy is measured against.
 PROMPT_ONLY, BEFORE = "prompt only", "before/"
@@ -55,20 +60,26 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
     fingerprint = digest_of({"settings": settings.content(), "over": over, "seeds": seeds, "until": until})
     run_id = ledger.open_comparison(fingerprint, f"compare {over}", {"over": over, "seeds": seeds, "until": until, **settings.content()})
     folder = settings.work_dir / "comparisons" / folder_name(key, fingerprint)
-    pipelines: dict[tuple[str, int], Pipeline] = {}
-    with closing_on_error(ledger, run_id):
-        # Seed by seed, so that a comparison that is cut short has whole seeds.
-        for (value, seed), variant in variants.items():
-            pipelines[value, seed] = run_pipeline(variant, until, f"{key}={value}, seed {seed}", run_id)
-            result = _compared(key, pipelines, len(variants), until, variant, ledger)
+    in_order = [(value, seed) for value in values for seed in seeds]
+    pipelines: dict[Variant, Pipeline] = {}
+
+    def run(value: str, seed: int) -> tuple[Variant, Pipeline]:
+        return (value, seed), run_pipeline(variants[value, seed], until, f"{key}={value}, seed {seed}", run_id)
+
+    # Seed by seed, so that a comparison that is cut short has whole seeds.
+    calls = [partial(run, *variant) for variant in variants]
+    with closing_on_error(ledger, run_id), closing(all_of(calls, settings.placement)) as ended:
+        for variant, pipeline in ended:
+            pipelines[variant] = pipeline
+            result = _compared(key, {of: pipelines[of] for of in in_order if of in pipelines}, variants, until, ledger)
             show(result, folder)
     return publish(result, folder, run_id, ledger)
 
 
 def _compared(
-    key: str, pipelines: Mapping[tuple[str, int], Pipeline], total: int, until: LastStage, settings: Settings, ledger: Ledger
+    key: str, pipelines: Mapping[Variant, Pipeline], variants: Mapping[Variant, Settings], until: LastStage, ledger: Ledger
 ) -> Comparison:
-    """Of the pipelines that have ended, by value and seed, of so many in `total`; `settings`: any of theirs."""
+    """Of those pipelines of the variants that have ended."""
     from moslim_core.evaluation import comparison as comparing
     from moslim_core.evaluation import pooling
     from moslim_core.evaluation.suite import read_answers
@@ -76,16 +87,16 @@ def _compared(
     seeds_of = {value: [seed for other, seed in pipelines if other == value] for value, _ in pipelines}
     systems = [(value, OF[until], value) for value in seeds_of]
     if until == "evaluate":
-        first = next(iter(seeds_of))
-        systems = [(PROMPT_ONLY, BEFORE, first), *systems]
+        systems = [(PROMPT_ONLY, BEFORE, systems[0][2]), *systems]
     runs, pooled = [], {}
-    for variant, of, value in systems:
-        runs += [_measured(variant, seed, until, pipelines[value, seed], of, ledger) for seed in seeds_of[value]]
+    for name, of, value in systems:
+        runs += [_measured(name, seed, until, pipelines[value, seed], of, ledger) for seed in seeds_of[value]]
         if until == "evaluate":
             folders = [ledger.download(pipelines[value, seed].outcomes[until].ref.uri) for seed in seeds_of[value]]
             answers = [read_answers(folder, of.removesuffix("/")) for folder in folders]
-            pooled[variant] = pooling.control(answers, settings.preferences, settings.evaluation.bootstrap)
-    missing = f"Not finished: {len(pipelines)} of {total} runs are here." if len(pipelines) < total else ""
+            settings = variants[value, seeds_of[value][0]]
+            pooled[name] = pooling.control(answers, settings.preferences, settings.evaluation.bootstrap)
+    missing = f"Not finished: {len(pipelines)} of {len(variants)} runs are here." if len(pipelines) < len(variants) else ""
     return comparing.compare(key, runs, pooled=pooled, missing=missing)
 
 

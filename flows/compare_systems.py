@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import flow
 
@@ -24,18 +24,16 @@ from moslim_core.settings_section import changed
 from moslim_core.statistics.bootstrap import Interval
 from tasks.display import progress
 from tasks.display.prefect_page import entitle
-from tasks.execution.side_by_side import side_by_side
+from tasks.execution.side_by_side import all_of
 from tasks.execution.stage import Outcome, ledger_of
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import ArtifactRef, digest_of
 from tasks.stages import COMPARED
-from tasks.stages.compare_systems import comparable, compared, optimised_by, stage_of
+from tasks.stages.compare_systems import comparable, compared, stage_of
 from tasks.stages.train_reward import train_judge
 
 if TYPE_CHECKING:
     from moslim_core.baselines.measure import Row
-
-T = TypeVar("T")
 
 KEY = "compared systems"
 # What a row's cost is called on the page.
@@ -77,7 +75,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     settings = comparable(filled_in(settings))
     own = ours()
     for name in own.keys() & set(baselines):
-        optimised_by(settings, own[name])
+        _optimised_by(settings, own[name])
     if settings.placement == "inline":
         # What a training will lack here is said before others have taken their time.
         for name in baselines:
@@ -135,15 +133,10 @@ def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger
 
     shared, start = _shared(settings, run_id)
     others = [partial(_run, name, _learning(settings, factor), shared, run_id) for name, factor in factors.items() if name != START]
-    with closing(_all(others, settings)) as ended:
+    with closing(all_of(others, settings.placement)) as ended:
         for outcomes in chain([[start]], ended):
             folder = ledger.download(outcomes[-1].ref.uri)
             yield [Ran(settings.seed, row, outcomes, folder) for row in read_rows(folder)]
-
-
-def _all(calls: Sequence[Callable[[], T]], settings: Settings) -> Generator[T]:
-    """What calls give, as they end: one after the other on this machine, on pools as many at once as have workers."""
-    return side_by_side(calls) if settings.placement == "pools" else (call() for call in calls)
 
 
 def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:
@@ -157,7 +150,7 @@ def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[fl
         suits = [fmean(value for metric, value in of.items() if metric.endswith(SUITABILITY)) for of in metrics]
         return name, factors[suits.index(max(suits))]
 
-    return dict(_all([partial(best, name) for name in baselines if method_of(name).trained], settings))
+    return dict(all_of([partial(best, name) for name in baselines if method_of(name).trained], settings.placement))
 
 
 def _search_said(factor_of: Mapping[str, float], factors: Sequence[float], seed: int) -> str:
@@ -196,9 +189,18 @@ def _run(name: str, settings: Settings, shared: Mapping[str, ArtifactRef], run_i
     own_optimiser = ours().get(name)
     if own_optimiser is None:
         return [compared(name, settings, dict(shared), run_id)]
-    own = optimised_by(settings, own_optimiser)
+    own = _optimised_by(settings, own_optimiser)
     policy = run_pipeline(own, "train_policy", f"{name}, seed {own.seed}", run_id).outcomes["train_policy"]
     return [policy, compared(name, own, {**shared, "policy": policy.ref}, run_id)]
+
+
+def _optimised_by(settings: Settings, optimiser: str) -> Settings:
+    """Raises UserError where the rest of the settings does not go with the optimiser."""
+    from moslim_core.policy.optimisers import require_fit
+
+    own = override(settings, [f"policy.optimiser={optimiser}"])
+    require_fit(own.policy)
+    return own
 
 
 def _measured(ran: Ran) -> Measured:

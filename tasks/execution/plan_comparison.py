@@ -16,7 +16,7 @@ from tasks.execution.plan import RECORDS_GB, adapter_gb, counts_of, reused_stage
 from tasks.execution.stage import Job, compute, fingerprint, ledger_of
 from tasks.ledger.references import ArtifactRef
 from tasks.stages import train_policy, train_reward
-from tasks.stages.compare_systems import comparable, optimised_by, stage_of
+from tasks.stages.compare_systems import comparable, stage_of
 
 
 class PlannedSystem(BaseModel):
@@ -109,7 +109,7 @@ def _there(settings: Settings, names: Sequence[str], stages: Mapping[str, Artifa
     for name in names:
         own, inputs = settings, {**shared, **judge, "start": start}
         if name in ours():
-            own = optimised_by(settings, ours()[name])
+            own = changed(settings, policy=changed(settings.policy, optimiser=ours()[name]))
             policy = finished(train_policy.STAGE, own, shared)
             if policy is None:
                 continue

@@ -41,3 +41,8 @@ def side_by_side(calls: Sequence[Callable[[], T]]) -> Generator[T]:
                 yield ended.result()
         finally:
             over.set()
+
+
+def all_of(calls: Sequence[Callable[[], T]], placement: str) -> Generator[T]:
+    """What calls give, as they end: on pools as many at once as there are workers, on one machine in turn."""
+    return side_by_side(calls) if placement == "pools" else (call() for call in calls)

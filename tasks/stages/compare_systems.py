@@ -37,15 +37,6 @@ def comparable(settings: Settings) -> Settings:
     return changed(settings, policy=changed(settings.policy, max_minutes=None, held_out_fraction=0.0))
 
 
-def optimised_by(settings: Settings, optimiser: str) -> Settings:
-    """Raises UserError where the rest of the settings does not go with the optimiser."""
-    from moslim_core.policy.optimisers import require_fit
-
-    own = changed(settings, policy=changed(settings.policy, optimiser=optimiser))
-    require_fit(own.policy)
-    return own
-
-
 def trains(name: str) -> bool:
     """Whether a method's stage trains; this project's own policies are trained by a stage before it."""
     from moslim_core.baselines.measure import method_of
