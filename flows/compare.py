@@ -18,6 +18,7 @@ from flows.form import Form, filled_in
 from flows.profile import override
 from moslim_core.evaluation.comparison import Comparison, Measured
 from moslim_core.settings import Settings
+from moslim_core.statistics.bootstrap import Interval
 from tasks.display.prefect_page import entitle
 from tasks.execution.side_by_side import all_of
 from tasks.execution.stage import ledger_of
@@ -26,6 +27,8 @@ from tasks.ledger.references import digest_of
 
 # A value of the setting that differs, and a seed.
 Variant = tuple[str, int]
+# By variant: seeds, and intervals over the prompts that these share.
+Pooled = dict[str, tuple[list[int], dict[str, Interval]]]
 OF = {"train_reward": "head/", "evaluate": "after/"}
 # The starting model under the same instructions and no RL: the row that every policy is measured against.
 PROMPT_ONLY, BEFORE = "prompt only", "before/"
@@ -62,6 +65,7 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
     folder = settings.work_dir / "comparisons" / folder_name(key, fingerprint)
     in_order = [(value, seed) for value in values for seed in seeds]
     pipelines: dict[Variant, Pipeline] = {}
+    pooled: Pooled = {}
 
     def run(value: str, seed: int) -> tuple[Variant, Pipeline]:
         return (value, seed), run_pipeline(variants[value, seed], until, f"{key}={value}, seed {seed}", run_id)
@@ -71,15 +75,20 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
     with closing_on_error(ledger, run_id), closing(all_of(calls, settings.placement)) as ended:
         for variant, pipeline in ended:
             pipelines[variant] = pipeline
-            result = _compared(key, {of: pipelines[of] for of in in_order if of in pipelines}, variants, until, ledger)
+            result = _compared(key, {of: pipelines[of] for of in in_order if of in pipelines}, variants, until, ledger, pooled)
             show(result, folder)
     return publish(result, folder, run_id, ledger)
 
 
 def _compared(
-    key: str, pipelines: Mapping[Variant, Pipeline], variants: Mapping[Variant, Settings], until: LastStage, ledger: Ledger
+    key: str,
+    pipelines: Mapping[Variant, Pipeline],
+    variants: Mapping[Variant, Settings],
+    until: LastStage,
+    ledger: Ledger,
+    pooled: Pooled,
 ) -> Comparison:
-    """Of those pipelines of the variants that have ended."""
+    """Of those pipelines of the variants that have ended. `pooled`: what was resampled before; what is new comes to it."""
     from moslim_core.evaluation import comparison as comparing
     from moslim_core.evaluation import pooling
     from moslim_core.evaluation.suite import read_answers
@@ -88,16 +97,16 @@ def _compared(
     systems = [(value, OF[until], value) for value in seeds_of]
     if until == "evaluate":
         systems = [(PROMPT_ONLY, BEFORE, systems[0][2]), *systems]
-    runs, pooled = [], {}
+    runs = []
     for name, of, value in systems:
         runs += [_measured(name, seed, until, pipelines[value, seed], of, ledger) for seed in seeds_of[value]]
-        if until == "evaluate":
+        if until == "evaluate" and pooled.get(name, ([], {}))[0] != seeds_of[value]:
             folders = [ledger.download(pipelines[value, seed].outcomes[until].ref.uri) for seed in seeds_of[value]]
             answers = [read_answers(folder, of.removesuffix("/")) for folder in folders]
             settings = variants[value, seeds_of[value][0]]
-            pooled[name] = pooling.control(answers, settings.preferences, settings.evaluation.bootstrap)
+            pooled[name] = seeds_of[value], pooling.control(answers, settings.preferences, settings.evaluation.bootstrap)
     missing = f"Not finished: {len(pipelines)} of {len(variants)} runs are here." if len(pipelines) < len(variants) else ""
-    return comparing.compare(key, runs, pooled=pooled, missing=missing)
+    return comparing.compare(key, runs, pooled={name: intervals for name, (_, intervals) in pooled.items()}, missing=missing)
 
 
 def folder_name(key: str, fingerprint: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, best_levels, expert_settings
+from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, best_levels, expert_settings, without_requests
 from moslim_core.baselines.merging import by_block, load_experts, mixed
 from moslim_core.baselines.method import Array, Asked
 from moslim_core.data.rows import plain_text
@@ -27,6 +27,11 @@ from moslim_core.preferences import Message, PreferenceSchema, Targets, conditio
 from moslim_core.registry import baseline
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
+
+SHARDED = (
+    "clp mixes whole factors, and sharded weights (FSDP) share them out among processes.\n"
+    "Set policy.accelerate=ddp, or leave clp out of --baselines."
+)
 
 
 def weights_of(step: int, parts: int, seed: int) -> list[float]:
@@ -55,6 +60,11 @@ class MixtureLearner(Learner):
 
     def __init__(self, base: Any, policy: PolicySettings, critic: Callable[[int], torch.nn.Module] | None, parts: int, seed: int) -> None:
         super().__init__(base, policy, critic, apart=True)
+        if self.sharded:
+            raise UserError(SHARDED)
+        if any(len(p) != policy.lora_rank for name, p in self.used.items() if "lora_A" in name):
+            # Of a mixture's packed experts PEFT puts all their factors one below the other.
+            raise UserError("clp mixes parts of one adapter, which this model's experts leave no place for.\nLeave clp out of --baselines.")
         self.parts, self.seed = parts, seed
         self._use()
 
@@ -84,17 +94,26 @@ class Compared(OnePolicy):
 
     @classmethod
     def require_fit(cls, settings: Settings) -> None:
-        if settings.policy.accelerate not in (None, "one-gpu", "ddp"):
-            raise UserError(
-                f"clp mixes whole factors, and policy.accelerate={settings.policy.accelerate} may share them out among processes.\n"
-                "Set policy.accelerate=ddp, or leave clp out of --baselines."
-            )
+        if settings.policy.accelerate == "fsdp":
+            raise UserError(SHARDED)
+
+    @classmethod
+    def training(cls, policy: PolicySettings) -> PolicySettings:
+        return without_requests(policy)
 
     @cached_property
     def policy(self) -> TrainedPolicy:
         settings, schema = self.context.settings, self.context.schema
         own = expert_settings(settings, schema, np.ones(len(schema)), 1, "none")
-        own = changed(own, policy=changed(own.policy, lora_rank=len(schema) * own.policy.lora_rank))
+        # A vLLM server knows no mixture of parts, and GRPO's other way of normalising no weights of a request.
+        policy = changed(
+            own.policy,
+            lora_rank=len(schema) * own.policy.lora_rank,
+            engine="auto" if own.policy.engine == "vllm" else own.policy.engine,
+            vllm_url=None,
+            grpo=changed(own.policy.grpo, normalise="reward"),
+        )
+        own = changed(own, policy=policy)
         learner = partial(MixtureLearner, parts=len(schema), seed=settings.seed)
         return TrainedPolicy(self.context, self.rows[0], own, MixedExamples(schema), learner=learner)
 

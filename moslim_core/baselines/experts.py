@@ -67,22 +67,16 @@ def weighted_sum(schema: PreferenceSchema, weights: Array, standardisation: Stan
     return MappingSettings(utility="ordinal", standardisation=standardisation, aggregation="sum", weights=named)
 
 
+def without_requests(policy: PolicySettings) -> PolicySettings:
+    """The answers that a prompt gets under several targets it gets without targets; there are no requests to relabel."""
+    return changed(policy, group_size=policy.group_size * policy.targets_per_prompt, targets_per_prompt=1, relabel=False)
+
+
 def expert_settings(
     settings: Settings, schema: PreferenceSchema, weights: Array, policies: int, standardisation: Standardisation
 ) -> Settings:
-    """The settings of one of `policies` trainings that share the budget, under (m,) weights of the preferences `schema`.
-
-    The answers that a prompt gets under several targets it gets without targets; there are no requests to relabel.
-    """
-    policy = settings.policy
-    own = changed(
-        policy,
-        steps=math.ceil(policy.steps / policies),
-        group_size=policy.group_size * policy.targets_per_prompt,
-        targets_per_prompt=1,
-        relabel=False,
-        **PLAIN,
-    )
+    """The settings of one of `policies` trainings that share the budget, under (m,) weights of the preferences `schema`."""
+    own = changed(without_requests(settings.policy), steps=math.ceil(settings.policy.steps / policies), **PLAIN)
     # Standardised rewards bring a strength of their own.
     scale = strength(settings.mapping, schema) if standardisation == "none" else 1.0
     return changed(settings, policy=own, mapping=weighted_sum(schema, scale * weights, standardisation))

@@ -189,6 +189,11 @@ class Method(ABC):
         """Raises UserError where its training can't be made of the settings; most train as these say."""
         return
 
+    @classmethod
+    def training(cls, policy: PolicySettings) -> PolicySettings:
+        """What its trainings come to together, for an estimate of their cost."""
+        return policy
+
     @abstractmethod
     def at(self, row: str, weights: Array) -> Answering:
         """Who answers at an operating point, (m,) weights that sum to 1."""

@@ -17,8 +17,11 @@ from torch import Tensor
 from moslim_core.baselines import morlhf
 from moslim_core.baselines.experts import Expert, by_online_dpo, require_online_dpo
 from moslim_core.baselines.method import Array
+from moslim_core.errors import UserError
 from moslim_core.policy.optimisers import online_dpo
+from moslim_core.policy.rated_answers import NoRatedAnswersError
 from moslim_core.policy.rollouts import RolloutBatch
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import baseline
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
@@ -53,6 +56,19 @@ class Compared(morlhf.Compared):
     @classmethod
     def require_fit(cls, settings: Settings) -> None:
         require_online_dpo("modpo", settings)
+
+    @classmethod
+    def training(cls, policy: PolicySettings) -> PolicySettings:
+        return changed(super().training(policy), rated_answers=1.0)
+
+    def train(self) -> None:
+        try:
+            super().train()
+        except NoRatedAnswersError as error:
+            raise UserError(
+                "modpo learns from rated answers alone, and no training prompt has two that end within policy.max_new_tokens.\n"
+                "Raise policy.max_new_tokens, or leave modpo out of --baselines: what has ended stays."
+            ) from error
 
     def expert(self, weights: Array) -> Expert:
         expert = super().expert(weights)

@@ -5,8 +5,9 @@ What a sum of rewards means depends on their scales: here they are as they are, 
 
 from __future__ import annotations
 
-from moslim_core.baselines.experts import Expert, Standardisation
+from moslim_core.baselines.experts import Expert, Standardisation, without_requests
 from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
+from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
 
@@ -15,6 +16,10 @@ from moslim_core.registry import baseline
 class Compared(Method):
     rows: tuple[str, ...] = ("morlhf",)
     standardisation: Standardisation = "none"
+
+    @classmethod
+    def training(cls, policy: PolicySettings) -> PolicySettings:
+        return without_requests(policy)
 
     def expert(self, weights: Array) -> Expert:
         """The policy of an operating point; the budget is shared out among the points."""

@@ -26,7 +26,7 @@ KINDS = {
     "span": Kind("span in levels", "higher"),
     "cross-talk": Kind("cross-talk", "lower", 0.0),
     "truncated": Kind("cut off", "lower", 0.0, 1.0),
-    "without verdict": Kind("answers without a verdict", "lower", 0.0),
+    "without verdict": Kind("number of answers without a verdict", "lower", 0.0),
     "accuracy": Kind("intensity accuracy", "higher", 0.0, 1.0),
     "preference_accuracy": Kind("preference accuracy", "higher", 0.0, 1.0),
     "macro_f1": Kind("macro F1", "higher", 0.0, 1.0),

@@ -24,12 +24,17 @@ MOST_PROMPTS = 0.05
 ALWAYS = 10
 
 
+class NoRatedAnswersError(UserError):
+    """No prompt has two rated answers to compare."""
+
+
 class RatedAnswers:
     """The answers of a file of rated rows, as token ids with the end of their turn, by prompt."""
 
     def __init__(self, rows: Path, prompts: Sequence[Sequence[Message]], tokenizer: Any, ends: Sequence[int], max_new_tokens: int) -> None:
         """To `prompts`. Answers longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to
-        break off. An answer that more than MOST_PROMPTS of the prompts have counts under so many of them, taken by chance."""
+        break off. An answer that more than MOST_PROMPTS of the prompts have counts under so many of them, taken by chance, and where it is
+        one of two alone."""
         # {prompt: token ids in the rows' order, each once}
         self.answers: dict[str, dict[tuple[int, ...], None]] = {_key(prompt): {} for prompt in prompts}
         prompts_of: dict[tuple[int, ...], list[str]] = defaultdict(list)
@@ -44,15 +49,17 @@ class RatedAnswers:
                 self.answers[key][answer] = None
                 prompts_of[answer].append(key)
         most = max(ALWAYS, round(MOST_PROMPTS * len(self.answers)))
+        chance = random.Random(0)
         for answer, keys in prompts_of.items():
-            for key in random.Random(0).sample(keys, max(0, len(keys) - most)):
-                del self.answers[key][answer]
+            for key in chance.sample(keys, max(0, len(keys) - most)):
+                if len(self.answers[key]) > 2:
+                    del self.answers[key][answer]
 
     def prompts(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
-        """Those that have two answers at least. Raises UserError where there are none."""
+        """Those that have two answers at least. Raises NoRatedAnswersError where there are none."""
         comparable = [prompt for prompt in prompts if len(self.answers.get(_key(prompt), ())) > 1]
         if not comparable:
-            raise UserError(
+            raise NoRatedAnswersError(
                 f"policy.rated_answers: none of the {len(prompts)} training prompts has two rated answers that end within "
                 "policy.max_new_tokens.\nRaise policy.max_new_tokens, give data with several answers a prompt, or set rated_answers=0."
             )

@@ -15,7 +15,8 @@ MOST_NAMED = 4
 
 
 class Leader(NamedTuple):
-    """The best variant by a figure, and those whose intervals share a point with its own; None where one of the two has no interval."""
+    """The best variant by a figure, and those that are not shown to be behind: their intervals share a point with its own, or are missing.
+    None where its own is."""
 
     figure: str
     variant: str
@@ -38,7 +39,12 @@ class Leader(NamedTuple):
 
 
 def leaders(comparison: Comparison) -> list[Leader]:
-    """Of each figure that has a better way and by which variants differ; the first of equals."""
+    """Of each figure that has a better way and by which variants differ; the first of equals.
+
+    None while some variants have more seeds than others: their intervals are of two kinds then.
+    """
+    if comparison.missing and len({(run.variant, run.seed) for run in comparison.runs}) < len(comparison.variants) * len(comparison.seeds):
+        return []
     found = []
     for name, of in comparison.figures.items():
         means = {variant: figure.mean for variant, figure in of.items() if figure.mean.value is not None}
@@ -46,7 +52,6 @@ def leaders(comparison: Comparison) -> list[Leader]:
         if better is None or len(values) < 2:
             continue
         best = min(means, key=lambda variant: (means[variant].value or 0.0) * (1 if better == "lower" else -1))
-        shared = {variant: overlap(mean, means[best]) for variant, mean in means.items() if variant != best}
-        beside = None if None in shared.values() else [variant for variant, shares in shared.items() if shares]
-        found.append(Leader(name, best, means[best], beside))
+        beside = [v for v, figure in of.items() if v != best and overlap(figure.mean, means[best]) is not False]
+        found.append(Leader(name, best, means[best], None if means[best].low is None else beside))
     return found

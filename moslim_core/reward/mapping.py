@@ -243,7 +243,9 @@ class RewardMapping:
         return result
 
     def _earned(self, utilities: Mapping[str, Array]) -> dict[str, Array]:
-        """Utilities as they count: of a guard no more than is enough."""
+        """Utilities as they count: of a guard no more than is enough, where that is said."""
+        if self.settings.guard_enough == 1:
+            return dict(utilities)
         guards = {p.name for p in self.schema.preferences if p.is_guard}
         return {name: np.minimum(u, self.settings.guard_enough) if name in guards else u for name, u in utilities.items()}
 

@@ -121,7 +121,6 @@ def _final_state(flow_run: UUID, stage: str) -> State:
     told = None
     with get_client(sync_client=True) as client:
         while True:
-            require_going()
             state = _patiently(lambda: client.read_flow_run(flow_run)).state
             if state is not None and state.is_final():
                 return state
@@ -145,6 +144,7 @@ def _patiently(ask: Callable[[], Any]) -> Any:
     import httpx
 
     while True:
+        require_going()
         try:
             return ask()
         except httpx.TransportError as error:

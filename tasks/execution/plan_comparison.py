@@ -39,15 +39,21 @@ class ComparisonPlan(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def sentence(self) -> str:
-        """'2 of 15 rows are there' and what is left, as a person reads it."""
-        there, hours = sum(system.reused for system in self.systems), self.seconds / 3600
+        """What is there and what is left, as a person reads it."""
+        rows, there, hours = len(self.systems), sum(system.reused for system in self.systems), self.seconds / 3600
+        seeds = len({system.seed for system in self.systems})
+        what = f"{rows} systems" if seeds == 1 else f"{rows} rows ({rows // seeds} systems, {seeds} seeds)"
+        if there == rows:
+            return f"all {what} are here"
         left = f"about {hours:.1f} h" if hours >= 1.5 else f"about {hours * 60:.0f} min"
-        return f"{there} of {len(self.systems)} systems are here; the rest takes {left} and {self.disk_gb:.1f} GB of disk"
+        return f"{there} of {what} are here; the rest takes {left} and {self.disk_gb:.1f} GB of disk"
 
 
 def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[int]) -> ComparisonPlan:
     """Raises UserError where the rows or the models can't be read."""
     import torch
+
+    from moslim_core.baselines.measure import method_of
 
     settings = comparable(settings)
     cache = environment.model_cache(settings.work_dir)
@@ -61,11 +67,14 @@ def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[in
         stages = dict(reused_stages(own))
         counts = counts_of(own, stages.get("label"))
         before = ("label", "train_reward", *([train_reward.JUDGE] if own.evaluation.judge == "reward_model" else []))
-        shared += sum(of().seconds for name, of in stage_costs(own, counts, speed) if name in before and name not in stages)
+        # The labels are the same under every seed.
+        new = [name for name in before if name not in stages and (name != "label" or seed == seeds[0])]
+        shared += sum(of().seconds for name, of in stage_costs(own, counts, speed) if name in new)
         there = set(_there(own, names, stages))
         for name in names:
             facts = _facts(name, own, counts)
-            of = cost.compared_cost(facts, own.policy, own.evaluation, own.preferences, base, judge, counts, speed)
+            training = method_of(name).training(own.policy)
+            of = cost.compared_cost(facts, training, own.evaluation, own.preferences, base, judge, counts, speed)
             systems.append(PlannedSystem(name=name, seed=seed, reused=name in there, seconds=round(of.seconds, 1)))
             disk += adapter_gb(own, base) if facts.trained and name not in there else 0.0
     left = sum(system.seconds for system in systems if not system.reused)

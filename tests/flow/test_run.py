@@ -301,7 +301,7 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path) 
     assert known == {"prompt_only": True, "rewarded_soups": True, "rlphf": False, "moslim_rloo": True}
     again_result = inside(*arguments, "--set", f"work_dir={again.work_dir}")
     assert again_result.exit_code == 0 and "compared_moslim_rloo: reused" in again_result.stderr
-    assert "3 of 3 systems are here" in again_result.stderr
+    assert "all 3 systems are here" in again_result.stderr
     assert len(stage_runs(again.work_dir)["compared_rewarded_soups"]) == 1
 
 

@@ -45,7 +45,7 @@ def test_the_plan_of_a_comparison(tmp_path: Path, tiny_chat: Path, tiny_encoder:
     assert found.shared_seconds == pytest.approx(2 * plan_comparison(settings, names, [0]).shared_seconds, rel=0.5)
     seconds = {s.name: s.seconds for s in found.systems}
     assert seconds["prompt_only"] < seconds["rlphf"] and seconds["prompt_only"] < seconds["best_of_n"]
-    assert found.sentence.startswith("0 of 10 systems are here; the rest takes about ")
+    assert found.sentence.startswith("0 of 10 rows (5 systems, 2 seeds) are here; the rest takes about ")
     assert not (tmp_path / "work" / "mlflow").exists()
 
 

@@ -72,7 +72,8 @@ def test_who_leads_is_told_with_who_is_not_shown_to_be_behind() -> None:
     }
     figures["truncated"] = {name: f.model_copy(update={"mean": Interval(value=n, low=None, high=None)}) for n, (name, f) in
                             enumerate(figures["x/spearman"].items())}  # fmt: skip
-    made = Comparison(key="systems", variants=["a", "b", "c"], seeds=[0], figures=figures, seconds=dict.fromkeys("abc", 1.0))
+    made = Comparison(key="systems", variants=["a", "b", "c"], seeds=[0], figures=figures, seconds=dict.fromkeys("abc", 1.0),
+        runs=[Measured(variant=v, seed=0, figures={}, seconds=1.0) for v in "abc"])  # fmt: skip
     found = {of.figure: of for of in leaders(made)}
     assert {name: (of.variant, of.beside) for name, of in found.items()} == {
         "front/hypervolume": ("a", ["b"]), "left open/cross-talk": ("b", []), "truncated": ("a", None)
@@ -80,6 +81,14 @@ def test_who_leads_is_told_with_who_is_not_shown_to_be_behind() -> None:
     assert found["front/hypervolume"].sentence == "Highest hypervolume: a, 0.040 [0.030, 0.050]; not shown to be beyond b."
     assert found["left open/cross-talk"].sentence == "Lowest cross-talk: b, 0.10 [0.05, 0.20], beyond all others."
     assert found["truncated"].sentence == "Lowest cut off: a, 0.00; without intervals a lead shows nothing."
+    # One that could not be measured is not shown to be behind.
+    unknown = Figure(by_seed={}, mean=Interval(value=None, low=None, high=None), difference=None)
+    errors = {"x/mae": at(a=(0.5, 0.4, 0.6), b=(0.9, 0.8, 1.0)) | {"c": unknown}}
+    (also,) = leaders(made.model_copy(update={"figures": errors}))
+    assert (also.variant, also.beside) == ("a", ["c"])
+    # While seeds are missing of some, intervals are of two kinds.
+    partial = made.model_copy(update={"missing": "Not finished: 3 of 9 are here.", "seeds": [0, 1]})
+    assert leaders(partial) == []
     page = render_comparison(made.model_copy(update={"missing": "Not finished: 3 of 9 are here."}))
     assert found["left open/cross-talk"].sentence in page and page.index("Not finished") < page.index("Who leads")
     assert "Not finished" not in render_comparison(made)

@@ -48,19 +48,27 @@ def test_the_same_answer_counts_once(tokenizer: Any, tmp_path: Path) -> None:
 
 def test_an_answer_that_most_prompts_have_counts_under_a_few_of_them(tokenizer: Any, tmp_path: Path) -> None:
     many = [[{"role": "user", "content": f"Rain {n}?"}] for n in range(300)]
-    rows = ({"prompt": p, "response": r, "labels": {}, "source": "made"} for n, p in enumerate(many) for r in ("no comment", f"rain {n}"))
+    rows = (
+        {"prompt": p, "response": r, "labels": {}, "source": "made"}
+        for n, p in enumerate(many)
+        for r in ("no comment", f"rain {n}", f"no {n}")
+    )
     write_json_lines(tmp_path / "train.jsonl", rows)
 
     def having(prompts: list[Any]) -> list[int]:
         known = RatedAnswers(tmp_path / "train.jsonl", prompts, tokenizer, [END], 20)
         answers = [known.of(p, 9, random.Random(0)) for p in prompts]
-        assert all(len(own) in (1, 2) for own in answers)
+        assert all(len(own) >= 2 for own in answers)
         return [n for n, own in enumerate(answers) if "no comment" in [tokenizer.decode(ids[:-1]) for ids in own]]
 
     # One in twenty of the prompts that are trained on, whatever others the data has, and ten of few.
     assert len(having(many)) == 15 and having(many) == having(many)
     assert len(having(many[:40])) == 10
     assert len(having(many[:8])) == 8
+    # Where it is one of two, without it there is nothing to compare.
+    few = ({"prompt": p, "response": r, "labels": {}, "source": "made"} for p in many for r in ("no comment", "rain"))
+    write_json_lines(tmp_path / "train.jsonl", few)
+    assert len(having(many)) == 300
 
 
 def test_prompts_without_two_answers_are_left_out(tokenizer: Any, tmp_path: Path) -> None:
