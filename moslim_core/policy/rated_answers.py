@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,6 @@ from moslim_core.errors import UserError
 from moslim_core.policy.shared_prefix import cut_at_ends
 from moslim_core.preferences import Message, answered_tokens
 
-# Of the prompts: under no more does an answer count, and a few may always share one. What most prompts have ("I have no comment.") is
-# learnt before anything else, as each of them pulls the same way, and is then what is said whatever was asked.
-MOST_PROMPTS = 0.05
-ALWAYS = 10
-
 
 class NoRatedAnswersError(UserError):
     """No prompt has two rated answers to compare."""
@@ -31,29 +25,15 @@ class NoRatedAnswersError(UserError):
 class RatedAnswers:
     """The answers of a file of rated rows, as token ids with the end of their turn, by prompt."""
 
-    def __init__(self, rows: Path, prompts: Sequence[Sequence[Message]], tokenizer: Any, ends: Sequence[int], max_new_tokens: int) -> None:
-        """To `prompts`. Answers longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to
-        break off. An answer that more than MOST_PROMPTS of the prompts have counts under so many of them, taken by chance, and where it is
-        one of two alone."""
+    def __init__(self, rows: Path, tokenizer: Any, ends: Sequence[int], max_new_tokens: int) -> None:
+        """Answers longer than `max_new_tokens`, or that the chat template does not end, are left out: they would teach to break off."""
         # {prompt: token ids in the rows' order, each once}
-        self.answers: dict[str, dict[tuple[int, ...], None]] = {_key(prompt): {} for prompt in prompts}
-        prompts_of: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        self.answers: dict[str, dict[tuple[int, ...], None]] = {}
         for row in load_rows(rows):
-            key = _key(row.prompt)
-            if key not in self.answers:
-                continue
             ids, prompt_length = answered_tokens(tokenizer, row.prompt, row.response)
-            (ended,) = cut_at_ends([ids[prompt_length:]], ends)
-            answer = tuple(ended)
-            if answer and answer[-1] in ends and len(answer) <= max_new_tokens and answer not in self.answers[key]:
-                self.answers[key][answer] = None
-                prompts_of[answer].append(key)
-        most = max(ALWAYS, round(MOST_PROMPTS * len(self.answers)))
-        chance = random.Random(0)
-        for answer, keys in prompts_of.items():
-            for key in chance.sample(keys, max(0, len(keys) - most)):
-                if len(self.answers[key]) > 2:
-                    del self.answers[key][answer]
+            (answer,) = cut_at_ends([ids[prompt_length:]], ends)
+            if answer and answer[-1] in ends and len(answer) <= max_new_tokens:
+                self.answers.setdefault(_key(row.prompt), {}).setdefault(tuple(answer))
 
     def prompts(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
         """Those that have two answers at least. Raises NoRatedAnswersError where there are none."""

@@ -82,7 +82,7 @@ def train(
     join(model.device.type)
     ends = models.end_tokens(model, tokenizer)
     prompts = [value["prompt"] for _, value in read_json_lines(data / "prompts.train.jsonl")]
-    rated = RatedAnswers(data / "train.jsonl", prompts, tokenizer, ends, policy.max_new_tokens) if policy.rated_answers else None
+    rated = RatedAnswers(data / "train.jsonl", tokenizer, ends, policy.max_new_tokens) if policy.rated_answers else None
     examples = examples_of(rated.prompts(prompts) if rated and policy.rated_answers == 1 else prompts, schema, policy, seed)
     last = last_complete(checkpoints)
     mapping = RewardMapping(schema, settings.mapping, gather)

@@ -123,7 +123,7 @@ def update(base: Path, scorer: RewardScorer, rows: Path, policy: PolicySettings)
     mapping = RewardMapping(schema, MappingSettings(standardisation="batch"), gather)
     learner, tokenizer, optimiser = made_learner(base, policy, mapping)
     ends = models.end_tokens(learner.plain, tokenizer)
-    rated = RatedAnswers(rows, prompts(), tokenizer, ends, policy.max_new_tokens) if policy.rated_answers else None
+    rated = RatedAnswers(rows, tokenizer, ends, policy.max_new_tokens) if policy.rated_answers else None
     rewards = Rewards(scorer, mapping, policy)
     steps = Steps(policy, Recorded(learner, policy, None), rewards, Reader(tokenizer, ends), rated)
     mine, targets = share(policy.prompts_per_step), policy.targets_per_prompt

@@ -27,7 +27,7 @@ def tokenizer(tiny_chat: Path) -> Any:
 
 def rated(folder: Path, tokenizer: Any, max_new_tokens: int = 6) -> RatedAnswers:
     write_rows(folder)
-    return RatedAnswers(folder / "train.jsonl", prompts(), tokenizer, [END], max_new_tokens)
+    return RatedAnswers(folder / "train.jsonl", tokenizer, [END], max_new_tokens)
 
 
 def test_answers_end_and_those_that_are_too_long_are_left_out(tokenizer: Any, tmp_path: Path) -> None:
@@ -43,32 +43,7 @@ def test_answers_end_and_those_that_are_too_long_are_left_out(tokenizer: Any, tm
 def test_the_same_answer_counts_once(tokenizer: Any, tmp_path: Path) -> None:
     rows = ({"prompt": prompts()[0], "response": "good", "labels": {}, "source": source} for source in ("one", "other"))
     write_json_lines(tmp_path / "train.jsonl", rows)
-    assert len(RatedAnswers(tmp_path / "train.jsonl", prompts(), tokenizer, [END], 6).of(prompts()[0], 9, random.Random(0))) == 1
-
-
-def test_an_answer_that_most_prompts_have_counts_under_a_few_of_them(tokenizer: Any, tmp_path: Path) -> None:
-    many = [[{"role": "user", "content": f"Rain {n}?"}] for n in range(300)]
-    rows = (
-        {"prompt": p, "response": r, "labels": {}, "source": "made"}
-        for n, p in enumerate(many)
-        for r in ("no comment", f"rain {n}", f"no {n}")
-    )
-    write_json_lines(tmp_path / "train.jsonl", rows)
-
-    def having(prompts: list[Any]) -> list[int]:
-        known = RatedAnswers(tmp_path / "train.jsonl", prompts, tokenizer, [END], 20)
-        answers = [known.of(p, 9, random.Random(0)) for p in prompts]
-        assert all(len(own) >= 2 for own in answers)
-        return [n for n, own in enumerate(answers) if "no comment" in [tokenizer.decode(ids[:-1]) for ids in own]]
-
-    # One in twenty of the prompts that are trained on, whatever others the data has, and ten of few.
-    assert len(having(many)) == 15 and having(many) == having(many)
-    assert len(having(many[:40])) == 10
-    assert len(having(many[:8])) == 8
-    # Where it is one of two, without it there is nothing to compare.
-    few = ({"prompt": p, "response": r, "labels": {}, "source": "made"} for p in many for r in ("no comment", "rain"))
-    write_json_lines(tmp_path / "train.jsonl", few)
-    assert len(having(many)) == 300
+    assert len(RatedAnswers(tmp_path / "train.jsonl", tokenizer, [END], 6).of(prompts()[0], 9, random.Random(0))) == 1
 
 
 def test_prompts_without_two_answers_are_left_out(tokenizer: Any, tmp_path: Path) -> None:
