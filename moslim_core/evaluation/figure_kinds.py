@@ -44,7 +44,7 @@ def kind_of(name: str) -> Kind:
 
 
 def label_of(name: str) -> str:
-    """'verbosity: Spearman' of `verbosity/spearman`, 'hypervolume' of `front/hypervolume`."""
+    """'Spearman of verbosity' of `verbosity/spearman`, 'hypervolume' of `front/hypervolume`."""
     about, _, last = name.rpartition("/")
     label = kind_of(name).label
-    return label if not about or about in UNNAMED or last not in KINDS else f"{about}: {label}"
+    return label if not about or about in UNNAMED or last not in KINDS else f"{label} of {about}"

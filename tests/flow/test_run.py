@@ -235,7 +235,7 @@ def test_compare_reuses_what_is_there_and_records_all_runs(again: Finished, prof
     (folder,) = (again.work_dir / "comparisons").glob("reward.epochs-*")
     found = json.loads((folder / "compare.json").read_text())
     assert found["variants"] == ["2", "1"] and set(found["figures"]["length/auc"]) == {"2", "1"}
-    assert "length: area under the ROC curve ↑" in (folder / "compare.html").read_text()
+    assert "area under the ROC curve of length ↑" in (folder / "compare.html").read_text()
     (parent,) = [run for run in after["comparison"] if "1/length/auc" in run.data.metrics]
     children = [run for run in after["pipeline"] if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 2 and parent.data.metrics["1/length/auc"] == found["figures"]["length/auc"]["1"]["mean"]["value"]

@@ -101,7 +101,7 @@ def test_what_a_variant_has_not_is_no_number() -> None:
 
 def test_page_has_every_figure_and_no_resource_from_elsewhere() -> None:
     page = render_comparison(compare("reward.<head>", runs()))
-    assert "reward.&lt;head&gt;" in page and "x: area under the ROC curve ↑" in page and "<svg" in page
+    assert "reward.&lt;head&gt;" in page and "area under the ROC curve of x ↑" in page and "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
     assert page == render_comparison(compare("reward.<head>", runs()))
 
@@ -112,8 +112,8 @@ def test_many_variants_stand_below_one_another() -> None:
         for count in (3, 9)
     )
     across, down = (render_comparison(compare("key", runs)) for runs in (few, many))
-    assert '<th scope="row">x: area under the ROC curve ↑</th>' in across and '<th scope="row">v2</th>' not in across
-    assert '<th scope="row">v8</th>' in down and '<th scope="row">x: area' not in down and "<h2>Costs</h2>" in down
+    assert '<th scope="row">area under the ROC curve of x ↑</th>' in across and '<th scope="row">v2</th>' not in across
+    assert '<th scope="row">v8</th>' in down and '<th scope="row">area under' not in down and "<h2>Costs</h2>" in down
     assert all(page.count("same") == 1 for page in (across, down)), "in the table, and no picture of what is alike in all"
 
 
