@@ -19,7 +19,7 @@ PAGE = "report.html"
 FIGURES = "figures"
 FINDINGS = "findings.json"
 
-STAGE = Stage("report", version=11, kind="report", section=Settings.content)
+STAGE = Stage("report", version=12, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
