@@ -136,8 +136,7 @@ def show(result: Comparison, folder: Path) -> None:
 
 
 def publish(result: Comparison, folder: Path, run_id: str, ledger: Ledger) -> Compared:
-    """`show`, and the same with the comparison's run, its means as that run's metrics; the run is finished then."""
-    show(result, folder)
+    """What `show` has put in `folder` with the comparison's run, its means as that run's metrics; the run is finished then."""
     for name in (RESULT, PAGE):
         ledger.client.log_artifact(run_id, str(folder / name))
     means = {f"{v}/{name}": f.mean.value for name, of in result.figures.items() for v, f in of.items() if f.mean.value is not None}

@@ -17,7 +17,7 @@ import torch
 
 from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, best_levels, expert_settings, without_requests
 from moslim_core.baselines.merging import by_block, load_experts, mixed
-from moslim_core.baselines.method import Array, Asked
+from moslim_core.baselines.method import Array, Asked, at_point
 from moslim_core.data.rows import plain_text
 from moslim_core.errors import UserError
 from moslim_core.policy.conditioning import Example, in_turn
@@ -120,5 +120,5 @@ class Compared(OnePolicy):
     def at(self, row: str, weights: Array) -> Asked:
         base, tokenizer = self.context.chat_model(self.context.settings.model.base)
         model = mixed(load_experts(base, [self.policy.folder]), weights.tolist())
-        name = "-".join([row, *(f"{w:.3f}" for w in weights)])
+        name = at_point(row, weights)
         return Asked(self.context.system(name, model, tokenizer), Targets())

@@ -221,6 +221,11 @@ class LevelBased(Method):
         return self.under(levels_of(weights.tolist(), self.context.schema))
 
 
+def at_point(row: str, weights: Array) -> str:
+    """What a row's system is called at an operating point."""
+    return "-".join([row, *(f"{w:.3f}" for w in weights)])
+
+
 def rollouts(policy: PolicySettings, steps: int) -> int:
     """Answers that so many steps compare, drawn or rated."""
     return steps * policy.prompts_per_step * policy.targets_per_prompt * policy.group_size

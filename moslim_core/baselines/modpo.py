@@ -41,8 +41,7 @@ def margin_losses(log_ratios: Tensor, utilities: Tensor, weights: Tensor, beta: 
 
 class Loss(online_dpo.Loss):
     def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
-        assert batch.reference is not None
-        ratios = ((log_probs - batch.reference) * batch.mask).sum(dim=1)
+        ratios = online_dpo.log_ratios(batch, log_probs)
         weights = torch.tensor([self.mapping.settings.weights.get(name, 0.0) for name in self.mapping.schema.names], device=ratios.device)
         losses = partial(margin_losses, weights=weights, beta=self.beta)
         # What is not requested, a guard, has no utility, and no weight.

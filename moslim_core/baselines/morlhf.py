@@ -6,7 +6,7 @@ What a sum of rewards means depends on their scales: here they are as they are, 
 from __future__ import annotations
 
 from moslim_core.baselines.experts import Expert, Standardisation, without_requests
-from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
+from moslim_core.baselines.method import Array, Asked, Cost, Method, at_point, phase_seconds
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
@@ -23,7 +23,7 @@ class Compared(Method):
 
     def expert(self, weights: Array) -> Expert:
         """The policy of an operating point; the budget is shared out among the points."""
-        name = "-".join([self.rows[0], *(f"{w:.3f}" for w in weights)])
+        name = at_point(self.rows[0], weights)
         return Expert(self.context, name, weights, len(self.context.weights), self.standardisation)
 
     def train(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from moslim_core.baselines.experts import Expert, without_requests
 from moslim_core.baselines.merging import Rule, averaged, exact, interpolated, load_experts
-from moslim_core.baselines.method import Array, Asked, Cost, Method, phase_seconds
+from moslim_core.baselines.method import Array, Asked, Cost, Method, at_point, phase_seconds
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
@@ -45,7 +45,7 @@ class Compared(Method):
     def at(self, row: str, weights: Array) -> Asked:
         base, tokenizer = self.context.chat_model(self.context.settings.model.base)
         model = self.rules[row](load_experts(base, [expert.folder for expert in self.experts]), weights.tolist())
-        name = "-".join([row, *(f"{w:.3f}" for w in weights)])
+        name = at_point(row, weights)
         return Asked(self.context.system(name, model, tokenizer), Targets())
 
     def cost(self, row: str) -> Cost:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from moslim_core.baselines.experts import ExpertProgress
-from moslim_core.baselines.method import Array, Cost, Method, Reworded, rollouts, timed, timed_seconds
+from moslim_core.baselines.method import Array, Cost, Method, Reworded, at_point, rollouts, timed, timed_seconds
 from moslim_core.data.rows import load_rows, plain_text
 from moslim_core.policy.warm_start import fine_tune
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
@@ -154,7 +154,7 @@ class Compared(Method):
         return sampled, [answer.text for answer in context.draw(*context.chat_model(base), conversations, "round")]
 
     def at(self, row: str, weights: Array) -> Reworded:
-        name = "-".join([row, *(f"{w:.3f}" for w in weights)])
+        name = at_point(row, weights)
         wording = partial(state, rewards=wanted(weights, *self.range).tolist(), names=self.context.schema.names)
         return Reworded(self.context.system(name, *self.context.chat_model(self.context.work / "online")), wording)
 

@@ -40,7 +40,8 @@ from moslim_core.training.checkpoints import keep_last, last_complete, mark
 from moslim_core.training.distributed import gather, is_first, join, sharded, share, take_own_device, wait
 from moslim_core.training.progress import Progress
 
-REFERENCE_ROLLOUTS, WARM_START = 128, "warm_start"
+REFERENCE_ROLLOUTS = 128
+WARM_START = "warm_start"
 # Prompts, preferences, policy settings, seed -> what the optimiser's prompts ask for.
 Examples = Callable[[Sequence[Sequence[Message]], PreferenceSchema, PolicySettings, int], list[Example]]
 

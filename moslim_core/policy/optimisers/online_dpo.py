@@ -31,6 +31,12 @@ def preference_losses(log_ratios: Tensor, rewards: Tensor, beta: float) -> Tenso
     return (losses * others.view(*others.shape, *[1] * (rewards.dim() - 1))).sum(dim=1) / max(1, len(rewards) - 1)
 
 
+def log_ratios(batch: RolloutBatch, log_probs: Tensor) -> Tensor:
+    """log pi / pi_ref of whole answers, (r,), in nats."""
+    assert batch.reference is not None
+    return ((log_probs - batch.reference) * batch.mask).sum(dim=1)
+
+
 @optimiser("online_dpo")
 class Loss(Optimiser):
     own_kl = None
@@ -48,6 +54,5 @@ class Loss(Optimiser):
         return None
 
     def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
-        assert batch.reference is not None
-        ratios = ((log_probs - batch.reference) * batch.mask).sum(dim=1)
-        return batch.pairs.by_table(lambda d, r: preference_losses(d, r, self.beta), ratios, batch.rewards).sum() / batch.rows
+        losses = batch.pairs.by_table(lambda d, r: preference_losses(d, r, self.beta), log_ratios(batch, log_probs), batch.rewards)
+        return losses.sum() / batch.rows
