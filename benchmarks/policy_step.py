@@ -136,7 +136,8 @@ def ours(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
 def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     """Its step's seconds, and those of its reward models."""
     from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AttentionInterface, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from trl import RLOOConfig, RLOOTrainer
 
     from moslim_core import models
@@ -145,6 +146,8 @@ def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     adapter_config = module("training.adapters", "adapters").adapter_config
     policy, base = settings.policy, settings.model.base
     model, tokenizer = models.load_chat_model(base, cache)
+    # As its users have it: models that this project loads go back through attention in its own way.
+    AttentionInterface.register("sdpa", sdpa_attention_forward)
     source = models.resolve(base, cache)
     judges, tokenizers = [], []
     for _ in settings.preferences.names:

@@ -53,6 +53,10 @@ def load_weights(loader: Any, source: str, name: str, backbone: bool = False, **
     if os.path.isdir(source) and os.path.exists(os.path.join(source, "adapter_config.json")):
         # transformers would put it on by itself, and the policy's own adapter would then take its place.
         raise UserError(f"{source} holds an adapter beside its weights (adapter_config.json).\nMerge it into the weights, or move it out.")
+    # It alone needs torch.
+    from moslim_core.models import attention
+
+    attention.register()
     model, info = from_pretrained(
         loader, source, name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )

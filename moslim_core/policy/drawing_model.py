@@ -25,21 +25,23 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, apart: bool) -> Tensor:
-        ctx.save_for_backward(x, weight, a, b)
-        ctx.scale, ctx.apart = scale, apart
+        inner = x @ a.t() if apart else None
+        ctx.save_for_backward(x, weight, a, b, inner)
+        ctx.scale = scale
         y = x @ weight.t()
-        return y.addmm_(x @ a.t(), b.t(), alpha=scale) if apart else y
+        return y if inner is None else y.addmm_(inner, b.t(), alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None, None]:
-        (dy,), (x, weight, a, b) = gradients, ctx.saved_tensors
-        inner = dy @ b
+        (dy,), (x, weight, a, b, inner) = gradients, ctx.saved_tensors
+        back = dy @ b
         dx = None
         if ctx.needs_input_grad[0]:
             dx = dy @ weight
-            if ctx.apart:
-                dx.addmm_(inner, a, alpha=ctx.scale)
-        return dx, None, (inner.t() @ x).mul_(ctx.scale), (dy.t() @ (x @ a.t())).mul_(ctx.scale), None, None
+            if inner is not None:
+                dx.addmm_(back, a, alpha=ctx.scale)
+        inner = x @ a.t() if inner is None else inner
+        return dx, None, (back.t() @ x).mul_(ctx.scale), (dy.t() @ inner).mul_(ctx.scale), None, None
 
 
 class _Adapted(nn.Module):

@@ -87,8 +87,7 @@ def _groups(model: Any, lengths: Sequence[int]) -> list[list[int]]:
 def _cut(rows: list[int], lengths: Sequence[int], cost: int) -> list[list[int]]:
     longest = lengths[rows[-1]]
     saved, place = max(((longest - lengths[rows[n - 1]]) * n, n) for n in range(1, len(rows) + 1))
-    # A pass that is short takes longer for each of its tokens.
-    if saved <= cost * 4:
+    if saved <= cost:
         return [rows]
     return _cut(rows[:place], lengths, cost) + _cut(rows[place:], lengths, cost)
 

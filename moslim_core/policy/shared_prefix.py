@@ -21,9 +21,10 @@ from moslim_core.policy.drawing_cache import with_room
 
 Tokens = tuple[int, ...]
 
-# One more pass through all layers takes about as long as so many tokens more in a pass: few on a CPU, which is busy with tokens; on a
-# GPU thousands, as starting a pass's kernels takes longer than their work.
-PASS_TOKENS = {"cpu": 16}
+# One more pass through all layers takes about as long as so many tokens more in a pass (SmolLM2-135M): on a CPU the weights have to come
+# from memory again, and the faster its products are, the more tokens that is; on a GPU thousands, as starting a pass's kernels takes
+# longer than their work.
+PASS_TOKENS = {torch.float32: 40, torch.bfloat16: 128}
 GPU_PASS_TOKENS = 4096
 # Answers that have ended are taken out of the batch when so large a share of it, or less, goes on.
 STILL_GOING = 0.875
@@ -43,7 +44,7 @@ class Layout(NamedTuple):
     work: int
 
 
-def lay_out(prompts: Sequence[Sequence[int]], share: bool = True, pass_tokens: int = PASS_TOKENS["cpu"]) -> Layout:
+def lay_out(prompts: Sequence[Sequence[int]], share: bool = True, pass_tokens: int = PASS_TOKENS[torch.float32]) -> Layout:
     """Cut prompts (n lists of at least one token) where it saves most: after what all share, and after what neighbours share.
 
     A prompt's last part has at least one token. With `share` off there is no other. A part more costs as much as `pass_tokens`.
@@ -117,7 +118,7 @@ def layout_for(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, sh
 
 def pass_tokens(model: Any) -> int:
     """What a pass more costs on the model's device, in tokens."""
-    return PASS_TOKENS.get(model.device.type, GPU_PASS_TOKENS)
+    return PASS_TOKENS.get(model.dtype, PASS_TOKENS[torch.float32]) if model.device.type == "cpu" else GPU_PASS_TOKENS
 
 
 class ReadPrompts(NamedTuple):
