@@ -190,7 +190,10 @@ EVALUATING = {"evaluate", *(stage for stage in MODULE_OF if stage.startswith(COM
 # They train by the policy's own optimisers. This project's policies have a stage of their own for that.
 TRAINED = {
     "train_policy",
-    *(f"compared_{name}" for name in ("morlhf", "morlhf_normalised", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo", "modpo", "clp")),
+    *(
+        f"compared_{name}"
+        for name in ("morlhf", "morlhf_normalised", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo", "modpo", "clp", "steerlm2")
+    ),
 }
 APART = {"label", "train_reward", "train_judge", "report", "compared_prompt_only"}
 

@@ -14,7 +14,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from moslim_core import models
-from moslim_core.baselines import OWN, START, best_of_n, bone_soups, clp, methods, mo_odpo, modpo, ours, rewarded_soups, rlphf
+from moslim_core.baselines import OWN, START, best_of_n, bone_soups, clp, methods, mo_odpo, modpo, ours, rewarded_soups, rlphf, steerlm2
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
 from moslim_core.baselines.measure import by_level, measure, method_of, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
@@ -229,6 +229,32 @@ def test_modpo_draws_nothing(context: Make) -> None:
         modpo.Compared.require_fit(context(optimiser="rloo", beta=0.0).settings)
 
 
+def test_steerlm2_goes_from_the_shares_that_answers_have_to_those_of_their_likelihood() -> None:
+    """Its gradient is the source's, -sum (w - b) grad log Q, and 0 where the policy is P(a | x, y) P(y | x) among the answers."""
+    generator = torch.Generator().manual_seed(0)
+    log_q, log_p, likelihood = (torch.randn(3, 2, generator=generator) for _ in range(3))
+    log_q.requires_grad_()
+    steerlm2.share_losses(log_q - log_p, likelihood).sum().backward()
+    odds, shares = likelihood.exp(), (log_q - log_p).detach().exp()
+    assert log_q.grad is not None
+    assert torch.allclose(log_q.grad / 3, shares / shares.sum(dim=0) - odds / odds.sum(dim=0), atol=1e-6)
+    best = (likelihood + 5.0).requires_grad_()
+    steerlm2.share_losses(best, likelihood).sum().backward()
+    assert best.grad is not None and best.grad.abs().max() < 1e-6
+
+
+def test_steerlm2_is_asked_for_levels_and_learns_how_probable_they_are(context: Make) -> None:
+    made = context(optimiser="rloo", centred=True)
+    policy = steerlm2.Compared(made).policy
+    assert policy.optimiser is steerlm2.Loss and not policy.settings.policy.centred
+    mapping = RewardMapping(made.settings.preferences, policy.settings.mapping)
+    probabilities = {"length": np.array([[0.2, 0.3, 0.5]]), "warmth": np.array([[0.6, 0.4]])}
+    rewards = mapping(probabilities, [Targets({"length": 3, "warmth": 2})]).rewards
+    assert np.allclose(rewards, math.log(0.5 * 0.4))
+    with pytest.raises(UserError, match=r"steerlm2 trains by Online DPO whatever the profile does: .*beta=0"):
+        steerlm2.Compared.require_fit(context(optimiser="rloo", beta=0.0).settings)
+
+
 def test_bone_soups_are_merged_so_that_their_mixtures_give_the_weights(context: Make) -> None:
     method = bone_soups.Compared(context())
     assert np.allclose(method.rewards, [[0.7, 0.3], [0.3, 0.7]]) and np.allclose(bone_soups.backbones(3).sum(axis=1), 1)
@@ -335,7 +361,9 @@ def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Mak
     assert raw.settings.policy == normalised.settings.policy and raw.folder != normalised.folder
 
 
-@pytest.mark.parametrize("name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo", "modpo", "clp"])
+@pytest.mark.parametrize(
+    "name", ["prompt_only", "best_of_n", "morlhf", "rewarded_soups", "bone_soups", "rlphf", "mo_odpo", "modpo", "clp", "steerlm2"]
+)
 def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     made = context()
     numbers = measure(name, made)
@@ -344,8 +372,7 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert row.control.preferences["length"].answers == 6
-        assert row.cost.policies == {"morlhf": 3, "modpo": 3, "rewarded_soups": 2, "bone_soups": 2, "rlphf": 1, "mo_odpo": 1, "clp": 1}.get(
-            name, 0
-        )
+        several = {"morlhf": 3, "modpo": 3, "rewarded_soups": 2, "bone_soups": 2, "prompt_only": 0, "best_of_n": 0}
+        assert row.cost.policies == several.get(name, 1)
         assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16
     assert measure(name, made) == numbers, "what is there is not done again, and gives the same"
