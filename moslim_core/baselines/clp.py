@@ -7,23 +7,20 @@ parameters of some layers. The source was read in its abstract and summaries, no
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, best_levels, expert_settings, without_requests
+from moslim_core.baselines.experts import ExamplesInTurn, OnePolicy, TrainedPolicy, best_levels, expert_settings, without_requests
 from moslim_core.baselines.merging import by_block, load_experts, mixed
 from moslim_core.baselines.method import Array, Asked, at_point
-from moslim_core.data.rows import plain_text
 from moslim_core.errors import UserError
-from moslim_core.policy.conditioning import Example, in_turn
 from moslim_core.policy.learner import Learner
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
+from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.registry import baseline
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
@@ -39,20 +36,15 @@ def weights_of(step: int, parts: int, seed: int) -> list[float]:
     return np.random.default_rng([seed, step]).dirichlet(np.ones(parts)).tolist()
 
 
-class MixedExamples:
-    """Training examples without an instruction, rewarded for the best levels by the weights of their step."""
+class MixedExamples(ExamplesInTurn):
+    """Without an instruction, rewarded for the best levels by the weights of their step."""
 
     def __init__(self, steered: PreferenceSchema) -> None:
         self.names, self.best = steered.names, best_levels(steered)
 
-    def __call__(self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[Example]:
-        examples = []
-        for family, prompt in enumerate(in_turn(prompts, policy, random.Random(seed))):
-            weights = weights_of(family // policy.prompts_per_step, len(self.names), seed)
-            targets = Targets(self.best, dict(zip(self.names, weights, strict=True)))
-            plain = condition(prompt, Targets(), schema, policy.placement)
-            examples.append(Example(plain, plain_text(prompt), targets, family, prompt))
-        return examples
+    def requests(self, plain: list[Message], family: int, policy: PolicySettings, seed: int) -> list[tuple[list[Message], Targets]]:
+        weights = weights_of(family // policy.prompts_per_step, len(self.names), seed)
+        return [(plain, Targets(self.best, dict(zip(self.names, weights, strict=True))))]
 
 
 class MixtureLearner(Learner):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -82,19 +82,30 @@ def expert_settings(
     return changed(settings, policy=own, mapping=weighted_sum(schema, scale * weights, standardisation))
 
 
-class PlainExamples:
-    """Training examples without an instruction, all rewarded for `targets`: every prompt equally often, one group each."""
+class ExamplesInTurn(ABC):
+    """Training examples of prompts that come up equally often, each a family whose requests a method words in its own way."""
+
+    def __call__(self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[Example]:
+        """steps x prompts_per_step families, as of `policy.conditioning.training_examples`."""
+        return [
+            Example(conversation, plain_text(prompt), targets, family, prompt)
+            for family, prompt in enumerate(in_turn(prompts, policy, random.Random(seed)))
+            for conversation, targets in self.requests(condition(prompt, Targets(), schema, policy.placement), family, policy, seed)
+        ]
+
+    @abstractmethod
+    def requests(self, plain: list[Message], family: int, policy: PolicySettings, seed: int) -> list[tuple[list[Message], Targets]]:
+        """(what the policy reads, what it is rewarded for) of each request of a family, whose conversation without one is `plain`."""
+
+
+class PlainExamples(ExamplesInTurn):
+    """Without an instruction, all rewarded for `targets`, one group a prompt."""
 
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
 
-    def __call__(self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[Example]:
-        """steps x prompts_per_step examples, as of `policy.conditioning.training_examples`."""
-        examples = []
-        for number, prompt in enumerate(in_turn(prompts, policy, random.Random(seed))):
-            conversation = condition(prompt, Targets(), schema, policy.placement)
-            examples.append(Example(conversation, plain_text(prompt), self.targets, number, prompt))
-        return examples
+    def requests(self, plain: list[Message], family: int, policy: PolicySettings, seed: int) -> list[tuple[list[Message], Targets]]:
+        return [(plain, self.targets)]
 
 
 class ExpertProgress(Progress):

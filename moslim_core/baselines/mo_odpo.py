@@ -7,18 +7,23 @@ in its abstract and summaries, not in full.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import cached_property, partial
 
 import numpy as np
 
-from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, best_levels, by_online_dpo, require_online_dpo, sum_of_scores
+from moslim_core.baselines.experts import (
+    ExamplesInTurn,
+    OnePolicy,
+    TrainedPolicy,
+    best_levels,
+    by_online_dpo,
+    require_online_dpo,
+    sum_of_scores,
+)
 from moslim_core.baselines.method import Array, Reworded
-from moslim_core.data.rows import plain_text
-from moslim_core.policy.conditioning import Example, in_turn
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
+from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.registry import baseline
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
@@ -30,21 +35,15 @@ def state(messages: Sequence[Message], weights: Sequence[float], names: Sequence
     return [*messages[:-1], {**messages[-1], "content": f"[{stated}]\n{messages[-1]['content']}"}]
 
 
-class WeightedExamples:
-    """Training examples that state weights of the preferences `steered`, and are rewarded for their best levels by these weights."""
+class WeightedExamples(ExamplesInTurn):
+    """Requests that state weights of the preferences `steered`, and are rewarded for their best levels by these weights."""
 
     def __init__(self, steered: PreferenceSchema) -> None:
         self.names, self.best = steered.names, best_levels(steered)
 
-    def __call__(self, prompts: Sequence[Sequence[Message]], schema: PreferenceSchema, policy: PolicySettings, seed: int) -> list[Example]:
-        dirichlet = np.random.default_rng(seed)
-        examples = []
-        for family, prompt in enumerate(in_turn(prompts, policy, random.Random(seed))):
-            plain = condition(prompt, Targets(), schema, policy.placement)
-            for weights in dirichlet.dirichlet(np.ones(len(self.names)), policy.targets_per_prompt).tolist():
-                targets = Targets(self.best, dict(zip(self.names, weights, strict=True)))
-                examples.append(Example(state(plain, weights, self.names), plain_text(prompt), targets, family, prompt))
-        return examples
+    def requests(self, plain: list[Message], family: int, policy: PolicySettings, seed: int) -> list[tuple[list[Message], Targets]]:
+        drawn = np.random.default_rng([seed, family]).dirichlet(np.ones(len(self.names)), policy.targets_per_prompt).tolist()
+        return [(state(plain, weights, self.names), Targets(self.best, dict(zip(self.names, weights, strict=True)))) for weights in drawn]
 
 
 @baseline("mo_odpo")
