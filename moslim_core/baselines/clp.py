@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from moslim_core.baselines.experts import ExamplesInTurn, OnePolicy, TrainedPolicy, best_levels, expert_settings, without_requests
+from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, WeightedExamples, expert_settings, without_requests
 from moslim_core.baselines.merging import by_block, load_experts, mixed
 from moslim_core.baselines.method import Array, Asked, at_point
 from moslim_core.errors import UserError
 from moslim_core.policy.learner import Learner
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.preferences import Message, PreferenceSchema, Targets
+from moslim_core.preferences import Message, Targets
 from moslim_core.registry import baseline
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
@@ -36,15 +36,11 @@ def weights_of(step: int, parts: int, seed: int) -> list[float]:
     return np.random.default_rng([seed, step]).dirichlet(np.ones(parts)).tolist()
 
 
-class MixedExamples(ExamplesInTurn):
-    """Without an instruction, rewarded for the best levels by the weights of their step."""
-
-    def __init__(self, steered: PreferenceSchema) -> None:
-        self.names, self.best = steered.names, best_levels(steered)
+class MixedExamples(WeightedExamples):
+    """Without an instruction, by the weights of their step."""
 
     def requests(self, plain: list[Message], family: int, policy: PolicySettings, seed: int) -> list[tuple[list[Message], Targets]]:
-        weights = weights_of(family // policy.prompts_per_step, len(self.names), seed)
-        return [(plain, Targets(self.best, dict(zip(self.names, weights, strict=True))))]
+        return [(plain, self.targets(weights_of(family // policy.prompts_per_step, len(self.names), seed)))]
 
 
 class MixtureLearner(Learner):

@@ -108,6 +108,16 @@ class PlainExamples(ExamplesInTurn):
         return [(plain, self.targets)]
 
 
+class WeightedExamples(ExamplesInTurn):
+    """Rewarded for the best levels of the preferences `steered`, by weights."""
+
+    def __init__(self, steered: PreferenceSchema) -> None:
+        self.names, self.best = steered.names, best_levels(steered)
+
+    def targets(self, weights: Sequence[float]) -> Targets:
+        return Targets(self.best, dict(zip(self.names, weights, strict=True)))
+
+
 class ExpertProgress(Progress):
     """One of several policies' progress: its metrics stand in a log of its own, and under its name in the stage's."""
 
@@ -175,12 +185,15 @@ def by_online_dpo(policy: PolicySettings) -> PolicySettings:
     return changed(policy, optimiser="online_dpo", kl=None, credit="answer", **PLAIN)
 
 
-def require_online_dpo(name: str, settings: Settings) -> None:
-    """Raises UserError where that does not go with the settings."""
-    try:
-        require_fit(by_online_dpo(settings.policy))
-    except UserError as error:
-        raise UserError(f"{name} trains by Online DPO whatever the profile does: {error}") from error
+class ByOnlineDPO(Method):
+    """A method that trains by Online DPO, whatever the profile's optimiser is."""
+
+    @classmethod
+    def require_fit(cls, settings: Settings) -> None:
+        try:
+            require_fit(by_online_dpo(settings.policy))
+        except UserError as error:
+            raise UserError(f"{cls.rows[0]} trains by Online DPO whatever the profile does: {error}") from error
 
 
 class OnePolicy(Method):

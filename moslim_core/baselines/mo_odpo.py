@@ -12,20 +12,11 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from moslim_core.baselines.experts import (
-    ExamplesInTurn,
-    OnePolicy,
-    TrainedPolicy,
-    best_levels,
-    by_online_dpo,
-    require_online_dpo,
-    sum_of_scores,
-)
+from moslim_core.baselines.experts import ByOnlineDPO, OnePolicy, TrainedPolicy, WeightedExamples, by_online_dpo, sum_of_scores
 from moslim_core.baselines.method import Array, Reworded
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.preferences import Message, PreferenceSchema, Targets
+from moslim_core.preferences import Message, Targets
 from moslim_core.registry import baseline
-from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 
 
@@ -35,30 +26,23 @@ def state(messages: Sequence[Message], weights: Sequence[float], names: Sequence
     return [*messages[:-1], {**messages[-1], "content": f"[{stated}]\n{messages[-1]['content']}"}]
 
 
-class WeightedExamples(ExamplesInTurn):
-    """Requests that state weights of the preferences `steered`, and are rewarded for their best levels by these weights."""
-
-    def __init__(self, steered: PreferenceSchema) -> None:
-        self.names, self.best = steered.names, best_levels(steered)
+class StatedExamples(WeightedExamples):
+    """Requests that state the weights by which they are rewarded."""
 
     def requests(self, plain: list[Message], family: int, policy: PolicySettings, seed: int) -> list[tuple[list[Message], Targets]]:
         drawn = np.random.default_rng([seed, family]).dirichlet(np.ones(len(self.names)), policy.targets_per_prompt).tolist()
-        return [(state(plain, weights, self.names), Targets(self.best, dict(zip(self.names, weights, strict=True)))) for weights in drawn]
+        return [(state(plain, weights, self.names), self.targets(weights)) for weights in drawn]
 
 
 @baseline("mo_odpo")
-class Compared(OnePolicy):
+class Compared(ByOnlineDPO, OnePolicy):
     rows = ("mo_odpo",)
-
-    @classmethod
-    def require_fit(cls, settings: Settings) -> None:
-        require_online_dpo("mo_odpo", settings)
 
     @cached_property
     def policy(self) -> TrainedPolicy:
         settings, schema = self.context.settings, self.context.schema
         own = changed(settings, policy=by_online_dpo(settings.policy), mapping=sum_of_scores(settings, schema))
-        return TrainedPolicy(self.context, self.rows[0], own, WeightedExamples(schema))
+        return TrainedPolicy(self.context, self.rows[0], own, StatedExamples(schema))
 
     def at(self, row: str, weights: Array) -> Reworded:
         return Reworded(self.system, partial(state, weights=weights.tolist(), names=self.context.schema.names))

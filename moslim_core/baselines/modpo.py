@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from moslim_core.baselines import morlhf
-from moslim_core.baselines.experts import Expert, by_online_dpo, require_online_dpo
+from moslim_core.baselines.experts import ByOnlineDPO, Expert, by_online_dpo
 from moslim_core.baselines.method import Array
 from moslim_core.errors import UserError
 from moslim_core.policy.optimisers import online_dpo
@@ -23,7 +23,6 @@ from moslim_core.policy.rated_answers import NoRatedAnswersError
 from moslim_core.policy.rollouts import RolloutBatch
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import baseline
-from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 
 
@@ -49,12 +48,8 @@ class Loss(online_dpo.Loss):
 
 
 @baseline("modpo")
-class Compared(morlhf.Compared):
+class Compared(ByOnlineDPO, morlhf.Compared):
     rows = ("modpo",)
-
-    @classmethod
-    def require_fit(cls, settings: Settings) -> None:
-        require_online_dpo("modpo", settings)
 
     @classmethod
     def training(cls, policy: PolicySettings) -> PolicySettings:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, by_online_dpo, require_online_dpo
+from moslim_core.baselines.experts import ByOnlineDPO, OnePolicy, TrainedPolicy, by_online_dpo
 from moslim_core.baselines.method import LevelBased
 from moslim_core.policy.conditioning import training_examples
 from moslim_core.policy.optimisers import online_dpo
@@ -21,7 +21,6 @@ from moslim_core.policy.rollouts import RolloutBatch
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.registry import baseline
 from moslim_core.reward.settings import MappingSettings
-from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 
 
@@ -40,12 +39,8 @@ class Loss(online_dpo.Loss):
 
 
 @baseline("steerlm2")
-class Compared(OnePolicy, LevelBased):
+class Compared(ByOnlineDPO, OnePolicy, LevelBased):
     rows = ("steerlm2",)
-
-    @classmethod
-    def require_fit(cls, settings: Settings) -> None:
-        require_online_dpo("steerlm2", settings)
 
     @classmethod
     def training(cls, policy: PolicySettings) -> PolicySettings:

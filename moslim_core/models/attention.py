@@ -40,6 +40,7 @@ class _Attention(torch.autograd.Function):
         dy = gradients[0].transpose(1, 2).reshape(*rows[:3], value.shape[3])
         scores = (scaled @ key.transpose(-1, -2)).unflatten(2, (-1, n))
         if counts is not None:
+            # A row of padding, for which nothing counts, gets no gradient from above, and gives none.
             scores.masked_fill_(~counts.unsqueeze(2), torch.finfo(scores.dtype).min)
         shares = scores.softmax(dim=-1).flatten(2, 3)
         d_scores = torch._softmax_backward_data(dy @ value.transpose(-1, -2), shares, -1, shares.dtype)
