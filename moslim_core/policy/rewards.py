@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from moslim_core.data.annotators import annotate
+from moslim_core.policy.cross_talk import CrossTalk
 from moslim_core.policy.rollouts import Pairs
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
@@ -31,13 +32,15 @@ class Judged(NamedTuple):
 class Rewards:
     """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
-    `truncation_penalty`: what an answer loses that was cut off. `centred`: an answer's utility counts less its mean over the requests of
+    `truncation_penalty`: what an answer loses that was cut off; `cross_talk_penalty`: for what requests move that they leave open
+    (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of
     its prompt. What is good under all of them alike teaches nothing about requests, and while the policy hardly heeds these it would be
     most of the gradient.
     """
 
     def __init__(self, scorer: RewardScorer, mapping: RewardMapping, policy: PolicySettings) -> None:
         self.scorer, self.mapping, self.policy = scorer, mapping, policy
+        self.cross_talk = CrossTalk(scorer.schema)
 
     def __call__(
         self, questions: Sequence[str], texts: Sequence[str], cut: Sequence[bool], targets: Sequence[Targets], pairs: Pairs
@@ -60,8 +63,20 @@ class Rewards:
             levels = {name: torch.tensor([float(t.get(name, 0)) for t in wanted]) for name in standardised}
             standardised = {n: pairs.by_table(apart, torch.from_numpy(u), levels[n]).numpy() for n, u in standardised.items()}
             rewards = self.mapping.aggregated(standardised, wanted)
+        if self.policy.cross_talk_penalty:
+            self.cross_talk.measure(_of(probabilities, answers[own]), [wanted[row] for row in own])
+            lost = lost + self.policy.cross_talk_penalty * self.cross_talk.losses(_of(probabilities, answers), wanted)
+            figures |= self.cross_talk.figures()
         utilities = np.stack(list(standardised.values()), axis=1) - lost[:, None]
         return Judged(torch.tensor(rewards - lost).float(), torch.tensor(utilities).float(), figures)
+
+    def state(self) -> dict[str, Any]:
+        """What was measured so far, as JSON has it."""
+        return {"mapping": self.mapping.state(), "cross_talk": self.cross_talk.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.mapping.load_state(state["mapping"])
+        self.cross_talk.load_state(state["cross_talk"])
 
     def beginnings(
         self, questions: Sequence[str], texts: Sequence[Sequence[str]], targets: Sequence[Targets], pairs: Pairs
@@ -76,7 +91,7 @@ class Rewards:
         return torch.tensor(mapped.rewards.reshape(places.shape)).float()
 
     def _mapped(self, probabilities: dict[str, np.ndarray], answers: np.ndarray, targets: list[Targets], measure: bool) -> Mapped:
-        return self.mapping({name: p[answers] for name, p in probabilities.items()}, targets, measure=measure)
+        return self.mapping(_of(probabilities, answers), targets, measure=measure)
 
     def _figures(
         self,
@@ -107,6 +122,10 @@ class Rewards:
         # Each process counts its requests from 0.
         of["group"] = of["group"] * len(everyone) + np.repeat(range(len(everyone)), [len(part["group"]) for part in everyone])
         return figures(of, self.scorer.schema.names) if len(of["reward"]) else {}
+
+
+def _of(probabilities: Mapping[str, np.ndarray], answers: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: p[answers] for name, p in probabilities.items()}
 
 
 def apart(utilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
