@@ -9,6 +9,7 @@ import pytest
 from flows import profile
 from flows.cli import init_profile
 from moslim_core.errors import UserError
+from moslim_core.registry import baseline
 from moslim_core.settings_section import changed
 from tasks.execution.plan import plan, size_of
 from tasks.execution.plan_comparison import plan_comparison
@@ -28,6 +29,15 @@ def test_the_plan_of_ones_own_rows(tmp_path: Path, tiny_chat: Path, tiny_encoder
     assert 0 < found.memory_gb < 4 and 0 < found.disk_gb < 1
     # A look costs nothing: no run, no rows.
     assert not (tmp_path / "work" / "mlflow").exists() and not (tmp_path / "work" / "stages").exists()
+
+
+@pytest.mark.parametrize("name", list(baseline.own))
+@pytest.mark.parametrize("packaged", profile.packaged())
+def test_every_compared_system_can_be_planned_and_trained_by_every_packaged_profile(name: str, packaged: str) -> None:
+    settings = profile.load(packaged, [])
+    method = baseline[name]
+    method.require_fit(settings)
+    assert method.training(settings.policy).steps >= 1
 
 
 def test_the_plan_of_a_comparison(tmp_path: Path, tiny_chat: Path, tiny_encoder: Path) -> None:
