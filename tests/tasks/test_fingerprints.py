@@ -40,4 +40,4 @@ def test_only_what_reads_the_mapping_depends_on_it() -> None:
         return {name for name, stage in compare_systems.stages().items() if stage.section(other) != stage.section(DEMO)}
 
     assert changed("mapping.utility=target_probability") == {"best_of_n"}
-    assert changed("mapping.weights.warmth=3") == set(compare_systems.stages())
+    assert changed("mapping.weights.warmth=4") == set(compare_systems.stages())
