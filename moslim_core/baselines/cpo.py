@@ -18,7 +18,7 @@ import numpy as np
 from trl import DPOConfig, DPOTrainer
 
 from moslim_core.baselines.experts import ExpertProgress
-from moslim_core.baselines.method import Array, Cost, LevelBased, timed, timed_seconds
+from moslim_core.baselines.method import Array, ByInstruction, Cost, timed, timed_seconds
 from moslim_core.errors import UserError
 from moslim_core.evaluation.system import System
 from moslim_core.policy.conditioning import Example, training_examples
@@ -64,7 +64,7 @@ def preferred(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 
 @baseline("cpo")
-class Compared(LevelBased):
+class Compared(ByInstruction):
     rows = ("cpo",)
     supervised = True
 

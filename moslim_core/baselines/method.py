@@ -204,21 +204,25 @@ class Method(ABC):
 
 
 class LevelBased(Method):
-    """A method that is steered by levels, and to an operating point through the one map from weights to levels.
+    """A method that is steered by levels, and to an operating point through the one map from weights to levels."""
 
-    It gives `system`, which reads levels as instructions, or says in `under` who answers.
-    """
-
-    @property
-    def system(self) -> System:
-        raise NotImplementedError
-
+    @abstractmethod
     def under(self, targets: Targets) -> Answering:
         """Who answers when levels are requested."""
-        return Asked(self.system, targets)
 
     def at(self, row: str, weights: Array) -> Answering:
         return self.under(levels_of(weights.tolist(), self.context.schema))
+
+
+class ByInstruction(LevelBased):
+    """A method with one system that reads levels as instructions."""
+
+    @property
+    @abstractmethod
+    def system(self) -> System: ...
+
+    def under(self, targets: Targets) -> Answering:
+        return Asked(self.system, targets)
 
 
 def at_point(row: str, weights: Array) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from moslim_core.baselines.method import Context, Cost, LevelBased, phase_seconds, rollouts
+from moslim_core.baselines.method import ByInstruction, Context, Cost, phase_seconds, rollouts
 from moslim_core.evaluation.system import System
 from moslim_core.policy.artifact import TRAINING_LOG, PolicyCard
 from moslim_core.registry import baseline
 
 
 @baseline("moslim")
-class Compared(LevelBased):
+class Compared(ByInstruction):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.rows = (f"moslim_{context.settings.policy.optimiser}",)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from moslim_core.baselines.method import Cost, LevelBased
+from moslim_core.baselines.method import ByInstruction, Cost
 from moslim_core.evaluation.system import System
 from moslim_core.registry import baseline
 
 
 @baseline("prompt_only")
-class Compared(LevelBased):
+class Compared(ByInstruction):
     rows = ("prompt_only",)
     trained = False
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from torch import Tensor
 
 from moslim_core.baselines.experts import ByOnlineDPO, OnePolicy, TrainedPolicy, by_online_dpo
-from moslim_core.baselines.method import LevelBased
+from moslim_core.baselines.method import ByInstruction
 from moslim_core.policy.conditioning import training_examples
 from moslim_core.policy.optimisers import online_dpo
 from moslim_core.policy.rollouts import RolloutBatch
@@ -39,7 +39,7 @@ class Loss(online_dpo.Loss):
 
 
 @baseline("steerlm2")
-class Compared(ByOnlineDPO, OnePolicy, LevelBased):
+class Compared(ByOnlineDPO, OnePolicy, ByInstruction):
     rows = ("steerlm2",)
 
     @classmethod

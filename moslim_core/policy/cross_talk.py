@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.reward.metrics import expected_level
 from moslim_core.training.distributed import total
 
 Array = np.ndarray
@@ -72,7 +73,7 @@ class CrossTalk:
         shape = (len(targets), len(self.preferences))
         asked, named, obtained = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         for column, p in enumerate(self.preferences):
-            obtained[:, column] = [p.score(level) for level in probabilities[p.name] @ np.arange(1, p.k + 1)]
+            obtained[:, column] = [p.score(level) for level in expected_level(probabilities[p.name])]
             named[:, column] = [p.name in t for t in targets]
             if not p.is_guard:
                 asked[:, column] = [p.score(t[p.name]) - 0.5 if p.name in t else 0.0 for t in targets]

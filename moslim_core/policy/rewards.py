@@ -15,6 +15,7 @@ from moslim_core.policy.rollouts import Pairs
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
 from moslim_core.reward.mapping import Mapped, RewardMapping
+from moslim_core.reward.metrics import expected_level
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.training.distributed import parts
 
@@ -32,10 +33,9 @@ class Judged(NamedTuple):
 class Rewards:
     """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
-    `truncation_penalty`: what an answer loses that was cut off; `cross_talk_penalty`: for what requests move that they leave open
-    (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of
-    its prompt. What is good under all of them alike teaches nothing about requests, and while the policy hardly heeds these it would be
-    most of the gradient.
+    `truncation_penalty`: what an answer loses that was cut off; `cross_talk_penalty`: what it loses for what requests move that they leave
+    open (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of its prompt. What is good under all of
+    them alike teaches nothing about requests, and while the policy hardly heeds these it would be most of the gradient.
     """
 
     def __init__(self, scorer: RewardScorer, mapping: RewardMapping, policy: PolicySettings) -> None:
@@ -111,7 +111,7 @@ class Rewards:
             levels = np.array([targets[r].get(name, 0) for r in requests], dtype=int)
             columns |= {f"level/{name}": levels, f"utility/{name}": mapped.utilities[name][: len(own)]}
             columns[f"standardised/{name}"] = mapped.standardised[name][: len(own)]
-            columns[f"expected/{name}"] = probabilities[name][answers] @ np.arange(1, preference.k + 1)
+            columns[f"expected/{name}"] = expected_level(probabilities[name][answers])
             if preference.annotator is not None:
                 # Nothing learns from it: where it parts from the utility, the reward model is being gamed.
                 off = [abs(annotate(texts[n], preference.annotator) - level) for n, level in zip(answers, levels, strict=True)]
