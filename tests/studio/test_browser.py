@@ -175,6 +175,10 @@ def test_a_conversation_goes_on_and_is_found_again_by_who_had_it_alone(visit: Ca
     (answer,) = ask(page, "First of mine?", 1)
     page.get_by_role("button", name="Go on from here").click()
     page.locator(".conversation blockquote").nth(1).wait_for()
+    # The page empties the message after it shows the conversation, and then puts the cursor there.
+    message = playwright.expect(page.get_by_label("Your message"))
+    message.to_be_focused(timeout=PATIENCE)
+    message.to_have_value("")
     ask(page, "Second of mine?", 1)
     page.get_by_role("button", name="Copy as").click()
     page.get_by_role("button", name="Copy curl").wait_for()
@@ -186,7 +190,7 @@ def test_a_conversation_goes_on_and_is_found_again_by_who_had_it_alone(visit: Ca
     assert [entry.split("\n")[0] for entry in page.locator(".entry").all_inner_texts()] == ["Second of mine?", "First of mine?"]
     page.locator(".entry").last.click()
     page.locator(".answer .said").filter(has_text=answer[:5]).wait_for()
-    assert page.get_by_label("Your message").input_value() == "First of mine?"
+    message.to_have_value("First of mine?", timeout=PATIENCE)
     other.get_by_text("Earlier", exact=True).click()
     other.get_by_text("Nothing was asked yet.").wait_for()
     assert "of mine?" not in other.locator("body").inner_text()
