@@ -3,10 +3,11 @@
 # preferences. Needs nothing but this checkout with its environment, and the model's folder (or hub id where the hub can be reached).
 #
 #   benchmarks/real_size.sh BASE [OUT]            all of it
-#   PARTS="engines step" benchmarks/real_size.sh BASE [OUT]   some parts: engines step rows control seeds
+#   PARTS="engines step" benchmarks/real_size.sh BASE [OUT]   some parts: engines step scoring rows plan control seeds
 #   SMALL=1 benchmarks/real_size.sh BASE [OUT]    the same at the scale of two CPU cores
 #
-# Each part logs to OUT/PART.log; one that fails does not keep the others from running. A repeat goes on where it stopped.
+# Each part logs to OUT/PART.log; one that fails does not keep the others from running, but the script then ends with 1. A repeat goes on
+# where it stopped.
 set -uo pipefail
 BASE=${1:?the chat model: a folder, or a hub id}
 OUT=$(mkdir -p "${2:-real_size}" && cd "${2:-real_size}" && pwd)
@@ -32,6 +33,8 @@ engines() {
 
 step() { "$PYTHON" benchmarks/policy_step.py --base "$BASE" --rounds 2 --preferences 3 6 "${STEP[@]}"; }
 
+scoring() { "$PYTHON" benchmarks/scoring.py; }
+
 # Rated answers of the model itself, at its own length, where the hub's are out of reach.
 rows() {
   if [ -n "${SMALL:-}" ] || [ -f "$OUT/rows.jsonl" ]; then return; fi
@@ -41,12 +44,22 @@ rows() {
     --prompts "$OUT/prompts.jsonl" --answers 10 --output "$OUT/rows.jsonl"
 }
 
+# What the plan foretells stands beside what the run then takes.
+plan() { "$PYTHON" -m flows.cli plan "${RUN[@]}"; }
+
 control() { "$PYTHON" -m flows.cli run "${RUN[@]}"; }
 
 seeds() { "$PYTHON" -m flows.cli compare "${RUN[@]}" --over policy.optimiser=online_dpo,rloo --seeds 0,1,2; }
 
-for part in ${PARTS:-engines step rows control seeds}; do
+failed=0
+for part in ${PARTS:-engines step scoring rows plan control seeds}; do
   echo "$(date +%T) $part: $OUT/$part.log"
   SECONDS=0
-  if "$part" > "$OUT/$part.log" 2>&1; then echo "  done in $SECONDS s"; else echo "  failed: $(tail -n 1 "$OUT/$part.log")"; fi
+  if "$part" > "$OUT/$part.log" 2>&1; then
+    echo "  done in $SECONDS s"
+  else
+    echo "  failed: $(tail -n 1 "$OUT/$part.log")"
+    failed=1
+  fi
 done
+exit "$failed"

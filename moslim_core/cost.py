@@ -2,7 +2,8 @@
 
 A pass of a model over tokens takes 2 operations a parameter and token (Kaplan et al. 2020, section 2.1); going back through frozen
 weights as much again, through weights that learn twice as much. How fast these are done is measured here, by matrix products in the
-run's dtype. Constants that are not counted so were measured on the demo, and say what they stand for.
+run's dtype, or stated by the maker of a GPU that is not here. Constants that are not counted so were measured on the demo, and say what
+they stand for.
 """
 
 from __future__ import annotations
@@ -58,6 +59,27 @@ class Speed(NamedTuple):
     bytes: int
 
 
+class Card(NamedTuple):
+    """A GPU as its maker states it: operations a second in bfloat16 without sparsity, bytes read a second, GB of memory."""
+
+    operations: float
+    bandwidth: float
+    memory_gb: float
+
+
+# Of the makers' data sheets.
+CARDS = {
+    "l4": Card(1.21e14, 3.0e11, 24),
+    "a10g": Card(7.0e13, 6.0e11, 24),
+    "rtx-4090": Card(1.65e14, 1.0e12, 24),
+    "a100-80": Card(3.12e14, 2.0e12, 80),
+    "h100": Card(9.89e14, 3.35e12, 80),
+    "h200": Card(9.89e14, 4.8e12, 141),
+}
+# Of what makers state, products of a common size reach about so much. (ours, a guess)
+REACHED = 0.5
+
+
 class Counts(NamedTuple):
     """Of the data: rows by split, training and evaluation prompts, mean words of prompts and answers."""
 
@@ -75,6 +97,11 @@ class Cost(NamedTuple):
     memory_gb: float
     drawn: int = 0
     read: int = 0
+
+
+def stated_speed(card: Card) -> Speed:
+    """The speed of a GPU that is not here, in bfloat16."""
+    return Speed(REACHED * card.operations, REACHED * card.bandwidth, "cuda", 2)
 
 
 def measured_speed(device: str, dtype: Any) -> Speed:
@@ -130,6 +157,16 @@ def draw_seconds(size: Size, answers: float, prompt: float, longest: float, batc
     return pass_seconds(size, answers * prompt, speed) + batches * longest * step + pass_seconds(size, answers * longest, speed)
 
 
+def _kept_to_draw(size: Size, answers: float, length: float, speed: Speed) -> float:
+    """Bytes of keys and values of answers that are drawn together, each of so many tokens with its prompt."""
+    return answers * length * size.layers * 2 * size.keys * speed.bytes
+
+
+def _activations(tokens: float, layers: int, size: Size, speed: Speed, checkpointing: bool) -> float:
+    """Bytes that a pass over so many tokens keeps for the way back."""
+    return tokens * layers * size.hidden * ACTIVATION_BYTES * speed.bytes / 2 * (KEPT_BY_CHECKPOINTING if checkpointing else 1.0)
+
+
 def label_cost(counts: Counts) -> Cost:
     """Of the stage `label`: it reads rows, and no model."""
     return Cost(START_SECONDS / 2 + ROW_SECONDS * sum(counts.rows.values()), START_GB / 2)
@@ -145,14 +182,15 @@ def reward_cost(reward: RewardSettings, size: Size, counts: Counts, split: str, 
     # Rows of choices hold two answers; that is not counted here.
     learnt = counts.rows.get(split, 0) * reward.epochs
     held = counts.rows.get("validation", 0) + counts.rows.get("test", 0)
-    passes = 1 + {"full": 2, "lora": 1, "frozen": 0}[reward.tuning]
+    passes = 1 + {"full": 2, "lora": 1, "frozen": 0}[reward.tuning] + reward.gradient_checkpointing
     read = length * (passes * learnt + held)
     work = pass_seconds(size._replace(parameters=round(parameters)), read, speed)
     changed = size.embeddings + parameters if reward.tuning == "full" else 0.01 * parameters
     # AdamW reads and writes weight, gradient and two moments; each update does so for all that learns.
     updating = learnt / reward.batch_size * changed * 4 * 7 / speed.bandwidth
     models = 1 if reward.shared else 2
-    activations = reward.batch_size * length * layers * size.hidden * ACTIVATION_BYTES * 2
+    activations = _activations(reward.batch_size * length, layers, size, speed, reward.gradient_checkpointing)
+    # Weights are in float32, whatever the passes compute in.
     memory = START_GB + (4 * (size.embeddings + parameters) + 12 * changed + activations) / 1e9
     return Cost(START_SECONDS + models * (work + updating), memory, read=round(models * read))
 
@@ -183,9 +221,10 @@ def policy_cost(policy: PolicySettings, size: Size, judge: Size, counts: Counts,
     if policy.max_minutes is not None:
         total = min(total, START_SECONDS * 1.5 + 60 * policy.max_minutes)
     share = min(1.0, policy.micro_batch / rows)
-    activations = share * tokens * size.layers * size.hidden * ACTIVATION_BYTES * speed.bytes / 2
-    activations *= KEPT_BY_CHECKPOINTING if policy.gradient_checkpointing else 1.0
-    memory = START_GB + (size.parameters + judge.parameters) * speed.bytes / 1e9 + activations / 1e9
+    activations = _activations(share * tokens, size.layers, size, speed, policy.gradient_checkpointing)
+    # Answers are drawn by a copy of the weights with the adapter in them. What drawing keeps is gone when learning begins.
+    kept = max(activations, _kept_to_draw(size, drawn, prompt + policy.max_new_tokens, speed))
+    memory = START_GB + ((2 * size.parameters + judge.parameters) * speed.bytes + kept) / 1e9
     return Cost(total, memory * policy.processes, round(policy.steps * drawn * answer), round(policy.steps * passes * tokens))
 
 
@@ -207,7 +246,7 @@ def evaluation_cost(
     answers = 2 * evaluation_answers(settings, schema, counts.evaluation_prompts)
     longest = policy.max_new_tokens
     batch = min(settings.batch_size, answers)
-    kv_cache = batch * (prompt + longest) * size.layers * 2 * size.keys * speed.bytes
+    kv_cache = _kept_to_draw(size, batch, prompt + longest, speed)
     read = batch * prompt * size.hidden * 16 * speed.bytes
     memory = START_GB + (size.parameters * speed.bytes + kv_cache + read) / 1e9
     seconds = START_SECONDS + draw_seconds(size, answers, prompt, longest, settings.batch_size, speed)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import JsonOption, ProfileOption, SetOption, settings_of, user_errors
+from moslim_core.cost import CARDS
 from moslim_core.errors import UserError
 
 
@@ -48,6 +49,7 @@ def plan(
         str | None, typer.Option(metavar="A,B", help="plan moslim compare --baselines A,B in place of a run; or all")
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="N,N,N", help="with --baselines: the comparison's seeds")] = "0,1,2",
+    on: Annotated[str | None, typer.Option(metavar="GPU", help=f"plan for a GPU that need not be here: {', '.join(CARDS)}")] = None,
     json: JsonOption = False,
 ) -> None:
     """What a run, or a comparison of systems, would do and cost here: what is reused, minutes, memory, disk and tokens."""
@@ -55,7 +57,9 @@ def plan(
 
     settings = settings_of(profile, set_)
     if baselines is None:
-        show(settings, profile, set_ or [], json)
+        show(settings, profile, set_ or [], on, json)
+    elif on is not None:
+        raise UserError("--on plans a run, and --baselines a comparison: give one of them.")
     else:
         show_comparison(settings, baselines, seeds, json)
 

@@ -13,9 +13,9 @@ from moslim_core.settings import Settings
 from tasks.execution.plan import HOW, Plan, plan
 
 
-def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool) -> None:
-    """Print it. Raises UserError where the rows or the models can't be read."""
-    planned = plan(settings)
+def show(settings: Settings, profile: str, overrides: Sequence[str], card: str | None, json: bool) -> None:
+    """Print it, for this machine or for a GPU of cost.CARDS. Raises UserError where the rows or the models can't be read."""
+    planned = plan(settings, card)
     if json:
         typer.echo(planned.model_dump_json(indent=1))
         return

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, WeightedExamples, expert_settings, without_requests
+from moslim_core.baselines.experts import OnePolicy, TrainedPolicy, WeightedExamples, WithoutRequests, expert_settings
 from moslim_core.baselines.merging import by_block, load_experts, mixed
 from moslim_core.baselines.method import Array, Asked, at_point
 from moslim_core.errors import UserError
@@ -77,17 +77,13 @@ class MixtureLearner(Learner):
 
 
 @baseline("clp")
-class Compared(OnePolicy):
+class Compared(WithoutRequests, OnePolicy):
     rows = ("clp",)
 
     @classmethod
     def require_fit(cls, settings: Settings) -> None:
         if settings.policy.accelerate == "fsdp":
             raise UserError(SHARDED)
-
-    @classmethod
-    def training(cls, policy: PolicySettings) -> PolicySettings:
-        return without_requests(policy)
 
     @cached_property
     def policy(self) -> TrainedPolicy:

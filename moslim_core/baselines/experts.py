@@ -185,8 +185,20 @@ def by_online_dpo(policy: PolicySettings) -> PolicySettings:
     return changed(policy, optimiser="online_dpo", kl=None, credit="answer", **PLAIN)
 
 
+class WithoutRequests(Method):
+    """A method whose policies read no request."""
+
+    @classmethod
+    def training(cls, policy: PolicySettings) -> PolicySettings:
+        return without_requests(policy)
+
+
 class ByOnlineDPO(Method):
     """A method that trains by Online DPO, whatever the profile's optimiser is."""
+
+    @classmethod
+    def training(cls, policy: PolicySettings) -> PolicySettings:
+        return by_online_dpo(super().training(policy))
 
     @classmethod
     def require_fit(cls, settings: Settings) -> None:

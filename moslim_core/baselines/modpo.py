@@ -53,7 +53,7 @@ class Compared(ByOnlineDPO, morlhf.Compared):
 
     @classmethod
     def training(cls, policy: PolicySettings) -> PolicySettings:
-        return changed(by_online_dpo(super().training(policy)), rated_answers=1.0)
+        return changed(super().training(policy), rated_answers=1.0)
 
     def train(self) -> None:
         try:

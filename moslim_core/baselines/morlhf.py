@@ -5,21 +5,16 @@ What a sum of rewards means depends on their scales: here they are as they are, 
 
 from __future__ import annotations
 
-from moslim_core.baselines.experts import Expert, Standardisation, without_requests
-from moslim_core.baselines.method import Array, Asked, Cost, Method, at_point, phase_seconds
-from moslim_core.policy.settings import PolicySettings
+from moslim_core.baselines.experts import Expert, Standardisation, WithoutRequests
+from moslim_core.baselines.method import Array, Asked, Cost, at_point, phase_seconds
 from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
 
 
 @baseline("morlhf")
-class Compared(Method):
+class Compared(WithoutRequests):
     rows: tuple[str, ...] = ("morlhf",)
     standardisation: Standardisation = "none"
-
-    @classmethod
-    def training(cls, policy: PolicySettings) -> PolicySettings:
-        return without_requests(policy)
 
     def expert(self, weights: Array) -> Expert:
         """The policy of an operating point; the budget is shared out among the points."""

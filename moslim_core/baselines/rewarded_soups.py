@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from moslim_core.baselines.experts import Expert, without_requests
+from moslim_core.baselines.experts import Expert, WithoutRequests
 from moslim_core.baselines.merging import Rule, averaged, exact, interpolated, load_experts
-from moslim_core.baselines.method import Array, Asked, Cost, Method, at_point, phase_seconds
-from moslim_core.policy.settings import PolicySettings
+from moslim_core.baselines.method import Array, Asked, Cost, at_point, phase_seconds
 from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
 
@@ -19,13 +18,9 @@ RULES: dict[str, Rule] = {"rewarded_soups": interpolated, "rewarded_soups_exact"
 
 
 @baseline("rewarded_soups")
-class Compared(Method):
+class Compared(WithoutRequests):
     rules: dict[str, Rule] = RULES
     rows: tuple[str, ...] = tuple(RULES)
-
-    @classmethod
-    def training(cls, policy: PolicySettings) -> PolicySettings:
-        return without_requests(policy)
 
     @property
     def rewards(self) -> Array:

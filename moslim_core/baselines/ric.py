@@ -22,7 +22,7 @@ from moslim_core.data.rows import load_rows, plain_text
 from moslim_core.policy.warm_start import fine_tune
 from moslim_core.preferences import Message, PreferenceSchema, Targets, condition
 from moslim_core.registry import baseline
-from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.metrics import expected_scores
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.training.distributed import gather, share
 
@@ -81,8 +81,7 @@ class Rewards:
         return (self._scores(questions, answers) - self.mean) / self.spread
 
     def _scores(self, questions: Sequence[str], answers: Sequence[str]) -> Array:
-        probabilities = self.scorer(questions, answers)
-        return np.stack([[p.score(level) for level in expected_level(probabilities[p.name])] for p in self.schema.preferences], axis=1)
+        return expected_scores(self.scorer(questions, answers), self.schema)
 
 
 @baseline("ric")

@@ -20,7 +20,7 @@ from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.export.folder import new_folder
 from moslim_core.json_text import writable
-from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.metrics import expected_scores
 from moslim_core.reward.scorer import RewardScorer
 
 SCORES, SUMMARY = "scores.jsonl", "summary.json"
@@ -47,7 +47,7 @@ def export_scores(reward: Path, pairs: Path, output: Path) -> Path:
 
 def _scored(scorer: RewardScorer, rows: list[tuple[dict[str, Any], Any, str, str]]) -> Iterator[dict[str, Any]]:
     questions = [plain_text(question) for _, question, _, _ in rows]
-    chosen, rejected = (_scores(scorer, questions, [str(row[side]) for row in rows]) for side in (2, 3))
+    chosen, rejected = (expected_scores(scorer(questions, [str(row[side]) for row in rows]), scorer.schema) for side in (2, 3))
     names = scorer.schema.names
     for (row, *_), better, worse in zip(rows, chosen, rejected, strict=True):
         about = [names.index(row["preference"])] if row.get("preference") in names else list(range(len(names)))
@@ -55,10 +55,3 @@ def _scored(scorer: RewardScorer, rows: list[tuple[dict[str, Any], Any, str, str
         heads = {name: [float(better[n]), float(worse[n])] for n, name in enumerate(names)}
         result = 0.5 if of_chosen == of_rejected else float(of_chosen > of_rejected)
         yield {**row, "scores_chosen": of_chosen, "scores_rejected": of_rejected, "results": result, "heads": heads}
-
-
-def _scores(scorer: RewardScorer, questions: list[str], answers: list[str]) -> np.ndarray:
-    """(n, m) expected scores in [0, 1], 1 being the better end of each preference."""
-    probabilities = scorer(questions, answers)
-    columns = [np.vectorize(p.score, otypes=[float])(expected_level(probabilities[p.name])) for p in scorer.schema.preferences]
-    return np.stack(columns, axis=1)

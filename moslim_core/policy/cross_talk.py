@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from moslim_core.preferences import PreferenceSchema, Targets
-from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.metrics import expected_scores
 from moslim_core.training.distributed import total
 
 Array = np.ndarray
@@ -34,7 +34,7 @@ class CrossTalk:
     """Slopes (m, m) of the obtained scores of open preferences on the requested scores of named ones, over the last steps."""
 
     def __init__(self, schema: PreferenceSchema) -> None:
-        self.preferences = schema.preferences
+        self.schema = schema
         # Of the answers in which i was named and j open: their number; sums of x, y, x^2 and xy (5, m, m).
         self.sums = np.zeros((5, len(schema.preferences), len(schema.preferences)))
 
@@ -59,7 +59,7 @@ class CrossTalk:
 
     def figures(self) -> dict[str, float]:
         """The slopes that were measured, by `cross_talk/NAMED/OPEN`."""
-        names, slopes = [p.name for p in self.preferences], self.slopes
+        names, slopes = self.schema.names, self.slopes
         return {f"cross_talk/{names[i]}/{names[j]}": float(slopes[i, j]) for i, j in np.argwhere(self.sums[0]).tolist()}
 
     def state(self) -> list[Any]:
@@ -70,10 +70,9 @@ class CrossTalk:
 
     def _scores(self, probabilities: Mapping[str, Array], targets: Sequence[Targets]) -> tuple[Array, Array, Array]:
         """(requested scores less 1/2, 0 where open; 1 where named; obtained scores), each (n, m). A guard is named, and moves nothing."""
-        shape = (len(targets), len(self.preferences))
-        asked, named, obtained = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        for column, p in enumerate(self.preferences):
-            obtained[:, column] = [p.score(level) for level in expected_level(probabilities[p.name])]
+        shape = (len(targets), len(self.schema))
+        asked, named, obtained = np.zeros(shape), np.zeros(shape), expected_scores(probabilities, self.schema)
+        for column, p in enumerate(self.schema.preferences):
             named[:, column] = [p.name in t for t in targets]
             if not p.is_guard:
                 asked[:, column] = [p.score(t[p.name]) - 0.5 if p.name in t else 0.0 for t in targets]

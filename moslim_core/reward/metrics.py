@@ -5,12 +5,13 @@ scikit-learn is imported where it counts: a report, which only reads the figures
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
+from moslim_core.preferences import PreferenceSchema
 from moslim_core.statistics.agreement import quadratic_kappa
 from moslim_core.statistics.bootstrap import Interval, finite
 
@@ -127,6 +128,11 @@ def read_metrics(directory: Path) -> dict[str, HeadMetrics]:
 def expected_level(probabilities: Array) -> Array:
     """E_{c~p} c, (n, K) -> (n,) in [1, K]."""
     return probabilities @ np.arange(1, probabilities.shape[1] + 1)
+
+
+def expected_scores(probabilities: Mapping[str, Array], schema: PreferenceSchema) -> Array:
+    """(n, m) scores of the expected levels of class probabilities {preference: (n, K)}, in [0, 1], 1 being a preference's better end."""
+    return np.stack([[p.score(level) for level in expected_level(probabilities[p.name])] for p in schema.preferences], axis=1)
 
 
 def high_against_low(expected: Array, levels: Array, k: int) -> float | None:

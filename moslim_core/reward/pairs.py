@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from moslim_core.data.rows import plain_text, prompt_key
 from moslim_core.data.tables import read_table
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.reward.metrics import PairAccuracy, expected_level
+from moslim_core.reward.metrics import PairAccuracy, expected_scores
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.statistics.bootstrap import interval, resamples
 
@@ -54,7 +54,9 @@ def pair_accuracy(scorer: RewardScorer, pairs: Iterable[Pair], seed: int = 0) ->
     """
     every = list(pairs)
     questions = [p.question for p in every]
-    better, worse = (_scores(scorer, questions, [getattr(p, side) for p in every]) for side in ("chosen", "rejected"))
+    better, worse = (
+        expected_scores(scorer(questions, [getattr(p, side) for p in every]), scorer.schema) for side in ("chosen", "rejected")
+    )
     prompts = np.array([prompt_key([{"role": "user", "content": q}]) for q in questions])
     general = np.array([p.preference is None for p in every], dtype=bool)
     result = {}
@@ -65,13 +67,6 @@ def pair_accuracy(scorer: RewardScorer, pairs: Iterable[Pair], seed: int = 0) ->
     if general.any() and len(scorer.schema) > 1:
         result[ALL] = _accuracy((better - worse)[general].mean(axis=1), prompts[general], seed)
     return result
-
-
-def _scores(scorer: RewardScorer, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """(n, m) expected scores in [0, 1], 1 being the better end of each preference."""
-    probabilities = scorer(questions, answers)
-    columns = [np.vectorize(p.score, otypes=[float])(expected_level(probabilities[p.name])) for p in scorer.schema.preferences]
-    return np.stack(columns, axis=1)
 
 
 def _accuracy(margins: np.ndarray, prompts: np.ndarray, seed: int) -> PairAccuracy:

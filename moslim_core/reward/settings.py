@@ -39,6 +39,9 @@ class RewardSettings(Section):
         default="full", description="what learns beside the heads: the whole backbone, a LoRA adapter, or nothing"
     )
     lora_rank: int = Field(default=16, ge=1, description="rank of the LoRA adapter on all linear maps of the backbone's layers")
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations again on the way back: a fifth of their memory, a third more time"
+    )
     seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED, description="seed of this stage; default: the run's seed")
 
     @property

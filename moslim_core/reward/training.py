@@ -276,7 +276,7 @@ def measure_choices(scorer: RewardScorer, rows: list[Row], progress: Progress) -
 
 
 def _tune(model: MultiHeadRewardModel, settings: RewardSettings) -> None:
-    """Leave of the backbone's parameters those to learn: all, an adapter's, or none."""
+    """Leave of the backbone's parameters those to learn: all, an adapter's, or none; its activations may be computed again."""
     if settings.tuning == "lora":
         from peft import get_peft_model
 
@@ -284,6 +284,8 @@ def _tune(model: MultiHeadRewardModel, settings: RewardSettings) -> None:
         model.backbones[0] = get_peft_model(backbone, adapter_config(backbone, settings.lora_rank, None, "FEATURE_EXTRACTION"))
     elif settings.tuning == "frozen":
         model.backbones.requires_grad_(False)
+    if settings.gradient_checkpointing:
+        cast(Any, model.backbones[0]).gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _merge(model: MultiHeadRewardModel, folder: Path, backbone: ModelId) -> None:

@@ -32,6 +32,10 @@ HOW = (
     "An estimate: operations of the models' passes over the tokens (2 a parameter) at the speed that a matrix product reached here just "
     "now, and measured times for loading and drawing (moslim_core/cost.py). A third more or less is usual."
 )
+HOW_ELSEWHERE = (
+    f"An estimate for a GPU that is not here: operations of the models' passes over the tokens at {cost.REACHED:.0%} of the speed that its "
+    "maker states (moslim_core/cost.py). Nothing of it was measured: the same command on the machine itself knows more."
+)
 
 
 class PlannedStage(BaseModel):
@@ -47,7 +51,7 @@ class PlannedStage(BaseModel):
 
 
 class Plan(BaseModel):
-    """Of a run on this machine. Memory is the most that all processes hold at once."""
+    """Of a run. Memory is the most that all processes hold at once, on a GPU that GPU's; `device` may be one that is not here."""
 
     stages: list[PlannedStage]
     seconds: float
@@ -60,15 +64,23 @@ class Plan(BaseModel):
     how: str = HOW
 
 
-def plan(settings: Settings) -> Plan:
-    """Raises UserError where the rows or the models can't be read. Nothing of a model but its configuration is fetched."""
-    import torch
+def plan(settings: Settings, card: str | None = None) -> Plan:
+    """On this machine, or on a GPU of cost.CARDS that need not be here, where nothing of this machine's is reused.
 
-    device, dtype = compute(settings)
+    Raises UserError where the rows or the models can't be read. Nothing of a model but its configuration is fetched.
+    """
     place = work_dirs.absolute(settings.work_dir)
-    reused = dict(reused_stages(settings))
+    if card is None:
+        import torch
+
+        device, dtype = compute(settings)
+        reused = dict(reused_stages(settings))
+        speed, free, how = cost.measured_speed(device, getattr(torch, dtype)), memory_free_gb(device), HOW
+    else:
+        stated = _card(card)
+        device, dtype, reused = card, "bfloat16", {}
+        speed, free, how = cost.stated_speed(stated), stated.memory_gb, HOW_ELSEWHERE
     counts = counts_of(settings, reused.get("label"))
-    speed = cost.measured_speed(device, getattr(torch, dtype))
     stages = [_planned(name, of(), name in reused) for name, of in stage_costs(settings, counts, speed)]
     benchmarks = [name for name in settings.evaluation.suite if name != "controllability"]
     for stage in stages:
@@ -81,13 +93,32 @@ def plan(settings: Settings) -> Plan:
     return Plan(
         stages=stages,
         seconds=sum(stage.seconds for stage in work),
-        memory_gb=cost.SERVERS_GB + max((stage.memory_gb for stage in work), default=0.0),
-        memory_free_gb=psutil.virtual_memory().available / 1e9,
+        # The servers are in the machine's own memory.
+        memory_gb=(cost.SERVERS_GB if speed.device == "cpu" else 0.0) + max((stage.memory_gb for stage in work), default=0.0),
+        memory_free_gb=free,
         disk_gb=_disk(settings, {stage.name for stage in work}),
         disk_free_gb=shutil.disk_usage(existing).free / 1e9,
         device=device,
         dtype=dtype,
+        how=how,
     )
+
+
+def memory_free_gb(device: str) -> float:
+    """Of the GPU that a run would use, else of the machine."""
+    if device != "cuda":
+        return psutil.virtual_memory().available / 1e9
+    import torch
+
+    return torch.cuda.mem_get_info()[0] / 1e9
+
+
+def _card(name: str) -> cost.Card:
+    if name not in cost.CARDS:
+        raise UserError(
+            f"--on {name}: no such GPU is known here.\nGive one of {', '.join(cost.CARDS)}, or leave --on out for this machine."
+        )
+    return cost.CARDS[name]
 
 
 def work(job: Job) -> dict[str, Any]:

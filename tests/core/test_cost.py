@@ -64,6 +64,39 @@ def test_smaller_passes_and_recomputed_activations_need_less_memory() -> None:
     assert cost.policy_cost(changed(DEMO.policy, gradient_checkpointing=True), BASE, BACKBONE, COUNTS, SPEED).memory_gb < whole / 2
 
 
+# Qwen2.5's, of their configurations.
+QWEN = {
+    "gpu-small": cost.Size(parameters=494_032_768, embeddings=136_134_656, layers=24, hidden=896, keys=128),
+    "helpsteer2": cost.Size(parameters=1_543_714_304, embeddings=233_373_696, layers=28, hidden=1536, keys=256),
+    "gpu-7b": cost.Size(parameters=7_615_616_512, embeddings=544_997_376, layers=28, hidden=3584, keys=512),
+}
+# What the first line of each profile says: GB of the one GPU that it is for, and one of these.
+MEMORY = {"gpu-small": ("l4", 24), "helpsteer2": ("l4", 24), "gpu-7b": ("h100", 80)}
+
+
+@pytest.mark.parametrize("name", QWEN)
+def test_profiles_for_a_gpu_fit_into_the_memory_that_they_name(name: str) -> None:
+    settings, size, (card, memory) = profile.load(name), QWEN[name], MEMORY[name]
+    assert f"one GPU with {memory} GB" in profile.about(name) and cost.CARDS[card].memory_gb == memory
+    # Prompts and answers as long as those of UltraFeedback and HelpSteer2 at most.
+    counts = cost.Counts({"train": 14_000, "validation": 1_000, "test": 1_000}, 3_500, 64, 150.0, 350.0)
+    speed = cost.stated_speed(cost.CARDS[card])
+    stages = [
+        cost.reward_cost(settings.reward, size, counts, "train", speed),
+        cost.policy_cost(settings.policy, size, size, counts, speed),
+        cost.evaluation_cost(settings.evaluation, settings.policy, settings.preferences, size, counts, speed),
+    ]
+    assert stages[1].seconds > cost.policy_cost(settings.policy, size, size, counts, cost.stated_speed(cost.CARDS["h200"])).seconds
+    # A fifth is left for what an estimate does not know.
+    assert max(of.memory_gb for of in stages) < 0.8 * memory
+
+
+def test_recomputed_activations_of_the_reward_model_need_less_memory_and_more_time() -> None:
+    whole = costs()["train_reward"]
+    again = cost.reward_cost(changed(DEMO.reward, gradient_checkpointing=True), BACKBONE, COUNTS, "train", SPEED)
+    assert again.memory_gb < whole.memory_gb and again.seconds > whole.seconds
+
+
 def test_the_speed_of_this_machine_is_one() -> None:
     found = cost.measured_speed("cpu", torch.float32)
     assert 1e9 < found.operations < 1e14 and 1e8 < found.bandwidth < 1e13 and found.bytes == 4

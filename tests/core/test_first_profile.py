@@ -84,6 +84,17 @@ def turns(row: dict[str, Any]) -> list[dict[str, str]]:
     return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
 
 
+def test_a_gpu_learns_in_the_same_way_as_the_packaged_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = init_profile.Machine("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct", True, "a card with 80 GB")
+    monkeypatch.setattr(init_profile, "machine", lambda: card)
+    init_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
+    settings, demo = profile.load(str(tmp_path / "mine.yaml")), profile.load("demo")
+    for key in ("optimiser", "centred", "relabel", "imitation", "epochs", "targets_per_prompt", "truncation_penalty"):
+        assert getattr(settings.policy, key) == getattr(demo.policy, key), key
+    assert settings.mapping == changed(demo.mapping, weights={"warmth": 2.0})
+    assert settings.policy.gradient_checkpointing and settings.reward.gradient_checkpointing and settings.reward.adapter_of == card.base
+
+
 def test_little_is_drawn_where_the_data_has_few_answers_to_a_prompt(tmp_path: Path) -> None:
     init_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
     policy = profile.load(str(tmp_path / "mine.yaml")).policy

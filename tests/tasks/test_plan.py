@@ -31,6 +31,18 @@ def test_the_plan_of_ones_own_rows(tmp_path: Path, tiny_chat: Path, tiny_encoder
     assert not (tmp_path / "work" / "mlflow").exists() and not (tmp_path / "work" / "stages").exists()
 
 
+def test_the_plan_for_a_gpu_that_is_not_here(tmp_path: Path, tiny_chat: Path, tiny_encoder: Path) -> None:
+    init_profile.write(table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml")
+    models = [f"model.base={tiny_chat}", f"reward.backbone={tiny_encoder}", f"work_dir={tmp_path / 'work'}"]
+    settings = profile.load(str(tmp_path / "mine.yaml"), [*models, "model.device=cuda", "policy.max_prompt_tokens=400"])
+    slow, fast = (plan(settings, card) for card in ("l4", "h100"))
+    assert (slow.device, slow.memory_free_gb, fast.memory_free_gb) == ("l4", 24, 80) and "not here" in slow.how
+    # Of models this small a GPU's speed tells nothing.
+    assert slow.seconds >= fast.seconds and slow.memory_gb == fast.memory_gb == max(s.memory_gb for s in slow.stages)
+    with pytest.raises(UserError, match="--on gt-9: no such GPU is known here"):
+        plan(settings, "gt-9")
+
+
 @pytest.mark.parametrize("name", list(baseline.own))
 @pytest.mark.parametrize("packaged", profile.packaged())
 def test_every_compared_system_can_be_planned_and_trained_by_every_packaged_profile(name: str, packaged: str) -> None:

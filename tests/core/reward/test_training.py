@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import modeling_utils
 
 from moslim_core.data.rows import Row, write_json_lines
 from moslim_core.models.identity import identify
@@ -167,6 +168,26 @@ def test_backbone_may_learn_through_an_adapter_or_not_at_all(
     assert naming(tmp_path / "output", tiny_encoder) == []
     of = scorer.model.config.adapter_of
     assert of == (identify(str(tiny_encoder), tmp_path).id.model_dump() if tuning == "lora" else None)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("backbone", ["tiny_encoder", "tiny_chat"])
+def test_activations_that_are_computed_again_change_nothing(
+    trained: tuple[Path, Any], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuning: str, backbone: str
+) -> None:
+    base, recomputed, again = request.getfixturevalue(backbone), [], modeling_utils.checkpoint
+    monkeypatch.setattr(modeling_utils, "checkpoint", lambda *args, **kwargs: (recomputed.append(1), again(*args, **kwargs))[1])
+    weights = []
+    for checkpointing in (False, True):
+        folder = tmp_path / str(checkpointing)
+        folder.mkdir()
+        for name in ("train", "validation", "test"):
+            shutil.copyfile(trained[0] / f"{name}.jsonl", folder / f"{name}.jsonl")
+        train(base, folder, "output", epochs=1, tuning=tuning, lora_rank=4, gradient_checkpointing=checkpointing)
+        assert bool(recomputed) == checkpointing
+        weights.append(load_file(folder / "output" / "model.safetensors"))
+    for key, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][key], weight, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

@@ -1,4 +1,4 @@
-"""Judges whose agreement and whose biases are known."""
+"""Judges whose agreement is known."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from hypothesis import strategies as st
 from moslim_core.statistics.agreement import (
     cohen_kappa,
     judge_agreement,
-    length_bias,
-    length_correlation,
-    position_bias,
     quadratic_kappa,
 )
 
@@ -69,54 +66,10 @@ def test_intervals_are_over_prompts() -> None:
         assert (b.low, b.high) == (pytest.approx(a.low), pytest.approx(a.high))
 
 
-def test_position_bias_by_hand() -> None:
-    # Consistent: a both times, b both times, a tie both times; the first shown both times; the second; one tie; one unread.
-    a_first, b_first = columns((1, 1), (-1, -1), (0, 0), (1, -1), (1, -1), (-1, 1), (1, 0), (NAN, 1))
-    found = position_bias(a_first, b_first, np.arange(8), 100, 0)
-    assert (found.compared, found.missing) == (7, 1)
-    assert found.consistent.value == pytest.approx(3 / 7)
-    # Wins of the first shown: 1 of 2, 1 of 2, none, 2, 2, 0 of 2, 1 of 1.
-    assert found.first_wins.value == pytest.approx(7 / 11)
-
-
-def test_judges_that_see_only_the_order_or_only_the_answers() -> None:
-    verdicts, prompts = np.where(np.arange(20) % 3, 1.0, -1.0), np.arange(20)
-    by_order = position_bias(np.ones(20), -np.ones(20), prompts, 100, 0)
-    by_answer = position_bias(verdicts, verdicts, prompts, 100, 0)
-    assert (by_order.consistent.value, by_order.first_wins.value) == (0, 1)
-    # Both orders of a pair stay together in a resample: what wins once as first and once as second has no spread.
-    assert (by_answer.consistent.value, by_answer.first_wins.low, by_answer.first_wins.high) == (1, 0.5, 0.5)
-    assert position_bias(np.zeros(20), np.zeros(20), prompts, 100, 0).first_wins.value is None
-
-
-def test_length_bias_by_hand() -> None:
-    # The longer wins, the longer wins, the shorter wins; a tie, equal lengths and an unread verdict decide nothing.
-    verdicts, a, b = columns((1, 9, 3), (-1, 3, 9), (1, 3, 9), (0, 1, 2), (1, 4, 4), (NAN, 1, 2))
-    found = length_bias(verdicts, a, b, np.arange(6), 100, 0)
-    assert (found.decided, found.missing, found.longer_wins.value) == (3, 1, pytest.approx(2 / 3))
-    # Which answer is called a must not matter.
-    assert length_bias(-verdicts, b, a, np.arange(6), 100, 0) == found
-    fond = length_bias(np.where(np.arange(40) % 4, 1.0, -1.0), np.full(40, 9), np.full(40, 5), np.arange(40), 200, 0).longer_wins
-    assert fond.value == 0.75 and 0.5 < fond.low < 0.75 < fond.high < 1
-
-
-def test_grades_that_follow_length() -> None:
-    lengths, prompts = np.arange(12.0) ** 2, np.arange(12)
-    grades = np.arange(12.0)
-    grades[3] = NAN
-    assert length_correlation(grades, lengths, prompts, 100, 0).value == pytest.approx(1)
-    assert length_correlation(-grades, lengths, prompts, 100, 0).value == pytest.approx(-1)
-    assert length_correlation(np.full(12, 7.0), lengths, prompts, 100, 0).value is None
-
-
 def test_nothing_to_compare_is_null_and_warns_of_nothing() -> None:
     untold, prompts = np.full(9, NAN), np.arange(9)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = judge_agreement(untold, untold, prompts, 100, 0)
-        swayed = position_bias(untold, untold, prompts, 100, 0)
-        longer = length_bias(untold, prompts, prompts, prompts, 100, 0)
-        graded = length_correlation(untold, prompts, prompts, 100, 0)
-    figures = (found.exact, found.cohen_kappa, found.quadratic_kappa, swayed.consistent, swayed.first_wins, longer.longer_wins, graded)
-    assert all(figure.value is None for figure in figures)
-    assert found.missing == swayed.missing == longer.missing == 9
+    assert all(figure.value is None for figure in (found.exact, found.cohen_kappa, found.quadratic_kappa))
+    assert found.missing == 9
