@@ -20,11 +20,11 @@ from moslim_core.reward.settings import RewardSettings
 
 # Tokens of an English word; of the chat template's marks and system line, and of the instruction with one preference.
 TOKENS_A_WORD, TEMPLATE_TOKENS, INSTRUCTION_TOKENS = 1.35, 25, 35
-# Of the speed of a large product a model with this hidden size reaches half, a larger one more: its products are larger.
+# The hidden size at which a model reaches half of the speed of large matrix products; a larger model reaches more.
 HALF_SPEED_HIDDEN = 530
-# A core's large products may be far faster (3.8 times with AMX); a model's passes were not faster there for it.
+# The most that a core is taken to do: with AMX its large products are 3.8 times as fast, but a model's passes are not.
 CORE_OPERATIONS = 2.0e11
-# A layer's share of one drawn token that no product explains: Python and small operations, in seconds.
+# Overhead per layer and drawn token, in seconds: Python and small operations.
 LAYER_SECONDS = {"cpu": 1.5e-3, "cuda": 3e-4, "mps": 5e-4}
 # A worker's start: importing torch, transformers and peft, loading weights.
 START_SECONDS, START_GB = 8.0, 0.8
@@ -287,7 +287,7 @@ def compared_cost(
     elif of.trained:
         seconds, read = training.seconds, training.read
     levels = sum(len(p.requestable) for p in schema.preferences) if of.levels else 0
-    # What is trained answers as many training prompts, by which levels and settings are found.
+    # A trained method also answers as many training prompts, by which its map of levels and its learning rate are chosen.
     answers = counts.evaluation_prompts * (of.rows * evaluation.operating_points * (2 if of.trained else 1) + levels) * of.chosen_from
     seconds += draw_seconds(size, answers, prompt, policy.max_new_tokens, evaluation.batch_size, speed)
     memory = training.memory_gb if of.trained else START_GB + size.parameters * speed.bytes / 1e9

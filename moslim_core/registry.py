@@ -64,6 +64,7 @@ class Registry:
 
     @property
     def names(self) -> list[str]:
+        """In the order in which they are offered."""
         return list(self.listed())
 
     def __getitem__(self, name: str) -> Any:

@@ -33,4 +33,5 @@ class Backend(Protocol):
     def waiting(self) -> int:
         """Requests whose answer has not begun."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Give up what is being answered, and free what is held."""

@@ -25,11 +25,13 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
+        """As OpenAI's API has errors."""
         kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": well_formed(str(self)), "type": kind, "param": self.param, "code": self.code}}
 
     @property
     def response(self) -> Response:
+        """The HTTP response."""
         return as_json(self.body, self.status, self.headers)
 
 

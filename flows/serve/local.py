@@ -58,6 +58,7 @@ class LocalModel:
             raise ApiError(400, str(error), "messages") from None
 
     async def answer(self, request: Asked) -> AsyncGenerator[Piece, None]:
+        """The answer's pieces as they are drawn. Raises ApiError: 400 for a request that can't be, 500 where the model fails."""
         ask = await self._loop.run_in_executor(self._reading, self._ask, request)
         key, pieces = next(self._keys), Pieces(self._read)
         queue = self._told[key] = asyncio.Queue()

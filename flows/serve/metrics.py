@@ -29,4 +29,5 @@ class Metrics:
         Gauge("moslim_requests_waiting", "Requests whose answer has not begun", registry=self._registry).set_function(waiting)
 
     def text(self) -> bytes:
+        """In Prometheus' text format."""
         return generate_latest(self._registry)

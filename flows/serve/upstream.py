@@ -60,6 +60,7 @@ class Upstream:
         return conditioned(self.card, unmarked(self.tokenizer, said), request.targets)
 
     async def answer(self, request: Asked) -> AsyncGenerator[Piece, None]:
+        """The answer's pieces as the server sends them. Raises ApiError: 400 for what can't be asked, 502 or 504 where the server fails."""
         from openai import OpenAIError
 
         try:

@@ -33,6 +33,7 @@ class BestOf:
     mapping: MappingSettings
 
     def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]:
+        """Of n answers to each conversation the one that the mapping likes best."""
         system, targets = self.conditioned.system, self.conditioned.targets
         prompts = [system.conditioned(c, targets, place) for place, c in enumerate(conversations)]
         drawn = system.answers(what, [c for c in prompts for _ in range(self.n)], sampling)
@@ -63,6 +64,7 @@ class Compared(LevelBased):
 
     @property
     def n(self) -> int:
+        """Answers drawn for one given: what the budget of training answers comes to."""
         policy = self.context.settings.policy
         return max(2, math.ceil(rollouts(policy, policy.steps) / (len(self.context.prompts) * len(self.context.weights))))
 

@@ -115,6 +115,7 @@ class WeightedExamples(ExamplesInTurn):
         self.names, self.best = steered.names, best_levels(steered)
 
     def targets(self, weights: Sequence[float]) -> Targets:
+        """The best levels, under (m,) weights of the preferences."""
         return Targets(self.best, dict(zip(self.names, weights, strict=True)))
 
 
@@ -213,13 +214,15 @@ class OnePolicy(Method):
 
     @property
     @abstractmethod
-    def policy(self) -> TrainedPolicy: ...
+    def policy(self) -> TrainedPolicy:
+        """The one policy: its settings and its folder."""
 
     def train(self) -> None:
         self.policy.train()
 
     @cached_property
     def system(self) -> System:
+        """The trained policy under evaluation."""
         return self.context.trained(self.rows[0], self.policy.folder)
 
     def cost(self, row: str) -> Cost:

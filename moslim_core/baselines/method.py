@@ -61,7 +61,8 @@ class Cost(BaseModel):
 class Answering(Protocol):
     """One answer per prompt, in their order; None where the model's context has no room. `what` names this use, for the file of answers."""
 
-    def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]: ...
+    def answers(self, what: str, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Answer | None]:
+        """One answer per conversation, in order; None where the context has no room. `what` names this use in the store of answers."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,12 @@ class Context:
 
     @cached_property
     def prompts(self) -> list[list[Message]]:
+        """Evaluation prompts."""
         return [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.evaluation.jsonl")]
 
     @cached_property
     def training_prompts(self) -> list[list[Message]]:
+        """Prompts that may be trained on."""
         return [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.train.jsonl")]
 
     @cached_property
@@ -132,10 +135,12 @@ class Context:
 
     @cached_property
     def scorer(self) -> RewardScorer:
+        """The training reward model."""
         return RewardScorer.load(self.reward_model, models.pick_device(self.settings.model.device))
 
     @property
     def sampling(self) -> Sampling:
+        """How answers under evaluation are drawn."""
         chosen = self.settings.evaluation
         return Sampling(self.settings.policy.max_new_tokens, chosen.temperature, chosen.batch_size)
 
@@ -168,9 +173,8 @@ class Context:
 class Method(ABC):
     """A compared system. `rows`: names of the rows that it gives the comparison, one training serving all of them.
 
-    `trained`: it has learning rates. `supervised`: it learns from the rated answers too, by policy.sft. `mapped`: its rewards are the
-    profile's mapping; the others learn from rewards of their own, which take no more of it than weights and aggregation, or bring a
-    policy.
+    `trained`: it has learning rates. `supervised`: it learns from the rated answers too, by policy.sft. `mapped`: it learns from the
+    profile's mapping; other methods take no more of it than its weights and aggregation, or bring a trained policy.
     """
 
     rows: tuple[str, ...]
@@ -219,7 +223,8 @@ class ByInstruction(LevelBased):
 
     @property
     @abstractmethod
-    def system(self) -> System: ...
+    def system(self) -> System:
+        """Who reads the instructions."""
 
     def under(self, targets: Targets) -> Answering:
         return Asked(self.system, targets)

@@ -97,6 +97,7 @@ class Compared(Method):
 
     @cached_property
     def rewards(self) -> Rewards:
+        """z-scored by the rated answers."""
         prompts, answers = self.rated
         return Rewards(self.context.scorer, self.context.schema, [plain_text(p) for p in prompts], answers)
 
@@ -107,6 +108,7 @@ class Compared(Method):
 
     @property
     def budget(self) -> int:
+        """Answers that the online round may draw."""
         policy = self.context.settings.policy
         return rollouts(policy, policy.steps)
 

@@ -44,7 +44,7 @@ class Compared(ByOnlineDPO, OnePolicy, ByInstruction):
 
     @classmethod
     def training(cls, policy: PolicySettings) -> PolicySettings:
-        # Levels are as probable as the reward model says, whatever is probable under other requests.
+        # Not centred: the target takes likelihoods as they are.
         return changed(by_online_dpo(policy), centred=False)
 
     @cached_property

@@ -42,7 +42,8 @@ class Annotator(Protocol):
     name: str
     preferences: frozenset[str]
 
-    def verdicts(self, rows: Sequence[Row], wanted: Sequence[Sequence[str]]) -> list[Verdict]: ...
+    def verdicts(self, rows: Sequence[Row], wanted: Sequence[Sequence[str]]) -> list[Verdict]:
+        """Of n rows: {preference: level or scores} each, without what could not be told."""
 
 
 class Filled(BaseModel):

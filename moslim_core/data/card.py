@@ -39,6 +39,7 @@ class Tally:
         self.words: dict[str, Counter[int]] = {"prompt": Counter(), "answer": Counter()}
 
     def add(self, split: str, row: Row) -> None:
+        """Count a row in."""
         source = row.source if row.source in self.sources or len(self.sources) < MOST_SOURCES else OTHERS
         self.sources.add(source)
         self.rows[split, source] += 1

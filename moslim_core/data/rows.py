@@ -42,6 +42,7 @@ class Row(NamedTuple):
         return self._replace(labels={name: nearest(level) for name, level in levels.items()}, between=between or None)
 
     def to_json(self) -> dict[str, Any]:
+        """The row as a JSON lines file has it."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 

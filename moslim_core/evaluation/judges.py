@@ -21,7 +21,8 @@ class Judge(Protocol):
 
     describe: str
 
-    def levels(self, questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]: ...
+    def levels(self, questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
+        """Of n answers: {preference: level in [1, K]} each, without what could not be told."""
 
 
 class AnnotatorJudge:

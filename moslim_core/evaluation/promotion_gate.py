@@ -65,6 +65,7 @@ class Decision(BaseModel):
 
     @property
     def holds(self) -> bool:
+        """Whether every condition is met."""
         return not self.empty and all(finding.holds for finding in self.findings)
 
     @property

@@ -57,6 +57,7 @@ class Control:
         write_json_lines(output / "prompts.jsonl", ({"prompt": p} for p in self.prompts))
 
     def of(self, name: str, system: System) -> Metrics:
+        """Answers of one system and its figures: each is written to the output folder, the key numbers are returned."""
         rows = answer(system, "controllability", self.prompts, requests(self.schema, self.held_out), self.judges[0], self.sampling)
         write_json_lines(self.output / f"answers.{name}.jsonl", (r.model_dump() for r in rows))
         result = controllability(rows, self.schema, self.held_out, self.settings.bootstrap, system.seed)
@@ -147,6 +148,7 @@ class Benchmarks:
         self.replies: dict[str, dict[str, benchmarks.Replies]] = {}
 
     def of(self, name: str, system: System) -> Metrics:
+        """Replies of one system to all benchmarks and their figures: written to the output folder, the key numbers returned."""
         runs: dict[str, benchmarks.Run] = {}
         metrics: Metrics = {}
         for benchmark, task in self.tasks.items():

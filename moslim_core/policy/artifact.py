@@ -62,6 +62,7 @@ class PolicyCard(BaseModel):
         )
 
     def save(self, directory: Path) -> None:
+        """Write it into the policy's folder."""
         (directory / POLICY_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
     def start(self, directory: Path, cache: Path, given: str | None = None) -> str:

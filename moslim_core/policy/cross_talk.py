@@ -24,9 +24,9 @@ from moslim_core.training.distributed import total
 
 Array = np.ndarray
 
-# Of what was measured before so much counts in the next step: a slope is that of about five steps.
+# Decay of what was measured before, per step: a slope is that of about five steps.
 KEPT = 0.8
-# A slope is that of the answers and of two more, one at each end of i, that have no slope: a few answers alone say little.
+# Shrinkage: two pseudo-answers without a slope, one at each end of i, are added, as a few answers alone say little.
 NO_SLOPE = 0.5
 
 
@@ -63,9 +63,11 @@ class CrossTalk:
         return {f"cross_talk/{names[i]}/{names[j]}": float(slopes[i, j]) for i, j in np.argwhere(self.sums[0]).tolist()}
 
     def state(self) -> list[Any]:
+        """What was measured so far, as JSON has it."""
         return self.sums.tolist()
 
     def load_state(self, state: list[Any]) -> None:
+        """Go on from what `state` gave."""
         self.sums = np.array(state)
 
     def _scores(self, probabilities: Mapping[str, Array], targets: Sequence[Targets]) -> tuple[Array, Array, Array]:

@@ -75,6 +75,7 @@ class Rewards:
         return {"mapping": self.mapping.state(), "cross_talk": self.cross_talk.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
         self.mapping.load_state(state["mapping"])
         self.cross_talk.load_state(state["cross_talk"])
 

@@ -103,7 +103,9 @@ class PolicySettings(Section):
         description="where the KL to the starting policy counts: in an answer's reward (default of rloo, ppo), or in the loss (of grpo)",
     )
     epochs: int = Field(default=1, ge=1, description="updates per batch of answers, each with all of it")
-    clip: float = Field(default=0.2, gt=0, lt=1, description="furthest that a probability ratio counts from 1 (rloo, grpo, ppo)")
+    clip: float = Field(
+        default=0.2, gt=0, lt=1, description="clipping range: probability ratios outside 1 ± clip give no gradient (rloo, grpo, ppo)"
+    )
     micro_batch: int = Field(default=16, ge=1, description="answers (with relabel: answers under targets) per pass")
     processes: int = Field(default=1, ge=1, description="processes of this machine that train together: one per GPU; on a CPU, to try it")
     accelerate: AccelerateProfile | Path | None = Field(

@@ -33,6 +33,7 @@ class TrainingLog:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Counts the seconds of what happens inside to a phase of the step."""
         started = time.monotonic()
         yield
         self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - started

@@ -98,6 +98,7 @@ class Preference(BaseModel):
         return self.floor == self.k
 
     def label(self, level: int) -> str:
+        """The words of a level, 1 to K."""
         return self.levels[level - 1]
 
     def score(self, level: float) -> float:
@@ -119,6 +120,7 @@ class Targets(Mapping[str, int]):
         self._weights: dict[str, float] = dict(weights or {})
 
     def weight(self, name: str) -> float:
+        """How much a preference counts; 1 where no weights were given."""
         return self._weights.get(name, 1.0)
 
     def __getitem__(self, name: str) -> int:
@@ -167,10 +169,12 @@ class PreferenceSchema(RootModel[tuple[Preference, ...]]):
 
     @property
     def preferences(self) -> tuple[Preference, ...]:
+        """In their order, which is that of heads and columns."""
         return self.root
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of the preferences, in their order."""
         return tuple(p.name for p in self.root)
 
     def targets(self, levels: Mapping[str, int]) -> Targets:

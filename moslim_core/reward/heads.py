@@ -31,9 +31,11 @@ class Head(nn.Module):
 
     @property
     def width(self) -> int:
+        """Outputs per answer."""
         return self.k
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Pooled states (n, d) -> outputs (n, width)."""
         return self.linear(pooled)
 
     def log_probabilities(self, outputs: torch.Tensor, scale: float | torch.Tensor = 1.0) -> torch.Tensor:

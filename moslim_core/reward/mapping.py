@@ -140,6 +140,7 @@ class Statistics:
             self.pooled[name] = ema(self.pooled.get(name), latest)
 
     def state(self) -> dict[str, Any]:
+        """What was measured so far, as JSON has it."""
         return {
             "by_level": [[*key, m.mean, m.variance, m.rows] for key, m in self.by_level.items()],
             "pooled": [[name, m.mean, m.variance, m.rows] for name, m in self.pooled.items()],
@@ -147,6 +148,7 @@ class Statistics:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Statistics:
+        """What `state` gave."""
         return cls(
             {(name, level): Moments(*rest) for name, level, *rest in state["by_level"]},
             {name: Moments(*rest) for name, *rest in state["pooled"]},
@@ -224,6 +226,7 @@ class RewardMapping:
         return self.statistics.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
         self.statistics = Statistics.from_state(state)
 
     def _levels(self, targets: Sequence[Targets]) -> dict[str, Array]:

@@ -68,6 +68,7 @@ class MultiHeadRewardConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     def schema(self) -> PreferenceSchema:
+        """The preferences that the heads are for."""
         return PreferenceSchema.model_validate(self.preferences)
 
     def head_types(self) -> list[str]:

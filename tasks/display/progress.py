@@ -16,11 +16,14 @@ ARTIFACT_SECONDS = 3.0
 class Listener(Protocol):
     """A display of progress. The command line sets one; a worker has none."""
 
-    def progress(self, stage: str, phase: str, done: int, total: int) -> None: ...
+    def progress(self, stage: str, phase: str, done: int, total: int) -> None:
+        """A stage is so far."""
 
-    def announce(self, stage: str, state: str) -> None: ...
+    def announce(self, stage: str, state: str) -> None:
+        """A stage began, ended, or was reused."""
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """A sentence for who watches."""
 
 
 listener: Listener | None = None

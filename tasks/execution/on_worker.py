@@ -88,7 +88,7 @@ def making(key: str) -> Iterator[None]:
         from prefect.client.orchestration import get_client
         from prefect.exceptions import ObjectNotFound
 
-        # The output is there now. Who waited for it gets past a limit that is not, and finds it.
+        # The output is there now. Runs that waited for the limit go on without it, and find the output.
         with contextlib.suppress(httpx.HTTPError, ObjectNotFound), get_client(sync_client=True) as client:
             client.delete_global_concurrency_limit_by_name(name)
 

@@ -140,6 +140,7 @@ def _planned(name: str, of: cost.Cost, reused: bool) -> PlannedStage:
 
 
 def stage_costs(settings: Settings, counts: cost.Counts, speed: cost.Speed) -> Iterator[tuple[str, Callable[[], cost.Cost]]]:
+    """(stage, what its cost is computed by) in the order of a run."""
     cache = environment.model_cache(settings.work_dir)
     base, backbone = size_of(settings.model.base, cache), size_of(settings.reward.backbone, cache)
     schema = settings.preferences

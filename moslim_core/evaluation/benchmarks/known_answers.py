@@ -61,6 +61,7 @@ def is_right(text: str, accepted: Sequence[str]) -> bool:
 
 
 def loops(text: str) -> bool:
+    """Whether an answer goes round in circles."""
     words = [f"<{word}>" for word in text.casefold().split()]
     whole = "".join(words)
     # Without overlaps.

@@ -34,6 +34,7 @@ SENTENCE_END = regex.compile(r"[.!?…]+[\"'”’)]*(?=\s|$)|\n\s*\n")
 
 
 def sentence_count(text: str) -> float:
+    """Sentences of a text, by the same rule as the measure of that name."""
     return float(sum(bool(regex.search(r"\w", part)) for part in SENTENCE_END.split(ABBREVIATIONS.sub("", text))))
 
 

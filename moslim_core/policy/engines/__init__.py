@@ -39,7 +39,8 @@ class Engine(ABC):
         return None
 
     @abstractmethod
-    def draw(self, prompts: Sequence[list[int]]) -> Drawn: ...
+    def draw(self, prompts: Sequence[list[int]]) -> Drawn:
+        """Answers to n prompts (token ids), one each, in their order. Raises UserError where a server that draws fails."""
 
 
 def engine_class(name: str) -> type[Engine]:

@@ -25,9 +25,9 @@ class Optimiser(ABC):
     """
 
     own_kl: str | None = "reward"
-    # Whether it asks how far answers are from the starting policy under every request, not only where they were drawn.
+    # Whether its loss needs reference log-probabilities of every answer under every request, not only where it was drawn.
     compares = False
-    # Whether it asks how probable answers were when the step began: how much they count, probability ratios, advantages.
+    # Whether it needs log-probabilities as they were when the step began: for weights, probability ratios, advantages.
     looks_back = True
     # What makes a critic of the policy's hidden size, for an optimiser that has one.
     critic: type[nn.Module] | None = None

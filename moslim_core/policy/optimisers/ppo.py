@@ -32,6 +32,7 @@ class Critic(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, states: Tensor) -> Tensor:
+        """Hidden states (..., d) -> values (...)."""
         return self.linear(self.norm(states.detach().float())).squeeze(-1)
 
 
