@@ -50,7 +50,7 @@ NOTES = (
     "Rollouts: a method has the answers that policy.steps draw, in total; one that trains several policies shares its steps among them.",
     "No training ends by the clock, and no combination of levels is held out: policy.max_minutes and held_out_fraction are not used here.",
     "A level is asked of a method that takes weights at the operating point whose answers to training prompts are nearest to it, "
-    "as the reward model sees them.",
+    "as the reward model sees them; of several levels at once, at the point that is nearest to all of them.",
     "Work leaves out the labels and the reward model, which all rows share; rows of one training have that training's work each.",
 )
 
@@ -100,7 +100,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
                 # Resampling takes its time: rows that nothing came to are as they were.
                 for name in {of.row.name for of in rows}:
                     pooled[name] = _pooled([of for of in ran if of.row.name == name], settings)
-                runs = [_measured(of) for of in _in_order(ran, baselines)]
+                runs = [_measured(of, settings) for of in _in_order(ran, baselines)]
                 result = comparing.compare(KEY, runs, notes, pooled, _missing(done, total))
                 show(result, folder)
                 if done == 1:
@@ -203,16 +203,18 @@ def _optimised_by(settings: Settings, optimiser: str) -> Settings:
     return own
 
 
-def _measured(ran: Ran) -> Measured:
+def _measured(ran: Ran, settings: Settings) -> Measured:
+    from moslim_core.baselines.measure import read_answers
     from moslim_core.baselines.method import PHASES
+    from moslim_core.evaluation import pooling
     from moslim_core.evaluation.fronts import FIGURES
-    from moslim_core.evaluation.pooling import CROSS_TALK
 
     row = ran.row
     over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
-    over_prompts |= row.control.following
+    over_prompts |= row.control.following | row.control.distances
+    over_prompts |= pooling.joint([read_answers(ran.folder, row)[2]], settings.preferences, settings.evaluation.bootstrap)
     figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
-    figures |= {CROSS_TALK: row.control.left_open} if row.control.left_open is not None else {}
+    figures |= {pooling.CROSS_TALK: row.control.left_open} if row.control.left_open is not None else {}
     figures |= {"without verdict": float(sum(point.missing for point in row.front.points)), "truncated": row.control.truncated}
     costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
     costs["peak memory, GB"] = max(outcome.peak_memory_gb for outcome in ran.outcomes)
@@ -230,5 +232,6 @@ def _pooled(seeds: Sequence[Ran], settings: Settings) -> dict[str, Interval]:
     answers = [read_answers(of.folder, of.row) for of in seeds]
     traded, bootstrap = steered(settings.preferences), settings.evaluation.bootstrap
     assert traded is not None, "methods were compared on what they trade"
-    fronts = pooling.fronts([(of.row.front, points) for of, (points, _) in zip(seeds, answers, strict=True)], traded, bootstrap)
-    return {**fronts, **pooling.control([requests for _, requests in answers], settings.preferences, bootstrap)}
+    fronts = pooling.fronts([(of.row.front, points) for of, (points, *_) in zip(seeds, answers, strict=True)], traded, bootstrap)
+    control = pooling.control([requests for _, requests, _ in answers], settings.preferences, bootstrap)
+    return {**fronts, **control, **pooling.joint([together for *_, together in answers], settings.preferences, bootstrap)}

@@ -231,11 +231,14 @@ def policy_cost(policy: PolicySettings, size: Size, judge: Size, counts: Counts,
 def evaluation_answers(evaluation: EvaluationSettings, schema: PreferenceSchema, prompts: int) -> int:
     """Answers of one system: each level alone, several preferences together, contradicted, and at the front's points."""
     levels = sum(len(p.requestable) for p in schema.preferences)
-    steered = sum(not p.is_guard for p in schema.preferences)
-    together = evaluation.together * max(0, min(3, steered) - 1)
-    front = evaluation.operating_points if steered > 1 else 0
+    front = evaluation.operating_points if sum(not p.is_guard for p in schema.preferences) > 1 else 0
     attacked = min(evaluation.attack_prompts, prompts) * 2 * 2 * len(schema)
-    return prompts * (levels + together + front) + attacked
+    return prompts * (levels + _requests_together(evaluation, schema) + front) + attacked
+
+
+def _requests_together(evaluation: EvaluationSettings, schema: PreferenceSchema) -> int:
+    """Requests of a prompt for two and for three preferences at once."""
+    return evaluation.together * max(0, min(3, sum(not p.is_guard for p in schema.preferences)) - 1)
 
 
 def evaluation_cost(
@@ -286,7 +289,7 @@ def compared_cost(
         seconds += draw_seconds(size, budget, prompt, policy.max_new_tokens, policy.micro_batch, speed) + pass_seconds(size, read, speed)
     elif of.trained:
         seconds, read = training.seconds, training.read
-    levels = sum(len(p.requestable) for p in schema.preferences) if of.levels else 0
+    levels = sum(len(p.requestable) for p in schema.preferences) + _requests_together(evaluation, schema) if of.levels else 0
     # A trained method also answers as many training prompts, by which its map of levels and its learning rate are chosen.
     answers = counts.evaluation_prompts * (of.rows * evaluation.operating_points * (2 if of.trained else 1) + levels) * of.chosen_from
     seconds += draw_seconds(size, answers, prompt, policy.max_new_tokens, evaluation.batch_size, speed)

@@ -1,7 +1,8 @@
 """One method through the harness: it trains, answers at every operating point, and an independent judge says what was obtained.
 
 Files of a row: `front.<row>.json`, `controllability.<row>.json`, `cost.<row>.json`; the judged answers to the
-operating points, point by point, in `points.<row>.jsonl`, and under every level alone in `requests.<row>.jsonl`.
+operating points, point by point, in `points.<row>.jsonl`, under every level alone in `requests.<row>.jsonl`, and under several at once in
+`together.<row>.jsonl`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import numpy as np
 
 from moslim_core import registry
 from moslim_core.baselines import OWN, ours
-from moslim_core.baselines.method import Answering, Context, Cost, LevelBased, Method
+from moslim_core.baselines.method import Answering, ByInstruction, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
-from moslim_core.evaluation.answers import judged, requests
+from moslim_core.evaluation.answers import answer_pairs, judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
+from moslim_core.evaluation.joint_requests import requests_together
 from moslim_core.models import pick_device
+from moslim_core.policy.generation import Answer
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
 from moslim_core.settings_section import changed
@@ -62,11 +65,12 @@ def measure(name: str, context: Context) -> dict[str, float]:
         row_front = _front(answers, requested, context)
         rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
+        together = _together(method, answers, typical, context)
         models = 1 if settings.reward.shared else len(settings.preferences)
         cost = changed(method.cost(row), reward_models=models)
         for what, value in (("front", row_front), ("controllability", control), ("cost", cost)):
             (context.output / f"{what}.{row}.json").write_text(value.model_dump_json(indent=1), encoding="utf-8")
-        for what, given in (("points", [a for point in answers for a in point]), ("requests", rows)):
+        for what, given in (("points", [a for point in answers for a in point]), ("requests", rows), ("together", together)):
             write_json_lines(context.output / f"{what}.{row}.jsonl", (a.model_dump() for a in given))
         numbers = {f"front/{figure}": getattr(row_front, figure).value for figure in FIGURES}
         numbers |= {f"{preference}/spearman": of.spearman.value for preference, of in control.preferences.items()}
@@ -114,9 +118,7 @@ def by_level(points: Sequence[list[Obtained]], typical: Sequence[dict[str, float
     """
     rows = []
     for targets in requests(schema, []):
-        ((name, level),) = targets.items()
-        nearest = min(range(len(points)), key=lambda n: abs(typical[n][name] - level))
-        rows += [changed(a, targets=dict(targets)) for a in points[nearest]]
+        rows += [changed(a, targets=dict(targets)) for a in points[_nearest(typical, targets, schema)]]
     return rows
 
 
@@ -136,20 +138,40 @@ def _under_requests(method: LevelBased, context: Context) -> list[Obtained]:
     ]
 
 
+def _together(method: Method, points: list[list[Obtained]], typical: list[dict[str, float]], context: Context) -> list[Obtained]:
+    """Answers to requests for two and three preferences at once, each prompt's own; of a method that takes weights those of the operating
+    point that is nearest to all levels that are asked for."""
+    schema, settings = context.settings.preferences, context.settings
+    wanted = requests_together(schema, [], len(context.prompts), settings.evaluation.together, settings.seed)
+    if isinstance(method, ByInstruction):
+        return answer_pairs(method.system, "together", context.prompts, wanted, context.judge, context.sampling)
+    if not isinstance(method, LevelBased):
+        return [changed(points[_nearest(typical, targets, schema)][prompt], targets=dict(targets)) for prompt, targets in wanted]
+    answers: list[Answer | None] = []
+    for number, (prompt, targets) in enumerate(wanted):
+        answers += method.under(targets).answers(f"together {number}", [context.prompts[prompt]], context.sampling)
+    return judged(answers, wanted, context.prompts, context.judge)
+
+
+def _nearest(typical: Sequence[dict[str, float]], targets: Targets, schema: PreferenceSchema) -> int:
+    """The operating point whose typical levels are nearest to the requested ones, each distance as a share of the preference's range."""
+    return min(range(len(typical)), key=lambda n: sum(abs(typical[n][of] - level) / (schema[of].k - 1) for of, level in targets.items()))
+
+
 def _judged(who: Answering, what: str, targets: Targets, context: Context) -> list[Obtained]:
     """One judged answer per evaluation prompt. Raises UserError where a prompt leaves no room for an answer."""
     answers = who.answers(what, context.prompts, context.sampling)
     return judged(answers, [(number, targets) for number in range(len(answers))], context.prompts, context.judge)
 
 
-def read_answers(folder: Path, row: Row) -> tuple[list[list[Obtained]], list[Obtained]]:
-    """(answers point by point, answers under every level alone) that a row was measured from."""
-    points, requests = (
+def read_answers(folder: Path, row: Row) -> tuple[list[list[Obtained]], list[Obtained], list[Obtained]]:
+    """(answers point by point, under every level alone, under several at once) that a row was measured from."""
+    points, requests, together = (
         [Obtained.model_validate(value) for _, value in read_json_lines(folder / f"{what}.{row.name}.jsonl")]
-        for what in ("points", "requests")
+        for what in ("points", "requests", "together")
     )
     each = len(points) // len(row.front.points)
-    return [points[start : start + each] for start in range(0, len(points), each)], requests
+    return [points[start : start + each] for start in range(0, len(points), each)], requests, together
 
 
 def read_rows(folder: Path) -> Sequence[Row]:

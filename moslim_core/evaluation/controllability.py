@@ -67,11 +67,22 @@ class Controllability(BaseModel):
         return {f"{n}/mae" if of.guard else f"{n}/spearman": of.mae if of.guard else of.spearman for n, of in self.preferences.items()}
 
     @property
+    def distances(self) -> dict[str, Interval]:
+        """How near the answers come to their levels, of what can be steered: mean error, share that meets the level, span."""
+        steered = {name: of for name, of in self.preferences.items() if not of.guard}
+        return {f"{name}/{figure}": getattr(of, figure) for name, of in steered.items() for figure in ("mae", "exact", "span")}
+
+    @property
     def left_open(self) -> float | None:
         """Mean size of the cross-talk with preferences that were left open: what a request changes that it did not ask for."""
         slopes = [of.value for i, others in self.cross_talk.items() for j, of in others.items() if i != j]
         sizes = [abs(value) for value in slopes if value is not None]
         return sum(sizes) / len(sizes) if sizes else None
+
+
+def exact_level(requested: Array, obtained: Array) -> float:
+    """Share of answers whose obtained level, rounded, is the requested one."""
+    return _mean(np.rint(obtained) == requested)
 
 
 def mae(requested: Array, obtained: Array) -> float:
@@ -175,7 +186,7 @@ def _control(rows: Sequence[Obtained], preference: Preference, bootstrap: int, s
         missing=len(requesting) - len(judged),
         spearman=interval(spearman, (requested, obtained), draws),
         mae=interval(mae, (requested, obtained), draws),
-        exact=interval(lambda r, o: _mean(np.rint(o) == r), (requested, obtained), draws),
+        exact=interval(exact_level, (requested, obtained), draws),
         within_one=interval(lambda r, o: _mean(np.abs(np.rint(o) - r) <= 1), (requested, obtained), draws),
         span=interval(partial(span, low=low, high=high), (requested, obtained), draws),
         violations=sum(b < a for a, b in itertools.pairwise(means)),

@@ -23,6 +23,7 @@ KINDS = {
     "spacing": Kind("spacing", None, 0.0),
     "spearman": Kind("Spearman", "higher", -1.0, 1.0),
     "mae": Kind("mean error in levels", "lower", 0.0),
+    "exact": Kind("level met", "higher", 0.0, 1.0),
     "span": Kind("span in levels", "higher"),
     "cross-talk": Kind("cross-talk", "lower", 0.0),
     "truncated": Kind("cut off", "lower", 0.0, 1.0),

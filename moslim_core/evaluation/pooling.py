@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from moslim_core.evaluation.controllability import Obtained, left_open, mae, scores_alone, span
+from moslim_core.evaluation.controllability import Obtained, exact_level, left_open, mae, scores_alone, span
 from moslim_core.evaluation.fronts import FIGURES, Front, quality, score_table
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.statistics.agreement import spearman
@@ -20,10 +20,12 @@ from moslim_core.statistics.bootstrap import Interval, interval, resamples
 Array = np.ndarray
 
 CROSS_TALK = "left open/cross-talk"
+# By how many preferences a request names.
+TOGETHER = {2: "two together", 3: "three together"}
 
 
 def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
-    """`preference/spearman`, `/mae` and `/span` and `left open/cross-talk` of the answers of each run, by `bootstrap` resamples."""
+    """`preference/spearman`, `/mae`, `/exact`, `/span`, and `left open/cross-talk` of each run's answers, by `bootstrap` resamples."""
     intervals = {}
     for preference in schema.preferences:
         name = preference.name
@@ -35,6 +37,7 @@ def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootst
         statistics: dict[str, Callable[[Array, Array], float]] = {
             "spearman": spearman,
             "mae": mae,
+            "exact": exact_level,
             "span": partial(span, low=preference.requestable[0], high=preference.requestable[-1]),
         }
         for figure, statistic in statistics.items():
@@ -43,6 +46,28 @@ def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootst
     columns = (np.repeat(np.arange(len(runs)), [len(of) for of in runs]), *scores_alone(rows, schema))
     draws = resamples(np.array([row.prompt for row in rows], dtype=int), bootstrap, 0)
     return {**intervals, CROSS_TALK: interval(_over_runs(left_open, len(runs)), columns, draws)}
+
+
+def joint(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
+    """`two together/spearman` and `three together/spearman` of each run's answers to requests for so many preferences.
+
+    The mean over the steered preferences of the Spearman correlation of requested and obtained levels, by `bootstrap` resamples.
+    """
+    names = [p.name for p in schema.preferences if not p.is_guard]
+    intervals = {}
+    for size, together in TOGETHER.items():
+        told = [
+            (run * len(names) + place, row.targets[name], row.levels[name], row.prompt)
+            for run, rows in enumerate(runs)
+            for row in rows
+            for place, name in enumerate(names)
+            if name in row.targets and name in row.levels and sum(of in row.targets for of in names) == size
+        ]
+        if told:
+            which, requested, obtained, prompts = (np.array(column, dtype=float) for column in zip(*told, strict=True))
+            draws = resamples(prompts.astype(int), bootstrap, 0)
+            intervals[f"{together}/spearman"] = interval(_over_runs(spearman, len(runs) * len(names)), (which, requested, obtained), draws)
+    return intervals
 
 
 def _over_runs(statistic: Callable[[Array, Array], float], runs: int) -> Callable[[Array, Array, Array], float]:

@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from moslim_core import models
 from moslim_core.baselines import OWN, START, best_of_n, bone_soups, clp, methods, mo_odpo, modpo, ours, rewarded_soups, rlphf, steerlm2
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
-from moslim_core.baselines.measure import by_level, measure, method_of, read_rows, suitability
+from moslim_core.baselines.measure import by_level, measure, method_of, read_answers, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Asked, Context, Method, rollouts
 from moslim_core.errors import UserError
 from moslim_core.evaluation.controllability import Obtained
+from moslim_core.evaluation.joint_requests import requests_together
 from moslim_core.policy import training
 from moslim_core.preferences import PreferenceSchema, Targets, parse
 from moslim_core.registry import baseline, optimiser
@@ -372,6 +373,9 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert row.control.preferences["length"].answers == 6
+        # Two prompts, each asked once for both preferences at levels of its own.
+        *_, together = read_answers(made.output, row)
+        assert [(one.prompt, dict(one.targets)) for one in together] == requests_together(made.settings.preferences, [], 2, 1, 3)
         several = {"morlhf": 3, "modpo": 3, "rewarded_soups": 2, "bone_soups": 2, "prompt_only": 0, "best_of_n": 0}
         assert row.cost.policies == several.get(name, 1)
         assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16

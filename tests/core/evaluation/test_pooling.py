@@ -7,7 +7,7 @@ import pytest
 
 from moslim_core.evaluation.controllability import Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, front, score_table, simplex_grid
-from moslim_core.evaluation.pooling import control, fronts
+from moslim_core.evaluation.pooling import control, fronts, joint
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.statistics.bootstrap import Interval
 
@@ -54,6 +54,16 @@ def test_other_runs_add_as_much_as_prompts_leave_open() -> None:
     bound = [run(s, per_prompt=4.0) for s in range(3)]
     tied = width(control(bound, SCHEMA, 500)["length/span"]) / width(control(bound[:1], SCHEMA, 500)["length/span"])
     assert free < 0.75 and tied > 0.9
+
+
+def test_requests_for_several_preferences_count_by_how_many_they_name() -> None:
+    follows = [answer(p, {"length": a, "warmth": b}, length=a, warmth=4 - b) for p in range(10) for a in LEVELS for b in LEVELS]
+    heeds_one = [answer(p, {"length": a, "warmth": 1 + p % 3}, length=a, warmth=1 + p % 3) for p in range(10) for a in LEVELS]
+    alone = [answer(p, {"length": 1}, length=3) for p in range(10)]
+    found = joint([follows + alone, heeds_one], SCHEMA, 100)
+    # Of the first run length 1 and warmth -1, of the second 1 and 1.
+    assert list(found) == ["two together/spearman"] and found["two together/spearman"].value == pytest.approx(0.5)
+    assert joint([alone], SCHEMA, 100) == {}
 
 
 def test_fronts_of_several_runs() -> None:
