@@ -35,7 +35,7 @@ PROMPT_ONLY, BEFORE = "prompt only", "before/"
 PAGE, RESULT = "compare.html", "compare.json"
 
 
-class Compared(BaseModel):
+class PublishedComparison(BaseModel):
     """Where a comparison's page and JSON are, and what stands there."""
 
     run_id: str
@@ -44,7 +44,7 @@ class Compared(BaseModel):
 
 
 @flow(name="compare")
-def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "train_reward") -> Compared:
+def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "train_reward") -> PublishedComparison:
     """Run every value of a setting with every seed up to a stage, and compare their figures.
 
     Args:
@@ -135,14 +135,14 @@ def show(result: Comparison, folder: Path) -> None:
         partial.rename(folder / name)
 
 
-def publish(result: Comparison, folder: Path, run_id: str, ledger: Ledger) -> Compared:
+def publish(result: Comparison, folder: Path, run_id: str, ledger: Ledger) -> PublishedComparison:
     """What `show` has put in `folder` with the comparison's run, its means as that run's metrics; the run is finished then."""
     for name in (RESULT, PAGE):
         ledger.client.log_artifact(run_id, str(folder / name))
     means = {f"{v}/{name}": f.mean.value for name, of in result.figures.items() for v, f in of.items() if f.mean.value is not None}
     ledger.log_points(run_id, [(0, means)])
     ledger.close(run_id, "FINISHED")
-    return Compared(run_id=run_id, folder=folder, comparison=result)
+    return PublishedComparison(run_id=run_id, folder=folder, comparison=result)
 
 
 def _measured(variant: str, seed: int, until: StageName, pipeline: Pipeline, of: str, ledger: Ledger) -> Measured:

@@ -33,7 +33,7 @@ from tasks.execution.questions import ask
 
 if TYPE_CHECKING:
     from flows.align import StageName
-    from flows.compare import Compared
+    from flows.compare import PublishedComparison
     from moslim_core.evaluation.comparison import Comparison
 
 MEMORY_SECONDS = 0.5
@@ -330,7 +330,7 @@ def _title(comparison: Comparison) -> str:
     return f"{comparison.key}, seeds {', '.join(map(str, comparison.seeds))} (mean, 95 % interval over {comparison.intervals})"
 
 
-def _print_comparison(compared: Compared, table: Table) -> None:
+def _print_comparison(compared: PublishedComparison, table: Table) -> None:
     from flows.compare import PAGE, RESULT
     from moslim_core.report.leaders import leaders
 

@@ -57,7 +57,7 @@ class BestOf:
 
 
 @baseline("best_of_n")
-class Compared(LevelBased):
+class BestOfN(LevelBased):
     rows = ("best_of_n",)
     trained = False
     mapped = True
@@ -69,8 +69,8 @@ class Compared(LevelBased):
         return max(2, math.ceil(rollouts(policy, policy.steps) / (len(self.context.prompts) * len(self.context.weights))))
 
     @cached_property
-    def start(self) -> prompt_only.Compared:
-        return prompt_only.Compared(self.context)
+    def start(self) -> prompt_only.PromptOnly:
+        return prompt_only.PromptOnly(self.context)
 
     def under(self, targets: Targets) -> Answering:
         return BestOf(Asked(self.start.system, targets), self.n, self.context.scorer, self.context.settings.mapping)

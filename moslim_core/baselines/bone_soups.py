@@ -24,7 +24,7 @@ def backbones(count: int) -> Array:
 
 
 @baseline("bone_soups")
-class Compared(rewarded_soups.Compared):
+class BoneSoups(rewarded_soups.RewardedSoups):
     rules: dict[str, Rule] = {"bone_soups": interpolated}
     rows = ("bone_soups",)
 

@@ -77,7 +77,7 @@ class MixtureLearner(Learner):
 
 
 @baseline("clp")
-class Compared(WithoutRequests, OnePolicy):
+class CLP(WithoutRequests, OnePolicy):
     rows = ("clp",)
 
     @classmethod

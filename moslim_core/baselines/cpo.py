@@ -64,7 +64,7 @@ def preferred(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 
 @baseline("cpo")
-class Compared(ByInstruction):
+class CPO(ByInstruction):
     rows = ("cpo",)
     supervised = True
 

@@ -35,7 +35,7 @@ class StatedExamples(WeightedExamples):
 
 
 @baseline("mo_odpo")
-class Compared(ByOnlineDPO, OnePolicy):
+class MOODPO(ByOnlineDPO, OnePolicy):
     rows = ("mo_odpo",)
 
     @cached_property

@@ -38,7 +38,7 @@ def margin_losses(log_ratios: Tensor, utilities: Tensor, weights: Tensor, beta: 
     return online_dpo.preference_losses(implied, strength * utilities[..., k], 1.0)
 
 
-class Loss(online_dpo.Loss):
+class MarginDPO(online_dpo.OnlineDPO):
     def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
         ratios = online_dpo.log_ratios(batch, log_probs)
         weights = torch.tensor([self.mapping.settings.weights.get(name, 0.0) for name in self.mapping.schema.names], device=ratios.device)
@@ -48,7 +48,7 @@ class Loss(online_dpo.Loss):
 
 
 @baseline("modpo")
-class Compared(ByOnlineDPO, morlhf.Compared):
+class MODPO(ByOnlineDPO, morlhf.MORLHF):
     rows = ("modpo",)
 
     @classmethod
@@ -67,5 +67,5 @@ class Compared(ByOnlineDPO, morlhf.Compared):
     def expert(self, weights: Array) -> Expert:
         expert = super().expert(weights)
         policy = changed(by_online_dpo(expert.settings.policy), rated_answers=1.0)
-        expert.settings, expert.optimiser = changed(expert.settings, policy=policy), Loss
+        expert.settings, expert.optimiser = changed(expert.settings, policy=policy), MarginDPO
         return expert

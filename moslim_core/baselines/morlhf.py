@@ -12,7 +12,7 @@ from moslim_core.registry import baseline
 
 
 @baseline("morlhf")
-class Compared(WithoutRequests):
+class MORLHF(WithoutRequests):
     rows: tuple[str, ...] = ("morlhf",)
     standardisation: Standardisation = "none"
 

@@ -8,6 +8,6 @@ from moslim_core.registry import baseline
 
 
 @baseline("morlhf_normalised")
-class Compared(morlhf.Compared):
+class NormalisedMORLHF(morlhf.MORLHF):
     rows = ("morlhf_normalised",)
     standardisation: Standardisation = "running"

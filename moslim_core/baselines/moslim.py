@@ -12,7 +12,7 @@ from moslim_core.registry import baseline
 
 
 @baseline("moslim")
-class Compared(ByInstruction):
+class Moslim(ByInstruction):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.rows = (f"moslim_{context.settings.policy.optimiser}",)

@@ -10,7 +10,7 @@ from moslim_core.registry import baseline
 
 
 @baseline("prompt_only")
-class Compared(ByInstruction):
+class PromptOnly(ByInstruction):
     rows = ("prompt_only",)
     trained = False
 

@@ -18,7 +18,7 @@ RULES: dict[str, Rule] = {"rewarded_soups": interpolated, "rewarded_soups_exact"
 
 
 @baseline("rewarded_soups")
-class Compared(WithoutRequests):
+class RewardedSoups(WithoutRequests):
     rules: dict[str, Rule] = RULES
     rows: tuple[str, ...] = tuple(RULES)
 

@@ -85,7 +85,7 @@ class Rewards:
 
 
 @baseline("ric")
-class Compared(Method):
+class RiC(Method):
     rows = ("ric",)
     supervised = True
 

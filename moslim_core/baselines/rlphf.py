@@ -40,7 +40,7 @@ class WantedExamples:
 
 
 @baseline("rlphf")
-class Compared(OnePolicy):
+class RLPHF(OnePolicy):
     rows = ("rlphf",)
 
     @cached_property

@@ -32,14 +32,14 @@ def share_losses(log_ratios: Tensor, log_likelihoods: Tensor) -> Tensor:
     return -log_likelihoods.softmax(dim=0) * log_ratios.log_softmax(dim=0) * len(log_ratios)
 
 
-class Loss(online_dpo.Loss):
+class LevelMatching(online_dpo.OnlineDPO):
     def loss(self, batch: RolloutBatch, log_probs: Tensor, values: Tensor | None) -> Tensor:
         losses = batch.pairs.by_table(share_losses, online_dpo.log_ratios(batch, log_probs), batch.rewards)
         return losses.sum() / batch.rows
 
 
 @baseline("steerlm2")
-class Compared(ByOnlineDPO, OnePolicy, ByInstruction):
+class SteerLM2(ByOnlineDPO, OnePolicy, ByInstruction):
     rows = ("steerlm2",)
 
     @classmethod
@@ -52,4 +52,4 @@ class Compared(ByOnlineDPO, OnePolicy, ByInstruction):
         settings = self.context.settings
         likelihood = MappingSettings(utility="log_probability", standardisation="none", aggregation="sum")
         own = changed(settings, policy=self.training(settings.policy), mapping=likelihood)
-        return TrainedPolicy(self.context, self.rows[0], own, training_examples, Loss)
+        return TrainedPolicy(self.context, self.rows[0], own, training_examples, LevelMatching)

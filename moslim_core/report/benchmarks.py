@@ -15,7 +15,7 @@ from moslim_core.statistics.bootstrap import Interval
 Verdict = Literal["better", "worse", "higher", "lower", "not shown", "can't be compared"]
 
 
-class Compared(NamedTuple):
+class ScoreChange(NamedTuple):
     """One measure of one benchmark, and why the verdict is what it is; `group` is "" for all items."""
 
     benchmark: str
@@ -28,13 +28,13 @@ class Compared(NamedTuple):
     reason: str
 
 
-def compared(benchmark: str, runs: Both[Run]) -> list[Compared]:
+def compared(benchmark: str, runs: Both[Run]) -> list[ScoreChange]:
     """Of all items."""
     before, after = runs.before.result.measures, runs.after.result.measures
     return [_compared(benchmark, m, of.meaning, "", before[m].overall, of.overall) for m, of in after.items() if m in before]
 
 
-def by_group(benchmark: str, runs: Both[Run]) -> list[Compared]:
+def by_group(benchmark: str, runs: Both[Run]) -> list[ScoreChange]:
     """Of each category, level or type of items; nothing where a measure has but one."""
     before, after = runs.before.result.measures, runs.after.result.measures
     return [
@@ -75,7 +75,7 @@ _WORDS: dict[Verdict, str] = {
 }
 
 
-def _part(rows: Sequence[Compared], verdict: Verdict, words: str) -> str:
+def _part(rows: Sequence[ScoreChange], verdict: Verdict, words: str) -> str:
     of = [f"{row.benchmark}: {row.measure}".replace("_", " ") for row in rows if row.verdict == verdict]
     if not of:
         return ""
@@ -83,14 +83,14 @@ def _part(rows: Sequence[Compared], verdict: Verdict, words: str) -> str:
     return f"{len(of)} {words}" + (f" ({listing(of)})" if verdict in ("better", "worse", "higher", "lower") else "")
 
 
-def _compared(benchmark: str, measure: str, meaning: Meaning, group: str, before: Score, after: Score) -> Compared:
+def _compared(benchmark: str, measure: str, meaning: Meaning, group: str, before: Score, after: Score) -> ScoreChange:
     moved = difference(_claimed(before), _claimed(after))
     verdict: Verdict = moved
     if meaning.better and moved in ("higher", "lower"):
         verdict = "better" if moved == ("higher" if meaning.better == "more" else "lower") else "worse"
     shown = overlap_said(before.mean, after.mean)
     reason = shown if moved == difference(before.mean, after.mean) else "verdicts all alike, and too few"
-    return Compared(benchmark, measure, meaning, group, before, after, verdict, reason)
+    return ScoreChange(benchmark, measure, meaning, group, before, after, verdict, reason)
 
 
 def _claimed(score: Score) -> Interval:

@@ -23,7 +23,7 @@ STEP = 64
 
 
 @engine("compiled")
-class Drawing(Engine):
+class CompiledEngine(Engine):
     @classmethod
     def unable(cls, learner: Learner, policy: PolicySettings) -> str | None:
         if learner.device.type != "cuda":

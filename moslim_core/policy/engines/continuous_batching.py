@@ -19,7 +19,7 @@ PASS = 2048
 
 
 @engine("continuous_batching")
-class Drawing(Engine):
+class ContinuousBatchingEngine(Engine):
     @classmethod
     def unable(cls, learner: Learner, policy: PolicySettings) -> str | None:
         if not can_share(learner.plain):

@@ -10,6 +10,6 @@ from moslim_core.registry import engine
 
 
 @engine("transformers")
-class Drawing(Engine):
+class TransformersEngine(Engine):
     def draw(self, prompts: Sequence[list[int]]) -> Drawn:
         return Drawn(generate_completions(self.learner.to_draw(), prompts, self.config, together=self.learner.sharded))

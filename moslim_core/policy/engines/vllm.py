@@ -35,7 +35,7 @@ TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 
 
 @engine("vllm")
-class Drawing(Engine):
+class VLLMEngine(Engine):
     def __init__(self, learner: Learner, policy: PolicySettings, config: Any) -> None:
         """Raises UserError where no server answers."""
         super().__init__(learner, policy, config)

@@ -32,7 +32,7 @@ def summed(utilities: Tensor, weights: Tensor, weight: Tensor, batch: RolloutBat
 
 
 @optimiser("grpo")
-class Loss(Optimiser):
+class GRPO(Optimiser):
     own_kl = "loss"
 
     @classmethod

@@ -38,7 +38,7 @@ def log_ratios(batch: RolloutBatch, log_probs: Tensor) -> Tensor:
 
 
 @optimiser("online_dpo")
-class Loss(Optimiser):
+class OnlineDPO(Optimiser):
     own_kl = None
     compares = True
     looks_back = False

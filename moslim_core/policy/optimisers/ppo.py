@@ -37,7 +37,7 @@ class Critic(nn.Module):
 
 
 @optimiser("ppo")
-class Loss(Optimiser):
+class PPO(Optimiser):
     critic = Critic
 
     @classmethod

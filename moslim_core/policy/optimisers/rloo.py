@@ -37,7 +37,7 @@ def token_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor,
 
 
 @optimiser("rloo")
-class Loss(Optimiser):
+class RLOO(Optimiser):
     def prepared(self, batch: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
         returns, weight, mask = self.returns(batch), batch.weight, torch.ones_like(batch.weight)
         if returns.dim() == 2:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from moslim_core.baselines.cpo import Compared, pairs, rewards
+from moslim_core.baselines.cpo import CPO, pairs, rewards
 from moslim_core.baselines.measure import measure, read_rows
 from moslim_core.baselines.method import Context
 from moslim_core.policy.conditioning import Example
@@ -37,7 +37,7 @@ def test_pairs_are_the_best_and_the_worst_answer_to_the_same_request() -> None:
 
 def test_a_run_has_a_row_reads_back_its_requests_and_uses_the_budget(context: Callable[..., Context]) -> None:
     made = context(sft={"batch_size": 4})
-    for example in Compared(made).examples:
+    for example in CPO(made).examples:
         assert parse(example.prompt, made.settings.preferences, "user_suffix") == example.targets
     numbers = measure("cpo", made)
     (row,) = read_rows(made.output)

@@ -112,7 +112,7 @@ def test_settings_suit_by_what_the_reward_model_sees_in_training_prompts(context
 
 def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: Make) -> None:
     made = context(steps=6, targets_per_prompt=3)
-    method = rlphf.Compared(made)
+    method = rlphf.RLPHF(made)
     prompts = [[{"role": "user", "content": "Rain?"}]]
     examples = method.policy.examples_of(prompts, made.schema, method.policy.settings.policy, 0)
     asked = Counter(tuple(sorted(e.targets.items())) for e in examples)
@@ -129,7 +129,7 @@ def test_rlphf_asks_for_sets_of_best_levels_and_adds_up_their_rewards(context: M
 
 def test_mo_odpo_states_the_weights_that_its_rewards_are_added_up_by(context: Make) -> None:
     made = context(steps=40, targets_per_prompt=3)
-    method = mo_odpo.Compared(made)
+    method = mo_odpo.MOODPO(made)
     prompts = [[{"role": "user", "content": "Rain?"}]]
     examples = method.policy.examples_of(prompts, made.schema, method.policy.settings.policy, 0)
     drawn = np.array([[e.targets.weight(name) for name in made.schema.names] for e in examples])
@@ -147,10 +147,10 @@ def test_mo_odpo_states_the_weights_that_its_rewards_are_added_up_by(context: Ma
 
 def test_mo_odpo_trains_by_online_dpo_or_says_so_beforehand(context: Make) -> None:
     made = context(optimiser="rloo", credit="token")
-    assert mo_odpo.Compared(made).policy.settings.policy.optimiser == "online_dpo"
-    mo_odpo.Compared.require_fit(made.settings)
+    assert mo_odpo.MOODPO(made).policy.settings.policy.optimiser == "online_dpo"
+    mo_odpo.MOODPO.require_fit(made.settings)
     with pytest.raises(UserError, match=r"mo_odpo trains by Online DPO whatever the profile does: .*beta=0"):
-        mo_odpo.Compared.require_fit(context(optimiser="rloo", beta=0.0).settings)
+        mo_odpo.MOODPO.require_fit(context(optimiser="rloo", beta=0.0).settings)
 
 
 def test_modpo_learns_one_preference_with_the_others_as_a_margin() -> None:
@@ -176,7 +176,7 @@ def test_modpo_learns_one_preference_with_the_others_as_a_margin() -> None:
 
 def test_clp_learns_the_parts_of_one_adapter_by_the_mixture_of_each_step(context: Make) -> None:
     made = context(steps=3, prompts_per_step=2)
-    method = clp.Compared(made)
+    method = clp.CLP(made)
     policy = method.policy.settings.policy
     assert policy.lora_rank == 4
     examples = method.policy.examples_of(made.training_prompts, made.schema, policy, made.settings.seed)
@@ -205,7 +205,7 @@ def test_clp_learns_the_parts_of_one_adapter_by_the_mixture_of_each_step(context
 def test_clp_answers_by_the_mixture_of_a_point(context: Make) -> None:
     """At a corner its policy is the base with one part alone; and the parts are no copies of one another."""
     made = context()
-    method = clp.Compared(made)
+    method = clp.CLP(made)
     method.train()
     saved = weights_of(method.policy.folder)
     name = next(name for name in saved if "lora_A" in name)
@@ -223,11 +223,11 @@ def test_clp_answers_by_the_mixture_of_a_point(context: Make) -> None:
 
 def test_modpo_draws_nothing(context: Make) -> None:
     made = context(optimiser="rloo", credit="token", rated_answers=0.0)
-    expert = modpo.Compared(made).expert(np.array([0.25, 0.75]))
+    expert = modpo.MODPO(made).expert(np.array([0.25, 0.75]))
     assert (expert.settings.policy.optimiser, expert.settings.policy.rated_answers) == ("online_dpo", 1.0)
-    assert expert.optimiser is modpo.Loss
+    assert expert.optimiser is modpo.MarginDPO
     with pytest.raises(UserError, match=r"modpo trains by Online DPO whatever the profile does: .*beta=0"):
-        modpo.Compared.require_fit(context(optimiser="rloo", beta=0.0).settings)
+        modpo.MODPO.require_fit(context(optimiser="rloo", beta=0.0).settings)
 
 
 def test_steerlm2_goes_from_the_shares_that_answers_have_to_those_of_their_likelihood() -> None:
@@ -246,18 +246,18 @@ def test_steerlm2_goes_from_the_shares_that_answers_have_to_those_of_their_likel
 
 def test_steerlm2_is_asked_for_levels_and_learns_how_probable_they_are(context: Make) -> None:
     made = context(optimiser="rloo", centred=True)
-    policy = steerlm2.Compared(made).policy
-    assert policy.optimiser is steerlm2.Loss and not policy.settings.policy.centred
+    policy = steerlm2.SteerLM2(made).policy
+    assert policy.optimiser is steerlm2.LevelMatching and not policy.settings.policy.centred
     mapping = RewardMapping(made.settings.preferences, policy.settings.mapping)
     probabilities = {"length": np.array([[0.2, 0.3, 0.5]]), "warmth": np.array([[0.6, 0.4]])}
     rewards = mapping(probabilities, [Targets({"length": 3, "warmth": 2})]).rewards
     assert np.allclose(rewards, math.log(0.5 * 0.4))
     with pytest.raises(UserError, match=r"steerlm2 trains by Online DPO whatever the profile does: .*beta=0"):
-        steerlm2.Compared.require_fit(context(optimiser="rloo", beta=0.0).settings)
+        steerlm2.SteerLM2.require_fit(context(optimiser="rloo", beta=0.0).settings)
 
 
 def test_bone_soups_are_merged_so_that_their_mixtures_give_the_weights(context: Make) -> None:
-    method = bone_soups.Compared(context())
+    method = bone_soups.BoneSoups(context())
     assert np.allclose(method.rewards, [[0.7, 0.3], [0.3, 0.7]]) and np.allclose(bone_soups.backbones(3).sum(axis=1), 1)
     assert [e.settings.mapping.weights for e in method.experts] == [
         {"length": pytest.approx(0.7), "warmth": pytest.approx(0.3)},
@@ -281,8 +281,8 @@ def test_a_compared_method_has_preferences_as_certain_as_the_profile(context: Ma
 
 
 @pytest.fixture
-def soups(context: Make) -> rewarded_soups.Compared:
-    method = rewarded_soups.Compared(context())
+def soups(context: Make) -> rewarded_soups.RewardedSoups:
+    method = rewarded_soups.RewardedSoups(context())
     method.train()
     return method
 
@@ -292,7 +292,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         return model(torch.arange(10).unsqueeze(0)).logits
 
 
-def test_soups_change_with_their_weights_and_are_what_was_published(soups: rewarded_soups.Compared, tiny_chat: Path) -> None:
+def test_soups_change_with_their_weights_and_are_what_was_published(soups: rewarded_soups.RewardedSoups, tiny_chat: Path) -> None:
     folders = [expert.folder for expert in soups.experts]
     one, other = (weights_of(folder) for folder in folders)
 
@@ -325,7 +325,7 @@ def test_soups_change_with_their_weights_and_are_what_was_published(soups: rewar
     torch.testing.assert_close(logits(averaged(experts(), [0.0, 1.0])), at[0.0])
 
 
-def test_an_adapter_that_does_not_fit_is_an_error(soups: rewarded_soups.Compared, tiny_chat: Path) -> None:
+def test_an_adapter_that_does_not_fit_is_an_error(soups: rewarded_soups.RewardedSoups, tiny_chat: Path) -> None:
     """PEFT would only warn, and the expert be the starting model."""
     folders = [expert.folder for expert in soups.experts]
     model = load_experts(models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0], folders)
@@ -341,7 +341,7 @@ def test_an_adapter_that_does_not_fit_is_an_error(soups: rewarded_soups.Compared
 
 def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make) -> None:
     made = context()
-    method = best_of_n.Compared(made)
+    method = best_of_n.BestOfN(made)
     assert method.n == 3  # 16 answers of training over 3 points of 2 prompts
     targets = Targets({"length": 3, "warmth": 2})
     found = []
