@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.typed_values import read, typed
+from moslim_core.data.tables import FORMATS
 from moslim_core.errors import UserError
 from moslim_core.models import PACKAGED
 from moslim_core.policy.settings import AccelerateProfile
@@ -48,10 +50,13 @@ def override(settings: Settings, overrides: Sequence[str]) -> Settings:
 
 
 def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    given: dict[str, str] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise UserError(f"--set {override}: write key=value, e.g. --set policy.steps=40")
+        if given.setdefault(key, text) != text:
+            raise UserError(f"--set {key} is given twice, as {given[key]} and as {text}.\nGive it once.")
         _set(values, key.split("."), read(Settings, key, text), override)
     return values
 
@@ -104,6 +109,8 @@ def _read(profile: str) -> tuple[dict[str, Any], str]:
     path = Path(os.path.expanduser(profile))
     if not os.path.isfile(path):
         raise UserError(f"--profile {profile!r}: no such profile or file.\nPackaged profiles: {', '.join(packaged())}.")
+    if path.name.lower().endswith(tuple(chain(*FORMATS.values()))):
+        raise UserError(f"--profile {path}: that is a file of rows.\nWrite a profile for it: moslim init {path}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), TextLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:

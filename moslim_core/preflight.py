@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core import models, registry
+from moslim_core.data.catalogue import HubSet
+from moslim_core.data.files import prompt_files
+from moslim_core.data.sources import open_sources
 from moslim_core.errors import UserError
 from moslim_core.evaluation.benchmarks.sources import require
 from moslim_core.evaluation.settings import EvaluationSettings
@@ -43,6 +46,8 @@ def checks(
     settings: Settings, cache: Path, stages: Collection[str] = STAGES, policy: Path | None = None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """(model as people read it, its check) of every model that the stages read; each check raises UserError."""
+    if "label" in stages:
+        yield f"data.source {','.join(settings.data.source)}", partial(check_data, settings)
     if "train_policy" in stages:
         from moslim_core.policy.optimisers import require_fit
 
@@ -59,6 +64,15 @@ def checks(
         yield f"evaluation.suite {','.join(settings.evaluation.suite)}", partial(check_suite, settings.evaluation)
     if policy is not None:
         yield f"evaluation.policy {policy}", partial(check_policy, policy, settings.model.device, cache)
+
+
+def check_data(settings: Settings) -> None:
+    """The files of rows and of prompts are there, and their columns fit the preferences; nothing is fetched from the hub."""
+    data, schema = settings.data, settings.preferences
+    if data.path is not None or not any(issubclass(registry.source[name], HubSet) for name in data.source):
+        open_sources(data, schema)
+    if settings.policy.prompts is not None:
+        prompt_files(settings.policy.prompts)
 
 
 def check_template(settings: Settings, cache: Path) -> None:

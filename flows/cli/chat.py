@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 MORE_TOKENS = 32
 CUT = " [cut]"
 _SENTENCE_ENDS = re.compile(r"[.!?。！？][\"')\]”’]*\s*\Z")
-HELP = """/prefer NAME=LEVEL,...   what is asked for from now on, by number or in the level's words; alone: nothing in particular
+HELP = """/prefer NAME=LEVEL,...   what is asked for from now on, by number or in the level's words; alone: nothing
+                         in particular. What it does not name is open
 /levels                  the preferences, their levels, and what is asked for now
 /reset                   a new conversation; what is asked for stays
 /help                    this
-End with Ctrl-D; Ctrl-C stops an answer."""
+End with /quit or Ctrl-D; Ctrl-C stops an answer."""
 
 
 def talk(
@@ -87,9 +88,11 @@ def _converse(schema: PreferenceSchema, targets: Targets, answer: Callable[[Any,
         elif command.lower() == "/reset":
             messages = []
             typer.echo(f"A new conversation. {_asked(schema, targets)}", err=True)
+        elif command.lower() in ("/quit", "/exit"):
+            return all_answered
         elif command.lower() == "/help":
             typer.echo(HELP, err=True)
-        elif re.fullmatch("/[A-Za-z]+", command):
+        elif re.fullmatch("/[A-Za-z]*", command):
             typer.echo(f"{command} is no command here.\n{HELP}", err=True)
         elif text:
             conversation = [*messages, {"role": "user", "content": text}]

@@ -16,6 +16,7 @@ from flows.cli.options import JsonOption, ProfileOption, SetOption, WorkDirOptio
 from flows.cli.settings_help import common_settings
 from moslim_core.baselines import methods
 from moslim_core.errors import UserError
+from moslim_core.settings_section import changed
 from tasks.execution import environment, network, terminal
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def clean(
 @app.command("check", hidden=True)
 @user_errors
 def doctor(
-    work_dir: WorkDirOption = Path(".moslim"),
+    work_dir: Annotated[Path | None, typer.Option(help="where runs are kept; default: the profile's, or .moslim")] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", "-p", help="also check all that this profile's run needs: models, rows, memory, disk")
     ] = None,
@@ -245,7 +246,10 @@ def doctor(
     network.reach_loopback()
     if profile is None and set_:
         raise UserError(f"--set {set_[0]}: settings belong to a profile; give --profile too, e.g. --profile demo.")
-    raise typer.Exit(0 if check(work_dir, profiles.load(profile, set_ or []) if profile else None, json) else 1)
+    settings = profiles.load(profile, set_ or []) if profile else None
+    if settings is not None and work_dir is not None:
+        settings = changed(settings, work_dir=work_dir)
+    raise typer.Exit(0 if check(work_dir or Path(".moslim"), settings, json) else 1)
 
 
 @data_app.command("build-starter")

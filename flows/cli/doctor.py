@@ -7,7 +7,9 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -89,10 +91,18 @@ def _machine(work_dir: Path) -> Iterator[Finding]:
     yield Finding(True, f"device {device}, {os.cpu_count()} cores; on the CPU bfloat16 takes {ratio:.1f} x float32's time")
     place = work_dirs.absolute(work_dir)
     existing = next(p for p in (place, *place.parents) if p.exists())
-    yield Finding(os.access(existing, os.W_OK), f"work directory {place} can be written", "give another with --work-dir")
+    yield _tried(f"work directory {place} can be written", partial(_require_room_for_files, existing))
     free = shutil.disk_usage(existing).free / 1e9
     yield Finding(free > DISK_GB, f"{free:.0f} GB of disk free", f"free at least {DISK_GB} GB", False)
     yield _tried("a port on loopback can be opened", _open_port)
+
+
+def _require_room_for_files(place: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(f"{place}: {error.strerror or error}; give another with --work-dir") from error
 
 
 def _open_port() -> None:

@@ -26,11 +26,15 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="profile to write; one that is there is never overwritten")] = Path(
         "mine.yaml"
     ),
+    levels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=WORD,...", help="the order of a column's words, lowest first; may be given often"),
+    ] = None,
 ) -> None:
     """Write a commented profile for your own rows: columns, preferences and levels as they look, models as this machine has room for."""
     from flows.cli.init_profile import write
 
-    write(file, output)
+    write(file, output, levels or [])
 
 
 @user_errors
@@ -48,7 +52,7 @@ def plan(
     baselines: Annotated[
         str | None, typer.Option(metavar="A,B", help="plan moslim compare --baselines A,B in place of a run; or all")
     ] = None,
-    seeds: Annotated[str, typer.Option(metavar="N,N,N", help="with --baselines: the comparison's seeds")] = "0,1,2",
+    seeds: Annotated[str | None, typer.Option(metavar="N,N,N", help="with --baselines: the comparison's seeds [default: 0,1,2]")] = None,
     on: Annotated[str | None, typer.Option(metavar="GPU", help=f"plan for a GPU that need not be here: {', '.join(CARDS)}")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -56,12 +60,14 @@ def plan(
     from flows.cli.plan import show, show_comparison
 
     settings = settings_of(profile, set_)
+    if baselines is None and seeds is not None:
+        raise UserError(f"--seeds {seeds}: they belong to a comparison; give --baselines too, or --set seed=N for a run's.")
     if baselines is None:
         show(settings, profile, set_ or [], on, json)
     elif on is not None:
         raise UserError("--on plans a run, and --baselines a comparison: give one of them.")
     else:
-        show_comparison(settings, baselines, seeds, json)
+        show_comparison(settings, baselines, seeds or "0,1,2", json)
 
 
 @user_errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,8 +58,11 @@ def machine() -> Machine:
     return Machine(model, model, True, f"{torch.cuda.get_device_name(0)} with {memory:.0f} GB; fetched from the hub")
 
 
-def write(file: Path, output: Path) -> None:
-    """Look at `file`, write `output`, say what is unclear. Raises UserError where `output` is there or `file` can't be used."""
+def write(file: Path, output: Path, levels: Sequence[str] = ()) -> None:
+    """Look at `file`, write `output`, say what is unclear. Raises UserError where `output` is there or `file` can't be used.
+
+    `levels`: of columns whose words have an order that nobody else knows, `COLUMN=WORD,WORD,...`, lowest first.
+    """
     if os.path.lexists(output):
         raise UserError(f"{output} is there already, and nothing is overwritten.\nGive another name: --output FILE.yaml")
     if not output.parent.is_dir():
@@ -70,7 +73,7 @@ def write(file: Path, output: Path) -> None:
         raise UserError(f"{file} is a folder.\nGive one of its files; a run reads all of a folder: data.path in the profile.")
     if not os.path.exists(file):
         raise UserError(f"{file}: there is no such file.\nGive a file of rows: CSV, TSV, JSON, JSON lines or Parquet.")
-    layout, here = find(file), machine()
+    layout, here = find(file, dict(map(_order, levels))), machine()
     beside = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         beside.write_text(_text(file, output, layout, here, LeftOut({}, "")), encoding="utf-8")
@@ -85,6 +88,15 @@ def write(file: Path, output: Path) -> None:
     finally:
         beside.unlink(missing_ok=True)
     _tell(output, layout, here, left_out)
+
+
+def _order(given: str) -> tuple[str, list[str]]:
+    """(column, its words from the lowest level up). Raises UserError."""
+    column, _, words = given.rpartition("=")
+    order = [word.strip() for word in words.split(",") if word.strip()]
+    if not column.strip() or len(order) < 2 or len({word.lower() for word in order}) < len(order):
+        raise UserError(f"--levels {given}: a column and two different words are needed.\nWrite --levels COLUMN=LOWEST,...,HIGHEST")
+    return column.strip(), order
 
 
 class LeftOut(NamedTuple):
@@ -274,6 +286,8 @@ def _tell(output: Path, layout: Found, here: Machine, left_out: LeftOut) -> None
         typer.echo(f"  {name} (column {shown(column)}): " + ", ".join(f"{w} {n}" for w, n in zip(levels.labels, levels.rows, strict=True)))
         for note in levels.notes:
             typer.echo(f"    unclear: {note}")
+    if layout.pairs and not layout.ratings:
+        typer.echo(f"  quality: {layout.rows} choices between two answers")
     if not layout.ratings and not layout.pairs:
         typer.echo("  unclear: no column rates the answers; a rule measures their length until you give another")
     for column, why in layout.unused.items():

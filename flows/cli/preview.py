@@ -41,7 +41,11 @@ def _print(previewed: Preview) -> None:
     table = Table(title="Rows by level", title_justify="left")
     for heading in ("preference", "level", *splits, "all"):
         table.add_column(heading)
+    for name, of_choices in previewed.choices.items():
+        table.add_row(name, "chosen over another", *(str(of_choices.get(split, 0)) for split in splits), str(sum(of_choices.values())))
     for of in previewed.levels:
+        if of.preference in previewed.choices and not any(sum(o.rows.values()) for o in previewed.levels if o.preference == of.preference):
+            continue
         first = of.preference if of.level == 1 else ""
         counts = [str(of.rows.get(split, 0)) for split in splits]
         table.add_row(first, f"{of.level} {of.label}", *counts, str(sum(of.rows.values())))

@@ -24,5 +24,6 @@ def command(*words: str) -> str:
 
 
 def with_settings(*words: str, profile: str, overrides: Sequence[str] = ()) -> str:
-    """The same with the profile and the settings that were given."""
+    """The same with the profile and the settings that were given; of several for one key the last."""
+    overrides = list({override.partition("=")[0]: override for override in overrides}.values())
     return command(*words, "--profile", profile, *(part for override in overrides for part in ("--set", override)))

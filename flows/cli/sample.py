@@ -61,6 +61,10 @@ def sample(
             [told, settings.annotation.model_dump(mode="json")],
             lambda done, total: waiting.update("sample", f"prompts with {answers} answers each", done, total),
         )
+    if not rows:
+        output.unlink(missing_ok=True)
+        why = ", ".join(f"{count} x {reason}" for reason, count in dropped.items())
+        raise UserError(f"none of the answers can be used: {why}.\nRaise policy.max_new_tokens, or take another model or other prompts.")
     _tell(rows, settings.preferences)
     for reason, count in dropped.items():
         typer.echo(f"left out: {count} x {reason}")

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -43,6 +44,8 @@ SYSTEM = "developer"
 
 
 class _StreamOptions(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     include_usage: bool | None = None
 
 
@@ -123,6 +126,8 @@ def read(body: bytes, offer: Offer) -> Asked:
                 "preferences",
             )  # fmt: skip
     levels |= in_body
+    if parsed.max_tokens and parsed.max_completion_tokens and parsed.max_tokens != parsed.max_completion_tokens:
+        raise ApiError(400, "max_tokens and max_completion_tokens are one thing under two names: give one of them", "max_tokens")
     longest = parsed.max_completion_tokens or parsed.max_tokens or offer.usual_tokens
     if longest > offer.max_tokens:
         raise ApiError(400, f"max_tokens={longest} is more than {offer.max_tokens}, the most that is served", "max_tokens")
@@ -222,7 +227,9 @@ def _invalid(error: ValidationError) -> ApiError:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        return ApiError(400, f"unknown parameter {_shown(where)}", where[:100], "unknown_parameter")
+        near = get_close_matches(where, _Body.model_fields, 1)
+        meant = f": did you mean {near[0]!r}?" if near else ""
+        return ApiError(400, f"unknown parameter {_shown(where)}{meant}", where[:100], "unknown_parameter")
     if first["type"] == "missing":
         return ApiError(400, f"{where} is missing", where)
     wanted = first["msg"].partition(" or instance of ")[0]

@@ -213,6 +213,8 @@ def as_number(rating: Any, top: float | None = None) -> float | None:
     if isinstance(rating, str):
         if (of := _OF.match(rating)) and top is not None and float(of[2]) == top:
             rating = of[1]
+        # As spreadsheets and typesetters write a minus.
+        rating = rating.replace("\N{MINUS SIGN}", "-")
         rating = float(rating) if _PLAIN.match(rating) else None
     if isinstance(rating, bool) or not isinstance(rating, int | float | Decimal):
         return None

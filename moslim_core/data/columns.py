@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from moslim_core import registry
-from moslim_core.data.bad_rows import BadRow, BadRows
-from moslim_core.data.binning import is_missing
+from moslim_core.data.bad_rows import BadRow, BadRows, shown
+from moslim_core.data.binning import as_number, is_missing
 from moslim_core.data.catalogue import HubSet
-from moslim_core.data.first_levels import Proposed, proposed
+from moslim_core.data.first_levels import Proposed, proposed, words_without_order
 from moslim_core.data.row_formats import CHOSEN, CONVERSATIONS, REJECTED
 from moslim_core.data.tables import FORMATS, read_table
 from moslim_core.errors import UserError
@@ -26,6 +28,8 @@ MOST_ROWS = 20_000
 # Names that people give them, the likeliest first.
 PROMPTS = ("prompt", "question", "instruction", "query", "input", "user", "request", "message", "task", "document", "article", "text")
 ANSWERS = ("response", "answer", "output", "completion", "reply", "assistant", "generation", "summary", "text")
+# A column's name has so many words at most: the question of a form is one.
+MOST_NAME_WORDS = 25
 # Columns of numbers that rate nothing.
 NO_RATING = re.compile(
     r"(?i)(?:^|_|\b)(?:id|idx|index|row|number|no|nr|seed|time|timestamp|date|created|length|tokens|words|user|annotator|rater)(?:$|_|\b)"
@@ -63,8 +67,11 @@ class Found(NamedTuple):
     unused: dict[str, str]
 
 
-def find(path: Path) -> Found:
-    """Look at a table. Raises UserError where it has no rows, or no prompts and answers."""
+def find(path: Path, orders: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Found:
+    """Look at a table. Raises UserError where it has no rows, or no prompts and answers.
+
+    `orders`: {column: the words of its levels, lowest first}, for columns whose words have no order that is known here.
+    """
     form = next((f for f, ends in FORMATS.items() if path.name.lower().endswith(ends)), "jsonl")
     bad = BadRows("drop")
 
@@ -82,6 +89,10 @@ def find(path: Path) -> Found:
     for row in rows:
         for name, value in row.items():
             values[name].append(value)
+    if form == "csv":
+        _need_names(values, path)
+    if unknown := [column for column in orders if column not in values]:
+        raise UserError(f"--levels {unknown[0]}=...: {path} has no such column.\nThere are: {', '.join(map(shown, list(values)[:12]))}.")
     notes: list[str] = []
     messages = next((name for name in CONVERSATIONS if name in values), None)
     pairs = CHOSEN in values and REJECTED in values
@@ -92,17 +103,33 @@ def find(path: Path) -> Found:
         prompt, response = _prompt_and_answer(values, path, notes)
         messages = None
     taken = {prompt, response, messages, *((CHOSEN, REJECTED) if pairs else ())}
-    ratings, unused = _ratings({name: of for name, of in values.items() if name not in taken}, len(rows))
+    ratings, unused = _ratings({name: of for name, of in values.items() if name not in taken}, len(rows), orders)
     lengths = _lengths(rows, prompt, response or (CHOSEN if pairs else None), messages)
     answers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        answers[str(row.get(prompt or messages or CHOSEN)).strip().lower()].add(str(row.get(response or "")))
+        asked, answer = row.get(prompt or messages or CHOSEN), row.get(response or "")
+        if prompt is None and isinstance(asked, list):
+            # A conversation's last turn is the answer.
+            asked, answer = asked[:-1], asked[-1:]
+        answers[str(asked).strip().lower()].add(str(answer))
     counted = [2 if pairs else len(of) for of in answers.values()]
     several = [count for count in counted if count > 1]
     mostly = int(np.median(several)) if several else 1
     return Found(
         form, len(rows), prompt, response, messages, pairs, ratings, lengths, len(answers), len(several), mostly, tuple(notes), unused
     )
+
+
+def _need_names(columns: Collection[str], path: Path) -> None:
+    """Raises UserError for a table whose first row is none of names. A column may be called by a number beside others that have names."""
+    if any(name.lower().strip() in (*PROMPTS, *ANSWERS) for name in columns):
+        return
+    for name in columns:
+        if as_number(name) is not None or len(name.split()) > MOST_NAME_WORDS:
+            raise UserError(
+                f"{path}: the first row holds {shown(name)}, which looks like data and not like a column's name.\n"
+                "Put a row of names above it, e.g. prompt,response,warmth."
+            )
 
 
 def _need_own_rows(row: dict[str, Any], path: Path) -> None:
@@ -166,7 +193,7 @@ def _is_text(values: list[Any]) -> bool:
     return len(texts) > len(values) / 2 and float(np.mean([len(text.split()) for text in texts])) > 2
 
 
-def _ratings(values: dict[str, list[Any]], rows: int) -> tuple[tuple[Ratings, ...], dict[str, str]]:
+def _ratings(values: dict[str, list[Any]], rows: int, orders: Mapping[str, Sequence[str]]) -> tuple[tuple[Ratings, ...], dict[str, str]]:
     ratings: list[Ratings] = []
     unused: dict[str, str] = {}
     for column, of in values.items():
@@ -174,17 +201,31 @@ def _ratings(values: dict[str, list[Any]], rows: int) -> tuple[tuple[Ratings, ..
         levels = None
         if column == "source":
             continue
-        if NO_RATING.search(column):
+        if column in orders:
+            preference = _preference(column, [r.preference for r in ratings])
+            ratings.append(Ratings(column, preference, _ordered(column, counted, preference, orders[column])))
+        elif NO_RATING.search(column):
             unused[column] = "by its name it rates nothing"
         elif len(counted) == rows > 20 and all(str(value).strip().isdigit() for value in counted):
             unused[column] = "its numbers all differ, as numbers of rows do"
         elif len({value for value in counted if not is_missing(value)}) < 2:
             unused[column] = "all its values are the same"
         elif (levels := proposed(counted, preference := _preference(column, [r.preference for r in ratings]))) is None:
-            unused[column] = "neither numbers nor words of a known order"
+            words = words_without_order(counted)
+            given = "a line of --levels has their order, lowest first: " + shlex.quote(f"{column}={','.join(words)}") if words else ""
+            unused[column] = f"words of no order that is known here; {given}" if words else "neither numbers nor words of a known order"
         else:
             ratings.append(Ratings(column, preference, levels))
     return tuple(ratings), unused
+
+
+def _ordered(column: str, counted: Counter[Any], preference: str, order: Sequence[str]) -> Proposed:
+    """Levels in the order that somebody gave. Raises UserError where the column has other words."""
+    levels = proposed(counted, preference, order)
+    if levels is None:
+        words = ", ".join(shown(value) for value, _ in counted.most_common(7))
+        raise UserError(f"--levels {column}={','.join(order)}: fewer than two of these stand in the column.\nIt has: {words}.")
+    return levels
 
 
 def _hashable(value: Any) -> Any:

@@ -53,6 +53,8 @@ ORDERS: tuple[tuple[tuple[str, ...], ...], ...] = (
 # A run reads plain numbers; what people write besides gets a table: 85 %, 4 stars, 7,5 and ★★★☆☆.
 _WITH_UNIT, _STARS = re.compile(r"([+-]?[0-9]+(?:[.,][0-9]+)?)\s*(?:%|stars?)?\Z", re.I), re.compile(r"(\*+|[★⭐]+)☆*\Z")
 MOST_WRITTEN = 1001
+# Of a level's name.
+MOST_WORDS = 4
 MANY = "as there are many"
 _OF = re.compile(r"\s*[^/]+/\s*([0-9.]+)\s*\Z")
 _LABEL = re.compile(r"[^A-Za-z0-9 '-]+")
@@ -73,12 +75,33 @@ class Proposed(NamedTuple):
     notes: tuple[str, ...]
 
 
-def proposed(values: Counter[Any], name: str) -> Proposed | None:
-    """Levels for the ratings `values` {rating as it stands in the file: rows}, of the preference `name`; None where they are no ratings."""
+def proposed(values: Counter[Any], name: str, order: Sequence[str] = ()) -> Proposed | None:
+    """Levels for the ratings `values` {rating as it stands in the file: rows}, of the preference `name`; None where they are no ratings.
+
+    `order`: the words that stand for the levels, lowest first, where somebody has said so.
+    """
     single = Counter(dict(_spread(values)))
     rated = Counter({value: rows for value, rows in single.items() if not is_missing(value)})
+    if order:
+        return _in_order(single, name, order)
     # `none` may be a word of a scale.
-    return _of_numbers(single, name, rated.total()) or _of_words(single, name, single.total()) or _of_words(single, name, rated.total())
+    return _of_numbers(single, name, rated.total()) or _of_words(single, name) or _of_words(rated, name)
+
+
+def words_without_order(values: Counter[Any]) -> list[str] | None:
+    """The words that a column has in place of numbers, by the alphabet, where they may be levels; None where they are no such words."""
+    words = sorted({word for value in dict(_spread(values)) if not is_missing(word := str(value).strip().lower()) or word == "none"})
+    short = all(len(word.split()) <= MOST_WORDS and "," not in word for word in words)
+    return words if short and 2 <= len(words) <= MOST_IN_TABLE else None
+
+
+def _in_order(single: Counter[Any], name: str, order: Sequence[str]) -> Proposed | None:
+    places = {word.strip().lower(): place for place, word in enumerate(order, start=1)}
+    of = {value: places[word] for value in single if (word := str(value).strip().lower()) in places}
+    if len(set(of.values())) < 2:
+        return None
+    table = {str(value): level for value, level in sorted(of.items(), key=lambda item: item[1])}
+    return _proposed(tuple(_label(word, name) for word in order), table, None, single, of, range(len(order)), single.total())
 
 
 def _number(value: Any, top: float | None) -> float | None:
@@ -106,7 +129,8 @@ def _spread(values: Mapping[Any, int]) -> Iterator[tuple[Any, float]]:
     yield from counts.items()
 
 
-def _of_words(single: Counter[Any], name: str, total: float) -> Proposed | None:
+def _of_words(single: Counter[Any], name: str) -> Proposed | None:
+    total = single.total()
     written = {value: str(value).strip().lower() for value in single}
     for order in ORDERS:
         # A and B alone are names, of models or of raters.
@@ -123,8 +147,19 @@ def _of_words(single: Counter[Any], name: str, total: float) -> Proposed | None:
         labels = tuple(_label(str(best[level]), name) for level in sorted(best))
         if len(set(labels)) < len(labels):
             labels = _numbered(len(labels), name)
-        return _proposed(labels, table, None, single, {v: table[str(v)] for v in known}, levels, total)
+        made = _proposed(labels, table, None, single, {v: table[str(v)] for v in known}, levels, total)
+        return made._replace(notes=(*_alike(order, single, written), *made.notes))
     return None
+
+
+def _alike(order: Sequence[tuple[str, ...]], single: Counter[Any], written: Mapping[Any, str]) -> Iterator[str]:
+    """What words of one place many rows have."""
+    rows = Counter[str]()
+    for value, word in written.items():
+        rows[word] += single[value]
+    for words in order:
+        if len(many := [word for word in words if rows[word] >= LEAST_ROWS]) > 1:
+            yield f"{' and '.join(many)} count as one level: another order is given by --levels"
 
 
 def _of_numbers(single: Counter[Any], name: str, total: float) -> Proposed | None:
@@ -255,6 +290,8 @@ def _proposed(
     if odd:
         what = "count as not rated" if table is not None else "leave their rows out"
         notes.append(f"none of the scale: {round(sum(odd.values()))} rated {', '.join(list(odd)[:3])}, which {what}")
+        if any(re.search(r"[^\W\d_]", word) for word in odd):
+            notes[-1] += "; words get a place by --levels"
     return Proposed(
         labels,
         None if table is None else {**table, **dict.fromkeys(odd)},

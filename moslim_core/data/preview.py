@@ -37,7 +37,8 @@ class LevelRows(BaseModel):
 
 
 class Preview(BaseModel):
-    """`prompts`: of all rows by split, and those that the policy trains and is evaluated on.
+    """`prompts`: of all rows by split, and those that the policy trains and is evaluated on. `choices`: between two answers, by preference
+    and split.
 
     `refused`: why a run would end here.
     """
@@ -46,6 +47,7 @@ class Preview(BaseModel):
     prompts: dict[str, int]
     policy_prompts: dict[str, int] | None
     levels: list[LevelRows]
+    choices: dict[str, dict[str, int]]
     dropped: dict[str, int]
     bad_rows: list[dict[str, Any]]
     warnings: list[str]
@@ -70,18 +72,22 @@ def preview(settings: Settings, cache: Path) -> Preview:
                 raise
             refused = None if others else str(error)
     (prepared,) = seen
+    choices: dict[str, dict[str, int]] = defaultdict(dict)
+    for (name, split), count in prepared.tally.choices.items():
+        choices[name][split] = count
     levels = _levels(prepared, settings.preferences)
     warnings = [f"{' and '.join(others)} would fill in labels; not asked here, so rows without a label count as dropped"] if others else []
     warnings += [
         f"{of.preference}: few training rows ({of.rows.get(TRAIN, 0)}) at level {of.level} ({of.label})"
         for of in levels
-        if of.rows.get(TRAIN, 0) < FEW_ROWS and not any(name == of.preference for name, _ in prepared.tally.choices)
+        if of.rows.get(TRAIN, 0) < FEW_ROWS and of.preference not in choices
     ]
     return Preview(
         rows={split: rows for split in PURPOSE if (rows := sum(n for (at, _), n in prepared.tally.rows.items() if at == split))},
         prompts=prepared.splits.rated_sizes(),
         policy_prompts=card["prompts"] if card else None,
         levels=levels,
+        choices=choices,
         dropped={reason: count for reason, count in prepared.dropped.items() if count},
         bad_rows=prepared.bad.record(),
         warnings=warnings,

@@ -130,8 +130,8 @@ STARTS = {
     b"\x1f\x8b": "It is a gzip file: let its name end in .gz.",
     b"PK\x03\x04": "It is an Excel file or another archive: save it as CSV.",
 }
-# Older programs write this, and any bytes can be read so.
-LIKELIEST = "Save the file as UTF-8: iconv -f latin1 -t utf-8 FILE > NEW"
+# What older programs write on Windows; of what others write it differs in marks only.
+LIKELIEST = "Save the file as UTF-8: iconv -f cp1252 -t utf-8 FILE > NEW"
 # What reading a file may raise; a damaged gzip file's header is an OSError.
 UNREADABLE = (UnicodeDecodeError, EOFError, zlib.error, OSError)
 
@@ -145,11 +145,11 @@ def unreadable(path: Path, number: int, error: Exception) -> UserError:
     return UserError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error}).\nCheck the path and its permissions.")
 
 
-def save_as_text(path: Path) -> str:
-    """What makes a file that is no UTF-8 text one that can be read. Raises OSError."""
+def save_as_text(path: Path, otherwise: str = LIKELIEST) -> str:
+    """What makes a file that is no UTF-8 text one that can be read; `otherwise` where its first bytes do not tell. Raises OSError."""
     with _opener(path)(path, "rb") as file:
         start = file.read(4)
-    return next((remedy for begins, remedy in STARTS.items() if start.startswith(begins)), LIKELIEST)
+    return next((remedy for begins, remedy in STARTS.items() if start.startswith(begins)), otherwise)
 
 
 def _opener(path: Path) -> Any:
@@ -176,7 +176,8 @@ def read_json_lines(path: Path, bad: OnBad = stop) -> Iterator[tuple[int, dict[s
             for number, value in _json_values(file, path):
                 if isinstance(value, NotJSON):
                     coded = str(value) == NOT_TEXT
-                    problem, remedy = (NOT_TEXT, save_as_text(path)) if coded else (f"not JSON ({value})", ONE_A_LINE)
+                    problem = NOT_TEXT if coded else f"not JSON ({value})"
+                    remedy = save_as_text(path) if coded else save_as_text(path, ONE_A_LINE) if number == 1 else ONE_A_LINE
                     bad(BadRow(f"{path}, row {number}", NOT_TEXT if coded else "not JSON", problem, remedy))
                 elif not isinstance(value, dict):
                     bad(BadRow(f"{path}, row {number}", "no JSON object", "a JSON object is needed", ONE_A_LINE))

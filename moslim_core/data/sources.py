@@ -13,7 +13,7 @@ from moslim_core.data.binning import Binning
 from moslim_core.data.catalogue import HubSet
 from moslim_core.data.files import SPLITS, SplitFile, hub_files, own_files, place_of, prompt_files
 from moslim_core.data.row_formats import need, prompt_of, shape_of
-from moslim_core.data.rows import Row
+from moslim_core.data.rows import UNREADABLE, Row, open_text, unreadable
 from moslim_core.data.settings import ColumnSettings, DataSettings, LabelColumn
 from moslim_core.data.tables import FORMATS, read_table
 from moslim_core.errors import UserError
@@ -189,6 +189,18 @@ def _offered(source: str, hub_set: type[HubSet], preference: str, k: int, given:
     return Binning(preference, fitting.column, k, levels={str(value): level for level, value in enumerate(fitting.scale, start=1)})
 
 
+def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, prompt) of the lines of a text."""
+    number = 0
+    try:
+        with open_text(file) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, {"prompt": line.strip()}
+    except UNREADABLE as error:
+        raise unreadable(file, number, error) from error
+
+
 def _stated(split: Any, place: str) -> str | None:
     """The split that a row of prompts states, None where it states none."""
     if split in (None, ""):
@@ -213,7 +225,7 @@ def prompts(path: Path, bad: OnBad = stop) -> Iterator[tuple[str | None, list[Me
             count += 1
             bad(error)
 
-        for number, value in read_table(file, count_bad):
+        for number, value in _lines(file) if file.suffix.lower() == ".txt" else read_table(file, count_bad):
             count += 1
             place = f"{file}, row {number}"
             try:

@@ -247,7 +247,7 @@ class Endpoint:
         """Go on to the next question, unless there is no server or too many went unanswered."""
         self._silent, self._why = self._silent + 1, str(failure)
         if not self._reached:
-            raise UserError(f"{self.settings.base_url} can't be reached ({failure}).\nStart the server, or correct the judge's base_url.")
+            raise UserError(f"{self.settings.base_url} can't be reached ({failure}).\nStart the server, or correct the address.")
         if self._silent == MOST_UNANSWERED:
             raise self._stopped()
 

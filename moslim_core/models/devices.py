@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -67,15 +66,21 @@ def pick_dtype(name: DType, device: str, cache: Path) -> torch.dtype:
 def bfloat16_time_ratio() -> float:
     """How long a matrix product of a small model's size takes in bfloat16, as a multiple of float32's time.
 
-    Measured once a process. Where bfloat16 takes tens of times as long, which is plain at once, not often enough to be waited for.
+    Measured once a process, in one thread's own time, as a machine that is busy with other work would decide by chance. Where bfloat16
+    takes tens of times as long, which is plain at once, not often enough to be waited for.
     """
     import torch
 
+    threads = torch.get_num_threads()
     pairs = [(torch.ones(256, 576, dtype=d), torch.ones(576, 1536, dtype=d)) for d in (torch.bfloat16, torch.float32)]
     times: list[list[float]] = [[], []]
-    while len(times[0]) < 15 and (len(times[0]) < 3 or sum(times[0]) < BFLOAT16_SECONDS):
-        for spent, (left, right) in zip(times, pairs, strict=True):
-            start = time.perf_counter()
-            left @ right
-            spent.append(time.perf_counter() - start)
-    return statistics.median(times[0]) / statistics.median(times[1])
+    try:
+        torch.set_num_threads(1)
+        while len(times[0]) < 15 and (len(times[0]) < 3 or sum(times[0]) < BFLOAT16_SECONDS):
+            for spent, (left, right) in zip(times, pairs, strict=True):
+                start = time.thread_time()
+                left @ right
+                spent.append(time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return min(times[0]) / min(times[1])

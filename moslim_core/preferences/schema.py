@@ -21,6 +21,8 @@ _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9 '-]*\Z")
 
 # The measure of a regular expression of one's own.
 PATTERN = "pattern"
+# In place of a level, for a preference that is not asked for.
+NOT_ASKED = "open"
 
 
 class RuleAnnotator(BaseModel):
@@ -191,16 +193,16 @@ class PreferenceSchema(RootModel[tuple[Preference, ...]]):
     def parse_targets(self, text: str) -> Targets:
         """Targets from 'verbosity=1,warmth=3' (the command line's form); a level may also be given by its words, with or without the
         preference's name before it. Raises UserError."""
-        levels: dict[str, int] = {}
+        levels: dict[str, int | None] = {}
         for part in filter(None, (p.strip() for p in text.split(","))):
             name, level = self._level(part)
             if name in levels:
                 raise UserError(f"{name} is asked for twice: give it one level")
             levels[name] = level
-        return self.targets(levels)
+        return self.targets({name: level for name, level in levels.items() if level is not None})
 
-    def _level(self, part: str) -> tuple[str, int]:
-        """(preference, level) of 'warmth=3', 'warmth=warm' or 'warm'."""
+    def _level(self, part: str) -> tuple[str, int | None]:
+        """(preference, level) of 'warmth=3', 'warmth=warm' or 'warm'; no level of 'warmth=open'."""
         said, equals, value = (piece.strip() for piece in part.partition("="))
         # Not `isdigit`: superscripts are digits that no number is read from.
         if equals and re.fullmatch(r"[0-9]{1,9}", value):
@@ -208,6 +210,8 @@ class PreferenceSchema(RootModel[tuple[Preference, ...]]):
         among = [self[said]] if equals else self.preferences
         words = " ".join((value if equals else said).lower().split())
         matches = [(p.name, level) for p in among for level in range(1, p.k + 1) if p.label(level).lower() == words]
+        if equals and words == NOT_ASKED and not matches:
+            return said, None
         if len(matches) > 1:
             raise UserError(f"{part!r} is a level of {' and of '.join(name for name, _ in matches)}: write NAME={words}")
         if not matches:

@@ -17,6 +17,7 @@ from moslim_core import cost, models
 from moslim_core.data.splits import FEWEST
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.execution import environment, work_dirs
 from tasks.execution.stage import Job, compute, fingerprint, ledger_of
 from tasks.ledger.references import ArtifactRef
@@ -28,6 +29,8 @@ ADAPTER_COPIES = 2 * 3 + 1
 MOST_ROWS = 100_000
 # The ledger, Prefect's database and the report.
 RECORDS_GB = 0.05
+# So few are split for a plan as a run would split them, which takes a moment.
+FEW_ROWS = 1000
 HOW = (
     "An estimate: operations of the models' passes over the tokens (2 a parameter) at the speed that a matrix product reached here just "
     "now, and measured times for loading and drawing (moslim_core/cost.py). A third more or less is usual."
@@ -70,6 +73,7 @@ def plan(settings: Settings, card: str | None = None) -> Plan:
     Raises UserError where the rows or the models can't be read. Nothing of a model but its configuration is fetched.
     """
     place = work_dirs.absolute(settings.work_dir)
+    settings = changed(settings, work_dir=place)
     if card is None:
         import torch
 
@@ -81,6 +85,8 @@ def plan(settings: Settings, card: str | None = None) -> Plan:
         device, dtype, reused = card, "bfloat16", {}
         speed, free, how = cost.stated_speed(stated), stated.memory_gb, HOW_ELSEWHERE
     counts = counts_of(settings, reused.get("label"))
+    if "label" not in reused and sum(counts.rows.values()) < FEW_ROWS:
+        _require_splits(settings)
     stages = [_planned(name, of(), name in reused) for name, of in stage_costs(settings, counts, speed)]
     benchmarks = [name for name in settings.evaluation.suite if name != "controllability"]
     for stage in stages:
@@ -102,6 +108,14 @@ def plan(settings: Settings, card: str | None = None) -> Plan:
         dtype=dtype,
         how=how,
     )
+
+
+def _require_splits(settings: Settings) -> None:
+    """Raises UserError where the label stage would refuse the rows: so few may leave a split without some preference."""
+    from moslim_core.data.preview import preview
+
+    if (refused := preview(settings, environment.model_cache(settings.work_dir)).refused) is not None:
+        raise UserError(refused)
 
 
 def memory_free_gb(device: str) -> float:

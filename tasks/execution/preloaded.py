@@ -137,12 +137,18 @@ def main(connection: socket.socket) -> None:
         if pid == 0:
             _work(Path(job), output, connection, server)
         os.close(output)
-        connection.sendall(b"%d\n" % pid)
+        try:
+            connection.sendall(b"%d\n" % pid)
+        except OSError:
+            # The parent went meanwhile.
+            os.kill(pid, signal.SIGKILL)
+            return
         ended = os.pidfd_open(pid)
         if connection.fileno() in select.select([connection.fileno(), ended], [], [])[0]:
             os.killpg(pid, signal.SIGKILL)
         os.close(ended)
-        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        with contextlib.suppress(OSError):
+            connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _waits(connection: socket.socket) -> bool:

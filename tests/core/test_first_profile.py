@@ -12,6 +12,8 @@ import pytest
 
 from flows import profile
 from flows.cli import init_profile
+from flows.cli.preview import show as show_preview
+from moslim_core.data import columns
 from moslim_core.data.preview import preview
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
@@ -136,7 +138,7 @@ def test_rows_that_cannot_be_used_are_told_and_none_that_can_is_dropped(tmp_path
         ("own.csv", b"PK\x03\x04\xe9\n1,2\n", r"an Excel file"),
         ("own", "prompt,response\nRain?,Yes.\n", r"a table's name ends in \.csv"),
         # Most rows can be read, and are no sample of the others.
-        ("own.csv", "prompt,response\n" + "Rain?,Yes.\n" * 9 + "Caf\xe9?,Yes.\n", "row 10: not UTF-8 text.*iconv -f latin1 -t utf-8"),
+        ("own.csv", "prompt,response\n" + "Rain?,Yes.\n" * 9 + "Caf\xe9?,Yes.\n", "row 10: not UTF-8 text.*iconv -f cp1252 -t utf-8"),
     ],
 )
 def test_a_file_of_another_kind_than_its_name_says(name: str, content: str | bytes, words: str, tmp_path: Path) -> None:
@@ -204,6 +206,50 @@ def test_columns_may_be_called_as_yaml_calls_nothing_or_truth(tmp_path: Path) ->
     assert list(made.preferences.names) == ["null", "true", "on", "rating_1"]
     assert (made.data.columns.prompt, made.data.columns.response) == ("text", "summary")
     assert f"--profile '{tmp_path / 'mine one.yaml'}'" in (tmp_path / "mine one.yaml").read_text()
+
+
+PIRATES = ("landlubber", "sailor", "captain")
+
+
+def test_words_of_no_known_order_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = [{**r, "pirate": PIRATES[n % 3].upper(), "sea": ("none", "some", "lots")[n // 3 % 3]} for n, r in enumerate(rows())]
+    file = table(tmp_path / "own.csv", values)
+    init_profile.write(file, tmp_path / "mine.yaml")
+    said = capsys.readouterr().out
+    # Half a scale would be a guess.
+    assert "--levels has their order, lowest first: pirate=captain,landlubber,sailor" in said and "sea=lots,none,some" in said
+    orders = [f"pirate={','.join(PIRATES)}", "sea=none, some, lots"]
+    init_profile.write(file, tmp_path / "ordered.yaml", orders)
+    made = profile.load(str(tmp_path / "ordered.yaml"))
+    assert [(p.name, p.levels) for p in made.preferences.preferences][1:] == [("pirate", PIRATES), ("sea", ("none", "some", "lots"))]
+    found = preview(made, tmp_path / "cache")
+    assert {(of.preference, of.label): sum(of.rows.values()) for of in found.levels if of.preference != "warmth"} == {
+        **{("pirate", word): 20 for word in PIRATES},
+        **{("sea", word): rows for word, rows in (("none", 21), ("some", 21), ("lots", 18))},
+    }
+    for order, words in (("x=a,b", "no such column"), ("pirate=a,b", "fewer than two of these"), ("pirate=a,A", "two different words")):
+        with pytest.raises(UserError, match=words):
+            init_profile.write(file, tmp_path / "other.yaml", [order])
+
+
+def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("".join(f"What is {p}?,It is so.,{0.1 * p:.1f}\n" for p in range(1, 9)))
+    with pytest.raises(UserError, match=r"the first row holds '?0.1'?, which looks like data"):
+        init_profile.write(tmp_path / "own.csv", tmp_path / "mine.yaml")
+
+
+def test_prompts_of_conversations_are_counted_without_their_answers(tmp_path: Path) -> None:
+    assert columns.find(lines(tmp_path / "own.jsonl", [{"messages": turns(r), "warmth": r["warmth"]} for r in rows()])).prompts == 20
+
+
+def test_choices_are_told_by_split(tmp_path: Path, tiny_chat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = [{"prompt": r["prompt"], "chosen": r["response"], "rejected": "No."} for r in rows()]
+    settings = made(lines(tmp_path / "own.jsonl", values), tiny_chat)
+    assert "quality: 60 choices between two answers" in capsys.readouterr().out
+    found = preview(settings, tmp_path / "cache")
+    assert sum(found.choices["quality"].values()) == sum(found.rows.values()) == 60
+    show_preview(settings, "mine.yaml", [], False)
+    assert "chosen over another" in (said := capsys.readouterr().out) and "the worse answer" not in said
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

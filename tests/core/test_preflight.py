@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from flows import profile
 from flows.cli.doctor import check
 from moslim_core.errors import UserError
 from moslim_core.models import devices
 from moslim_core.preflight import check_models
 from moslim_core.settings import Settings
+from tasks.ledger.ledger import Ledger
 from tests.odd import tiny_models as tiny
 
 
@@ -31,6 +33,32 @@ def test_what_is_fit_passes_and_doctor_says_so(tmp_path: Path, capsys: pytest.Ca
     tiny.change_tensors(base / "model.safetensors", lambda t: t.pop("model.norm.weight"))
     assert not check(tmp_path, fit)
     assert "tensors are missing (first model.norm.weight)" in capsys.readouterr().out
+
+
+def test_rows_and_prompts_that_are_not_there(tmp_path: Path) -> None:
+    base = tiny.chat(tmp_path)
+    for sections, words in (
+        ({"data": {"source": ["csv"], "path": "nowhere.csv"}}, "data.path=nowhere.csv: there is no such file"),
+        ({"data": {"source": ["csv"]}}, "data.source=csv needs data.path"),
+        ({"policy": {"prompts": "nowhere.jsonl"}}, "policy.prompts=nowhere.jsonl: there is no such file"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_models(settings(base, **sections), tmp_path)
+
+
+def test_doctor_in_a_folder_that_was_used_and_where_none_can_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "bfloat16_time_ratio", lambda: 1.0)
+    monkeypatch.chdir(tmp_path)
+    Ledger(tmp_path / "used")
+    demo = profile.load("demo", ["work_dir=used"])
+    assert check(demo.work_dir, demo)
+    assert "GB of memory for this run" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    for place in ("file", "/proc/none"):
+        assert not check(Path(place))
+        assert f"MISSING  work directory {Path(place).absolute()} can be written -> " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

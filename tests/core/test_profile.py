@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows import profile as profiles
+from flows.cli.printed_commands import with_settings
 from moslim_core.data.settings import LabelColumn
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
@@ -199,6 +200,20 @@ def test_parts_of_a_profile_can_be_shared(tmp_path: Path) -> None:
     text = "preferences:\n  - &tone {name: tone, levels: [a, b]}\n  - {<<: *tone, name: style}\nevaluation: {judge: reward_model}\n"
     (tmp_path / "mine.yaml").write_text(text)
     assert [p.levels for p in profiles.load(str(tmp_path / "mine.yaml")).preferences.preferences] == [("a", "b")] * 2
+
+
+def test_a_setting_is_given_once() -> None:
+    with pytest.raises(UserError, match=r"--set policy\.steps is given twice, as 3 and as 4"):
+        profiles.load("demo", ["policy.steps=3", "seed=1", "policy.steps=4"])
+    assert profiles.load("demo", ["seed=1", "seed=1"]).seed == 1
+    printed = with_settings("run", profile="demo", overrides=["seed=1", "policy.steps=3", "seed=2"])
+    assert printed.endswith("run --profile demo --set seed=2 --set policy.steps=3")
+
+
+def test_rows_in_place_of_a_profile_lead_to_init(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("prompt,response\n")
+    with pytest.raises(UserError, match=r"that is a file of rows.\nWrite a profile for it: moslim init "):
+        profiles.load(str(tmp_path / "own.csv"))
 
 
 def test_unknown_profile_lists_the_packaged_ones() -> None:

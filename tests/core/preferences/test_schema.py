@@ -69,6 +69,7 @@ def test_request_that_is_not_allowed_is_refused(levels: dict[str, Any], message:
 def test_command_line_form() -> None:
     assert SCHEMA.parse_targets(" warmth=3, verbosity = 1,") == SCHEMA.targets({"verbosity": 1, "warmth": 3})
     assert SCHEMA.parse_targets("") == Targets()
+    assert SCHEMA.parse_targets("warmth=Open, verbosity=1") == SCHEMA.targets({"verbosity": 1})
     for preference in SCHEMA.preferences:
         for level in preference.requestable:
             words = preference.label(level)
