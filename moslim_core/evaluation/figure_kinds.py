@@ -6,12 +6,16 @@ from typing import Literal, NamedTuple
 
 
 class Kind(NamedTuple):
-    """`better`: None where neither way is. `low`, `high`: the least and the greatest value that it can have, None without bound."""
+    """`better`: None where neither way is. `low`, `high`: the least and the greatest value that it can have, None without bound.
+
+    `headline`: whether a page begins with it; of one preference one figure does, and the others stand in the table.
+    """
 
     label: str
     better: Literal["higher", "lower"] | None = None
     low: float | None = None
     high: float | None = None
+    headline: bool = True
 
 
 # By the last part of a figure's name.
@@ -19,15 +23,15 @@ KINDS = {
     "hypervolume": Kind("hypervolume", "higher", 0.0),
     "inner_product": Kind("inner product", "higher", 0.0, 1.0),
     # They say how points lie on the front, not how far out.
-    "sparsity": Kind("sparsity", None, 0.0),
-    "spacing": Kind("spacing", None, 0.0),
+    "sparsity": Kind("sparsity", None, 0.0, headline=False),
+    "spacing": Kind("spacing", None, 0.0, headline=False),
     "spearman": Kind("Spearman", "higher", -1.0, 1.0),
     "mae": Kind("mean error in levels", "lower", 0.0),
-    "exact": Kind("level met", "higher", 0.0, 1.0),
-    "span": Kind("span in levels", "higher"),
+    "exact": Kind("level met", "higher", 0.0, 1.0, headline=False),
+    "span": Kind("span in levels", "higher", headline=False),
     "cross-talk": Kind("cross-talk", "lower", 0.0),
     "truncated": Kind("cut off", "lower", 0.0, 1.0),
-    "without verdict": Kind("number of answers without a verdict", "lower", 0.0),
+    "without verdict": Kind("number of answers without a verdict", "lower", 0.0, headline=False),
     "accuracy": Kind("intensity accuracy", "higher", 0.0, 1.0),
     "preference_accuracy": Kind("preference accuracy", "higher", 0.0, 1.0),
     "macro_f1": Kind("macro F1", "higher", 0.0, 1.0),

@@ -21,7 +21,7 @@ Array = np.ndarray
 
 CROSS_TALK = "left open/cross-talk"
 # By how many preferences a request names.
-TOGETHER = {2: "two together", 3: "three together"}
+TOGETHER = {2: "two at once", 3: "three at once"}
 
 
 def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
@@ -49,7 +49,7 @@ def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootst
 
 
 def joint(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
-    """`two together/spearman` and `three together/spearman` of each run's answers to requests for so many preferences.
+    """`two at once/spearman` and `three at once/spearman` of each run's answers to requests for so many preferences.
 
     The mean over the steered preferences of the Spearman correlation of requested and obtained levels, by `bootstrap` resamples.
     """

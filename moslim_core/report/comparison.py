@@ -52,5 +52,6 @@ def draw(comparison: Comparison) -> Figure:
 
 
 def _drawn(comparison: Comparison) -> dict[str, dict[str, Found]]:
-    """Figures in which any two runs differ: the others' panels would show nothing."""
-    return {name: of for name, of in comparison.figures.items() if len({v for each in of.values() for v in each.by_seed.values()}) > 1}
+    """Headline figures in which any two runs differ: the others' panels would show nothing."""
+    headlines = {name: of for name, of in comparison.figures.items() if kind_of(name).headline}
+    return {name: of for name, of in headlines.items() if len({v for each in of.values() for v in each.by_seed.values()}) > 1}

@@ -39,7 +39,7 @@ class Leader(NamedTuple):
 
 
 def leaders(comparison: Comparison) -> list[Leader]:
-    """Of each figure that has a better way and by which variants differ; the first of equals.
+    """Of each headline figure that has a better way and by which variants differ; the first of equals.
 
     None while some variants have more seeds than others: their intervals are of two kinds then.
     """
@@ -49,7 +49,7 @@ def leaders(comparison: Comparison) -> list[Leader]:
     for name, of in comparison.figures.items():
         means = {variant: figure.mean for variant, figure in of.items() if figure.mean.value is not None}
         better, values = kind_of(name).better, {mean.value for mean in means.values()}
-        if better is None or len(values) < 2:
+        if better is None or len(values) < 2 or not kind_of(name).headline:
             continue
         best = min(means, key=lambda variant: (means[variant].value or 0.0) * (1 if better == "lower" else -1))
         beside = [v for v, figure in of.items() if v != best and overlap(figure.mean, means[best]) is not False]

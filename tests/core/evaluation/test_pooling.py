@@ -62,7 +62,7 @@ def test_requests_for_several_preferences_count_by_how_many_they_name() -> None:
     alone = [answer(p, {"length": 1}, length=3) for p in range(10)]
     found = joint([follows + alone, heeds_one], SCHEMA, 100)
     # Of the first run length 1 and warmth -1, of the second 1 and 1.
-    assert list(found) == ["two together/spearman"] and found["two together/spearman"].value == pytest.approx(0.5)
+    assert list(found) == ["two at once/spearman"] and found["two at once/spearman"].value == pytest.approx(0.5)
     assert joint([alone], SCHEMA, 100) == {}
 
 
