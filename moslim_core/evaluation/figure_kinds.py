@@ -26,7 +26,7 @@ KINDS = {
     "sparsity": Kind("sparsity", None, 0.0, headline=False),
     "spacing": Kind("spacing", None, 0.0, headline=False),
     "spearman": Kind("Spearman", "higher", -1.0, 1.0),
-    "mae": Kind("mean error in levels", "lower", 0.0),
+    "mae": Kind("mean error", "lower", 0.0),
     "exact": Kind("level met", "higher", 0.0, 1.0, headline=False),
     "span": Kind("span in levels", "higher", headline=False),
     "cross-talk": Kind("cross-talk", "lower", 0.0),

@@ -13,10 +13,10 @@ from moslim_core.settings_section import changed
 SPEED = cost.Speed(operations=4.43e11, bandwidth=4.0e10, device="cpu", bytes=2)
 BASE = cost.Size(parameters=134_515_008, embeddings=28_311_552, layers=30, hidden=576, keys=192)
 BACKBONE = cost.Size(parameters=22_713_216, embeddings=11_917_440, layers=6, hidden=384, keys=384)
-COUNTS = cost.Counts({"train": 4002, "validation": 380, "test": 400}, 402, 12, 11.0, 19.0)
-# Labelling and the report, whose time no machine is asked for, were measured on slower cores; here they took 2 and 6 s. The policy's
-# twelve steps were on two cores with AMX, which count as 4e11 products a second.
-MEASURED = {"label": 10, "train_reward": 36, "train_policy": 331, "evaluate": 94, "report": 17}
+COUNTS = cost.Counts({"train": 4002, "validation": 380, "test": 400}, 402, 20, 11.0, 19.0)
+# One run of the demo there, seed 0, with nothing in the file cache; label and report took 2 and 5 s.
+MEASURED = {"train_reward": 33.0, "train_policy": 322.4, "evaluate": 156.1}
+MEASURED_GB = 6.62
 DEMO = profile.load("demo")
 
 
@@ -34,8 +34,9 @@ def test_the_demo_is_foretold_within_a_third() -> None:
     found = costs()
     for stage, seconds in MEASURED.items():
         assert found[stage].seconds == pytest.approx(seconds, rel=0.3), stage
-    assert sum(of.seconds for of in found.values()) == pytest.approx(sum(MEASURED.values()), rel=0.15)
-    assert max(of.memory_gb for of in found.values()) + cost.SERVERS_GB == pytest.approx(5.69, rel=0.3)
+    assert found["label"].seconds + found["report"].seconds < 30
+    assert sum(found[stage].seconds for stage in MEASURED) == pytest.approx(sum(MEASURED.values()), rel=0.15)
+    assert max(of.memory_gb for of in found.values()) + cost.SERVERS_GB == pytest.approx(MEASURED_GB, rel=0.3)
 
 
 def test_answers_of_the_demo_are_counted_as_they_were_drawn() -> None:
