@@ -213,7 +213,8 @@ def test_kill_9_during_policy_training_resumes(
 )
 def test_bad_input_is_three_lines_and_code_2(overrides: list[str], says: str, profile: Path, moslim: Moslim, again: Finished) -> None:
     summary = (again.work_dir / "latest" / "summary.json").read_bytes()
-    arguments = [part for value in [f"work_dir={again.work_dir}", *overrides] for part in ("--set", value)]
+    given = {value.partition("=")[0]: value for value in [f"work_dir={again.work_dir}", *overrides]}
+    arguments = [part for value in given.values() for part in ("--set", value)]
     result = moslim("run", "--profile", str(profile), *arguments)
     # What says that work is going on is no part of the refusal.
     waiting = ("label: ", "profile ", "about ", "starting, ")

@@ -21,7 +21,7 @@ def test_what_a_policy_does_not_use_is_no_reason_to_train_it_again(change: str) 
         (["policy.optimiser=ppo"], "policy.ppo.discount=0.9"),
         (["policy.optimiser=grpo", "policy.relabel=false"], "policy.grpo.normalise=per_preference"),
         (["policy.warm_start=conditioned_sft"], "policy.sft.epochs=3"),
-        (["policy.beta=0.01"], "policy.beta=0.03"),
+        ([], "policy.beta=0.03"),
     ],
 )
 def test_what_it_uses_is(with_it: list[str], change: str) -> None:

@@ -47,7 +47,7 @@ def test_server_that_is_not_there_stops_after_its_attempts(endpoint: Callable[..
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     message = refused(lambda: endpoint(url).ask(questions(50)))
     assert message.startswith(f"{url} can't be reached (")
-    assert message.endswith(").\nStart the server, or correct the judge's base_url.")
+    assert message.endswith(").\nStart the server, or correct the address.")
 
 
 def test_many_questions_in_a_row_unanswered_stop_the_rest(endpoint: Callable[..., Endpoint]) -> None:
