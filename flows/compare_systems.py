@@ -94,13 +94,15 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
             factor_of |= _searched(changed(settings, seed=seeds[0]), baselines, search, run_id)
         notes.append(_search_said(factor_of, search, seeds[0]))
         total, pooled = len(seeds) * len(baselines), dict[str, dict[str, Interval]]()
+        measured: dict[tuple[str, int], Measured] = {}
         with closing(rows for seed in seeds for rows in _under(changed(settings, seed=seed), factor_of, run_id, ledger)) as methods:
             for done, rows in enumerate(methods, start=1):
                 ran += rows
+                measured |= {(of.row.name, of.seed): _measured(of, settings) for of in rows}
                 # Resampling takes its time: rows that nothing came to are as they were.
                 for name in {of.row.name for of in rows}:
                     pooled[name] = _pooled([of for of in ran if of.row.name == name], settings)
-                runs = [_measured(of, settings) for of in _in_order(ran, baselines)]
+                runs = [measured[of.row.name, of.seed] for of in _in_order(ran, baselines)]
                 result = comparing.compare(KEY, runs, notes, pooled, _missing(done, total))
                 show(result, folder)
                 if done == 1:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.typed_values import read, typed
-from moslim_core.data.tables import FORMATS
+from moslim_core.data.tables import SUFFIXES
 from moslim_core.errors import UserError
 from moslim_core.models import PACKAGED
 from moslim_core.policy.settings import AccelerateProfile
@@ -109,7 +108,7 @@ def _read(profile: str) -> tuple[dict[str, Any], str]:
     path = Path(os.path.expanduser(profile))
     if not os.path.isfile(path):
         raise UserError(f"--profile {profile!r}: no such profile or file.\nPackaged profiles: {', '.join(packaged())}.")
-    if path.name.lower().endswith(tuple(chain(*FORMATS.values()))):
+    if path.name.lower().endswith(SUFFIXES):
         raise UserError(f"--profile {path}: that is a file of rows.\nWrite a profile for it: moslim init {path}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), TextLoader)

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -90,19 +89,11 @@ def _machine(work_dir: Path) -> Iterator[Finding]:
     ratio = bfloat16_time_ratio()
     yield Finding(True, f"device {device}, {os.cpu_count()} cores; on the CPU bfloat16 takes {ratio:.1f} x float32's time")
     place = work_dirs.absolute(work_dir)
-    existing = next(p for p in (place, *place.parents) if p.exists())
-    yield _tried(f"work directory {place} can be written", partial(_require_room_for_files, existing))
+    existing = work_dirs.nearest(place)
+    yield _tried(f"work directory {place} can be written", partial(work_dirs.require_writable, place, existing))
     free = shutil.disk_usage(existing).free / 1e9
     yield Finding(free > DISK_GB, f"{free:.0f} GB of disk free", f"free at least {DISK_GB} GB", False)
     yield _tried("a port on loopback can be opened", _open_port)
-
-
-def _require_room_for_files(place: Path) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise UserError(f"{place}: {error.strerror or error}; give another with --work-dir") from error
 
 
 def _open_port() -> None:

@@ -9,13 +9,20 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.printed_commands import with_settings
+from moslim_core.errors import UserError
 from moslim_core.settings import Settings
+from tasks.execution import environment
 from tasks.execution.plan import HOW, Plan, plan
+
+# So few rows are split as a run would split them before it is planned, which takes a moment.
+FEW_ROWS = 1000
 
 
 def show(settings: Settings, profile: str, overrides: Sequence[str], card: str | None, json: bool) -> None:
     """Print it, for this machine or for a GPU of cost.CARDS. Raises UserError where the rows or the models can't be read."""
     planned = plan(settings, card)
+    if planned.rows < FEW_ROWS and not planned.stages[0].reused:
+        _require_splits(settings)
     if json:
         typer.echo(planned.model_dump_json(indent=1))
         return
@@ -30,6 +37,14 @@ def show(settings: Settings, profile: str, overrides: Sequence[str], card: str |
     for what, needed, free in (("memory", planned.memory_gb, planned.memory_free_gb), ("disk", planned.disk_gb, planned.disk_free_gb)):
         if needed > free:
             typer.echo(f"warning: about {needed:.1f} GB of {what} are needed, and {free:.1f} GB are free.", err=True)
+
+
+def _require_splits(settings: Settings) -> None:
+    """Raises UserError where the label stage would refuse the rows: so few may leave a split without some preference."""
+    from moslim_core.data.preview import preview
+
+    if (refused := preview(settings, environment.model_cache(settings.work_dir)).refused) is not None:
+        raise UserError(refused)
 
 
 def show_comparison(settings: Settings, baselines: str, seeds: str, json: bool) -> None:

@@ -41,10 +41,11 @@ def _print(previewed: Preview) -> None:
     table = Table(title="Rows by level", title_justify="left")
     for heading in ("preference", "level", *splits, "all"):
         table.add_column(heading)
+    rated = {of.preference for of in previewed.levels if any(of.rows.values())}
     for name, of_choices in previewed.choices.items():
         table.add_row(name, "chosen over another", *(str(of_choices.get(split, 0)) for split in splits), str(sum(of_choices.values())))
     for of in previewed.levels:
-        if of.preference in previewed.choices and not any(sum(o.rows.values()) for o in previewed.levels if o.preference == of.preference):
+        if of.preference in previewed.choices and of.preference not in rated:
             continue
         first = of.preference if of.level == 1 else ""
         counts = [str(of.rows.get(split, 0)) for split in splits]

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from moslim_core.baselines.experts import ByOnlineDPO, OnePolicy, TrainedPolicy, WeightedExamples, by_online_dpo, sum_of_scores
+from moslim_core.baselines.experts import ByOnlineDPO, OnePolicy, TrainedPolicy, WeightedExamples, sum_of_scores
 from moslim_core.baselines.method import Array, Reworded
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, Targets
@@ -41,7 +41,7 @@ class MOODPO(ByOnlineDPO, OnePolicy):
     @cached_property
     def policy(self) -> TrainedPolicy:
         settings, schema = self.context.settings, self.context.schema
-        own = changed(settings, policy=by_online_dpo(settings.policy), mapping=sum_of_scores(settings, schema))
+        own = changed(settings, policy=self.training(settings.policy), mapping=sum_of_scores(settings, schema))
         return TrainedPolicy(self.context, self.rows[0], own, StatedExamples(schema))
 
     def at(self, row: str, weights: Array) -> Reworded:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from moslim_core.baselines.experts import ByOnlineDPO, OnePolicy, TrainedPolicy, by_online_dpo
+from moslim_core.baselines.experts import ByOnlineDPO, OnePolicy, TrainedPolicy
 from moslim_core.baselines.method import ByInstruction
 from moslim_core.policy.conditioning import training_examples
 from moslim_core.policy.optimisers import online_dpo
@@ -45,7 +45,7 @@ class SteerLM2(ByOnlineDPO, OnePolicy, ByInstruction):
     @classmethod
     def training(cls, policy: PolicySettings) -> PolicySettings:
         # Not centred: the target takes likelihoods as they are.
-        return changed(by_online_dpo(policy), centred=False)
+        return changed(super().training(policy), centred=False)
 
     @cached_property
     def policy(self) -> TrainedPolicy:

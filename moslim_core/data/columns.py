@@ -212,8 +212,10 @@ def _ratings(values: dict[str, list[Any]], rows: int, orders: Mapping[str, Seque
             unused[column] = "all its values are the same"
         elif (levels := proposed(counted, preference := _preference(column, [r.preference for r in ratings]))) is None:
             words = words_without_order(counted)
-            given = "a line of --levels has their order, lowest first: " + shlex.quote(f"{column}={','.join(words)}") if words else ""
-            unused[column] = f"words of no order that is known here; {given}" if words else "neither numbers nor words of a known order"
+            unused[column] = "neither numbers nor words of a known order"
+            if words:
+                given = shlex.quote(f"{column}={','.join(words)}")
+                unused[column] = f"words of no order that is known here; a line of --levels has their order, lowest first: {given}"
         else:
             ratings.append(Ratings(column, preference, levels))
     return tuple(ratings), unused

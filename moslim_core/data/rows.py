@@ -176,8 +176,10 @@ def read_json_lines(path: Path, bad: OnBad = stop) -> Iterator[tuple[int, dict[s
             for number, value in _json_values(file, path):
                 if isinstance(value, NotJSON):
                     coded = str(value) == NOT_TEXT
-                    problem = NOT_TEXT if coded else f"not JSON ({value})"
-                    remedy = save_as_text(path) if coded else save_as_text(path, ONE_A_LINE) if number == 1 else ONE_A_LINE
+                    problem, remedy = (NOT_TEXT, save_as_text(path)) if coded else (f"not JSON ({value})", ONE_A_LINE)
+                    if number == 1:
+                        # An archive's first bytes may be text.
+                        remedy = save_as_text(path, remedy)
                     bad(BadRow(f"{path}, row {number}", NOT_TEXT if coded else "not JSON", problem, remedy))
                 elif not isinstance(value, dict):
                     bad(BadRow(f"{path}, row {number}", "no JSON object", "a JSON object is needed", ONE_A_LINE))

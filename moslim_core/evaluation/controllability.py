@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from moslim_core.preferences import Preference, PreferenceSchema, Targets, is_held_out
-from moslim_core.statistics.agreement import spearman
+from moslim_core.statistics.agreement import exact, spearman
 from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 Array = np.ndarray
@@ -82,7 +82,7 @@ class Controllability(BaseModel):
 
 def exact_level(requested: Array, obtained: Array) -> float:
     """Share of answers whose obtained level, rounded, is the requested one."""
-    return _mean(np.rint(obtained) == requested)
+    return exact(requested, np.rint(obtained))
 
 
 def mae(requested: Array, obtained: Array) -> float:

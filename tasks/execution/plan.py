@@ -29,8 +29,6 @@ ADAPTER_COPIES = 2 * 3 + 1
 MOST_ROWS = 100_000
 # The ledger, Prefect's database and the report.
 RECORDS_GB = 0.05
-# So few are split for a plan as a run would split them, which takes a moment.
-FEW_ROWS = 1000
 HOW = (
     "An estimate: operations of the models' passes over the tokens (2 a parameter) at the speed that a matrix product reached here just "
     "now, and measured times for loading and drawing (moslim_core/cost.py). A third more or less is usual."
@@ -56,6 +54,7 @@ class PlannedStage(BaseModel):
 class Plan(BaseModel):
     """Of a run. Memory is the most that all processes hold at once, on a GPU that GPU's; `device` may be one that is not here."""
 
+    rows: int
     stages: list[PlannedStage]
     seconds: float
     memory_gb: float
@@ -85,8 +84,6 @@ def plan(settings: Settings, card: str | None = None) -> Plan:
         device, dtype, reused = card, "bfloat16", {}
         speed, free, how = cost.stated_speed(stated), stated.memory_gb, HOW_ELSEWHERE
     counts = counts_of(settings, reused.get("label"))
-    if "label" not in reused and sum(counts.rows.values()) < FEW_ROWS:
-        _require_splits(settings)
     stages = [_planned(name, of(), name in reused) for name, of in stage_costs(settings, counts, speed)]
     benchmarks = [name for name in settings.evaluation.suite if name != "controllability"]
     for stage in stages:
@@ -94,28 +91,20 @@ def plan(settings: Settings, card: str | None = None) -> Plan:
             stage.note = f"without {', '.join(benchmarks)}"
         if stage.name == "label" and set(settings.annotation.fill) - {"rules"}:
             stage.note = "without the time of those who fill in labels"
-    existing = next(p for p in (place, *place.parents) if p.exists())
     work = [stage for stage in stages if not stage.reused]
     return Plan(
+        rows=sum(counts.rows.values()),
         stages=stages,
         seconds=sum(stage.seconds for stage in work),
         # The servers are in the machine's own memory.
         memory_gb=(cost.SERVERS_GB if speed.device == "cpu" else 0.0) + max((stage.memory_gb for stage in work), default=0.0),
         memory_free_gb=free,
         disk_gb=_disk(settings, {stage.name for stage in work}),
-        disk_free_gb=shutil.disk_usage(existing).free / 1e9,
+        disk_free_gb=shutil.disk_usage(work_dirs.nearest(place)).free / 1e9,
         device=device,
         dtype=dtype,
         how=how,
     )
-
-
-def _require_splits(settings: Settings) -> None:
-    """Raises UserError where the label stage would refuse the rows: so few may leave a split without some preference."""
-    from moslim_core.data.preview import preview
-
-    if (refused := preview(settings, environment.model_cache(settings.work_dir)).refused) is not None:
-        raise UserError(refused)
 
 
 def memory_free_gb(device: str) -> float:

@@ -60,6 +60,25 @@ def absolute(work_dir: Path) -> Path:
         raise UserError(f"work_dir={work_dir} can't be made a whole path ({error}).\n{HELP}") from error
 
 
+def nearest(work_dir: Path) -> Path:
+    """The work directory, or the nearest one above it that is there."""
+    return next(place for place in (work_dir, *work_dir.parents) if place.exists())
+
+
+def require_writable(work_dir: Path, place: Path) -> None:
+    """Raises UserError where no file can be made in `place`, which is `work_dir` or where it would be made."""
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise _unwritable(work_dir, error) from error
+
+
+def _unwritable(work_dir: Path, error: OSError) -> UserError:
+    reason = "it is a file" if error.errno == errno.EEXIST else error.strerror or error
+    return UserError(f"work_dir={work_dir} can't be written ({reason}).\n{HELP}")
+
+
 def _check_name(work_dir: Path) -> None:
     """Refuse what a library can't take in a path."""
     name = str(work_dir)
@@ -79,16 +98,14 @@ def _check_name(work_dir: Path) -> None:
 def _check_folder(work_dir: Path) -> None:
     """Make the folder. Refuse one that can't be written, is full, or is somebody else's."""
     try:
-        disk = shutil.disk_usage(next(place for place in (work_dir, *work_dir.parents) if place.exists()))
+        disk = shutil.disk_usage(nearest(work_dir))
         # Of some file systems no size is known.
         full = disk.total > 0 and disk.free < ROOM_BYTES
         if not full:
             work_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=work_dir):
-                pass
+            require_writable(work_dir, work_dir)
     except OSError as error:
-        reason = "it is a file" if error.errno == errno.EEXIST else error.strerror or error
-        raise UserError(f"work_dir={work_dir} can't be written ({reason}).\n{HELP}") from error
+        raise _unwritable(work_dir, error) from error
     if full:
         raise UserError(f"work_dir={work_dir}: its disk is full ({disk.free / 1e6:.1f} MB are free).\nMake room. {HELP}")
     _check_kinds(work_dir)

@@ -12,6 +12,7 @@ import pytest
 
 from flows import profile
 from flows.cli import init_profile
+from flows.cli.plan import show as show_plan
 from flows.cli.preview import show as show_preview
 from moslim_core.data import columns
 from moslim_core.data.preview import preview
@@ -230,6 +231,12 @@ def test_words_of_no_known_order_get_one(tmp_path: Path, capsys: pytest.CaptureF
     for order, words in (("x=a,b", "no such column"), ("pirate=a,b", "fewer than two of these"), ("pirate=a,A", "two different words")):
         with pytest.raises(UserError, match=words):
             init_profile.write(file, tmp_path / "other.yaml", [order])
+
+
+def test_a_run_that_labelling_would_refuse_is_not_planned(tmp_path: Path, tiny_chat: Path) -> None:
+    settings = made(table(tmp_path / "own.csv", rows(3)), tiny_chat)
+    with pytest.raises(UserError, match="no labelled row in the"):
+        show_plan(settings, "mine.yaml", [], None, False)
 
 
 def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
