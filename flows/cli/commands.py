@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from flows import profile as profiles
 from flows.cli import first_steps, policy_commands, settings_help
-from flows.cli.options import JsonOption, ProfileOption, SetOption, WorkDirOption, folder_of, settings_of, user_errors
+from flows.cli.options import JsonOption, ProfileOption, SetOption, WorkDirOption, of_runs, opened, settings_of, user_errors
 from flows.cli.settings_help import common_settings
 from moslim_core.baselines import methods
 from moslim_core.errors import UserError
@@ -106,7 +106,8 @@ def pairs(
     """How often each head gives the chosen answer the higher expected score."""
     from flows.cli.scoring import score_pairs
 
-    score_pairs(folder_of(reward_model, environment.prepare(work_dir)), input, preference, output)
+    _, folder = opened(reward_model, work_dir)
+    score_pairs(folder, input, preference, output)
 
 
 @app.command()
@@ -184,7 +185,8 @@ def score(
     """Class probabilities and expected levels per row; with --prefer also the reward for these targets."""
     from flows.cli.scoring import score_rows
 
-    score_rows(folder_of(reward_model, environment.prepare(work_dir)), input, output, prefer)
+    _, folder = opened(reward_model, work_dir)
+    score_rows(folder, input, output, prefer)
 
 
 @app.command()
@@ -211,7 +213,7 @@ def down(work_dir: WorkDirOption = Path(".moslim")) -> None:
     """Stop all that `moslim up` started."""
     from flows.service.up import bring_down
 
-    bring_down(environment.prepare(work_dir))
+    bring_down(of_runs(work_dir))
 
 
 @app.command()

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import typer
 
+from flows.cli.options import opened
 from moslim_core.errors import UserError
 from tasks.execution import environment
-from tasks.execution.stage import folder_of
 
 POLICY_FORMS = ("merged", "gguf", "ollama", "hub")
 REWARD_FORMS = ("classifier", "rewardbench")
@@ -49,8 +49,7 @@ def export_model(
         raise UserError(f"--to {to}: no folder is named.\nGive one that is not there yet: --output FOLDER.")
     if output is not None:
         output = require_new(output)
-    home = environment.prepare(work_dir)
-    folder = folder_of(reference, home)
+    home, folder = opened(reference, work_dir)
     if of_reward:
         _reward_model(to, folder, output, pairs)
     else:

@@ -55,8 +55,23 @@ def settings_of(profile: str, overrides: list[str] | None) -> Any:
     return environment.prepared(profiles.load(profile, overrides or []))
 
 
-def folder_of(reference: str, work_dir: Path) -> Path:
-    """The folder of a reference: itself, or of `runs:/...` and `models:/...` a copy below the work directory. Raises UserError."""
+def of_runs(work_dir: Path) -> Path:
+    """The work directory of runs that are over, made ready. Raises UserError where it is none: a mistyped name makes no new one."""
+    from tasks.ledger.ledger import named_store
+
+    # Runs that a server keeps are known in any work directory.
+    return environment.prepare(work_dir) if named_store() else environment.existing(work_dir)
+
+
+def opened(reference: str, work_dir: Path) -> tuple[Path, Path]:
+    """(the work directory, made ready; the folder of a reference: itself, or of `runs:/...` and `models:/...` a copy below the first).
+
+    Raises UserError, before it makes a work directory, where there is no such folder or run.
+    """
     from tasks.execution import stage
 
-    return stage.folder_of(reference, work_dir)
+    if stage.is_of_run(reference):
+        home = of_runs(work_dir)
+        return home, stage.folder_of(reference, home)
+    folder = stage.folder_of(reference, work_dir)
+    return environment.prepare(work_dir), folder

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import BaseOption, PolicyOption, WorkDirOption, folder_of, user_errors
+from flows.cli.options import BaseOption, PolicyOption, WorkDirOption, of_runs, opened, user_errors
 from tasks.execution import environment
 
 NameOption = Annotated[str, typer.Option("--name", help="the policy's name in MLflow's registry")]
@@ -34,8 +34,8 @@ def chat(
     """Talk to a trained policy under stated preferences."""
     from flows.cli.chat import talk
 
-    home = environment.prepare(work_dir)
-    talk(folder_of(policy, home), prefer, message, temperature, max_new_tokens, seed, environment.model_cache(home), base)
+    home, folder = opened(policy, work_dir)
+    talk(folder, prefer, message, temperature, max_new_tokens, seed, environment.model_cache(home), base)
 
 
 @user_errors
@@ -52,7 +52,8 @@ def studio(
     from flows.studio.server import require_nicegui, serve
 
     require_nicegui()
-    serve(environment.prepare(work_dir), policy, host, port, base)
+    home = of_runs(work_dir) if policy is None else opened(policy, work_dir)[0]
+    serve(home, policy, host, port, base)
 
 
 @user_errors
@@ -63,7 +64,10 @@ def serve(
     name: Annotated[str, typer.Option(help="the model's name, by which clients ask for it")] = "moslim",
     concurrency: Annotated[int, typer.Option(min=1, help="answers that are drawn together")] = 32,
     queue: Annotated[int, typer.Option(min=0, help="requests that may wait beside them; more are turned away (429)")] = 64,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="the longest answer that may be asked for, in tokens")] = 1024,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", min=1, help="the longest answer that may be asked for, in tokens; default: 1024, or half the context"),
+    ] = None,
     upstream: Annotated[
         str | None,
         typer.Option(metavar="URL", help="an OpenAI-compatible server that runs the policy; this one then writes the instructions"),
@@ -75,10 +79,10 @@ def serve(
     """Serve a trained policy to OpenAI's clients, with targets in the request, until Ctrl-C. A key: MOSLIM_SERVE_API_KEY."""
     from flows.serve.command import Limits, run_server
 
-    home = environment.prepare(work_dir)
+    home, folder = opened(policy, work_dir)
     behind = None if upstream is None and upstream_model is None else (upstream, upstream_model)
     limits = Limits(concurrency, queue, max_tokens)
-    run_server(folder_of(policy, home), host, port, name, limits, behind, environment.model_cache(home), base)
+    run_server(folder, host, port, name, limits, behind, environment.model_cache(home), base)
 
 
 @user_errors
@@ -112,7 +116,7 @@ def promote(
     """Make a trained policy the champion: models:/NAME@champion."""
     from flows.cli.releases import promote_policy
 
-    promote_policy(environment.prepare(work_dir), policy, name, why)
+    promote_policy(opened(policy, work_dir)[0], policy, name, why)
 
 
 @user_errors
@@ -120,4 +124,4 @@ def rollback(name: NameOption = "policy", why: WhyOption = "by hand", work_dir: 
     """Make the champion before this one the champion again."""
     from flows.cli.releases import roll_back
 
-    roll_back(environment.prepare(work_dir), name, why)
+    roll_back(of_runs(work_dir), name, why)

@@ -33,5 +33,9 @@ class Backend(Protocol):
     def waiting(self) -> int:
         """Requests whose answer has not begun."""
 
+    @property
+    def context(self) -> int:
+        """Tokens that a conversation and its answer may have together; 10^9 where nobody here knows."""
+
     async def close(self) -> None:
         """Give up what is being answered, and free what is held."""

@@ -32,12 +32,16 @@ END_SECONDS = 3
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
+# The longest answer that may be asked for where nobody says, in tokens; half of a context that is short.
+USUAL_TOKENS = 1024
+
+
 class Limits(NamedTuple):
-    """Answers drawn together, requests that may wait beside them, tokens of an answer."""
+    """Answers drawn together, requests that may wait beside them, tokens of an answer (None: as many as is usual)."""
 
     concurrency: int
     queue: int
-    max_tokens: int
+    max_tokens: int | None
 
 
 class Server(uvicorn.Server):
@@ -131,13 +135,24 @@ async def _serve(
     make: Callable[[], Awaitable[Backend]], card: PolicyCard, name: str, limits: Limits, bound: socket.socket, key: str, local: bool
 ) -> None:
     backend = await make()
-    offer = Offer(name, card.preferences, min(card.max_new_tokens, limits.max_tokens), limits.max_tokens)
-    service = Service(backend, offer, limits.concurrency + limits.queue, key, LOOPBACK if local else None)
-    address = _address(bound)
     try:
+        longest = _longest_answer(limits.max_tokens, backend.context)
+        offer = Offer(name, card.preferences, min(card.max_new_tokens, longest), longest)
+        service = Service(backend, offer, limits.concurrency + limits.queue, key, LOOPBACK if local else None)
+        address = _address(bound)
         await Server(service, lambda: typer.echo(_greeting(address, offer, limits, bool(key)))).serve(sockets=[bound])
     finally:
         await backend.close()
+
+
+def _longest_answer(asked: int | None, context: int) -> int:
+    """In tokens. Raises UserError for one that leaves the context no room for a conversation."""
+    if asked is not None and asked >= context:
+        raise UserError(
+            f"--max-tokens {asked}: the model's context has {context} tokens, for a conversation and its answer together.\n"
+            f"Give less, say {context // 2}, or leave it out."
+        )
+    return asked or min(USUAL_TOKENS, context // 2)
 
 
 def _key() -> str:

@@ -12,7 +12,7 @@ from flows.serve.answers import Piece, Usage
 from flows.serve.errors import ApiError
 from flows.serve.request import Asked
 from moslim_core.errors import UserError
-from moslim_core.models import end_tokens
+from moslim_core.models import context, end_tokens
 from moslim_core.policy.answering import Answering, Lost
 from moslim_core.policy.open_batch import Ask, Drawn, open_batch
 from moslim_core.policy.reader import Reader
@@ -38,6 +38,10 @@ class LocalModel:
     @property
     def waiting(self) -> int:
         return self._answering.waiting
+
+    @property
+    def context(self) -> int:
+        return context(self.policy.model.config)
 
     def _hear(self, told: list[Drawn | Lost]) -> None:
         """Called from the thread that draws; at the end of the process the loop may be gone before it."""

@@ -51,6 +51,8 @@ class Upstream:
             timeout=Timeout(read_seconds, connect=CONNECT_SECONDS),
         )
         self.waiting = 0
+        # That of the server's own model, which refuses what is too long.
+        self.context = 10**9
         # One thread, apart from the event loop: a long prompt takes a while to go through.
         self._reading = ThreadPoolExecutor(1, "reading")
 

@@ -18,7 +18,7 @@ from moslim_core.data.bad_rows import BadRow, BadRows, shown
 from moslim_core.data.binning import as_number, is_missing
 from moslim_core.data.catalogue import HubSet
 from moslim_core.data.first_levels import Proposed, proposed, words_without_order
-from moslim_core.data.row_formats import CHOSEN, CONVERSATIONS, REJECTED
+from moslim_core.data.row_formats import CHOSEN, CONVERSATIONS, REJECTED, with_members
 from moslim_core.data.tables import FORMATS, read_table
 from moslim_core.errors import UserError
 from moslim_core.json_text import NOT_TEXT
@@ -81,7 +81,7 @@ def find(path: Path, orders: Mapping[str, Sequence[str]] = MappingProxyType({}))
             raise error
         bad(error)
 
-    rows = [row for _, (_, row) in zip(range(MOST_ROWS), read_table(path, note, form), strict=False)]
+    rows = [with_members(row) for _, (_, row) in zip(range(MOST_ROWS), read_table(path, note, form), strict=False)]
     if not rows:
         raise bad.first or UserError(f"{path}: the file has no rows.\nGive a file with one rated answer a row.")
     _need_own_rows(rows[0], path)
@@ -103,7 +103,9 @@ def find(path: Path, orders: Mapping[str, Sequence[str]] = MappingProxyType({}))
         prompt, response = _prompt_and_answer(values, path, notes)
         messages = None
     taken = {prompt, response, messages, *((CHOSEN, REJECTED) if pairs else ())}
-    ratings, unused = _ratings({name: of for name, of in values.items() if name not in taken}, len(rows), orders)
+    # Of records the members may rate.
+    others = {name: of for name, of in values.items() if name not in taken and not any(isinstance(value, dict) for value in of)}
+    ratings, unused = _ratings(others, len(rows), orders)
     lengths = _lengths(rows, prompt, response or (CHOSEN if pairs else None), messages)
     answers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
@@ -238,9 +240,10 @@ def _hashable(value: Any) -> Any:
 def _preference(column: str, taken: list[str]) -> str:
     """A column's name as a preference's: lower-case letters, digits and underscores, and no other's.
 
-    Brackets at its end, `Tone (1-5)`, tell of the scale.
+    Brackets at its end, `Tone (1-5)`, tell of the scale, and what stands before a point, `ratings.tone`, of the record that it is in.
     """
     bare = re.sub(r"[(\[][^()\[\]]*[)\]]\s*$", "", column).strip() or column
+    bare = re.sub(r"^(?:\w+\.)+(?=[^\W\d])", "", bare)
     plain = unicodedata.normalize("NFKD", bare).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
     name = re.sub(r"_(?:score|rating|level)$|^(?:score|rating|level)_", "", name) or "rating"

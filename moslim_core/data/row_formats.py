@@ -63,6 +63,12 @@ def prompt_of(row: Mapping[str, Any], columns: ColumnSettings, place: str) -> li
     return conversation(messages[: last + 1], place)
 
 
+def with_members(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, and beside each column of records one for each of their members, such as `ratings.warmth`."""
+    members = {f"{column}.{name}": value for column, of in row.items() if isinstance(of, dict) for name, value in with_members(of).items()}
+    return members | row if members else row
+
+
 def need(row: Mapping[str, Any], column: str, place: str) -> None:
     """Raises BadRow where a row has no such column."""
     if column not in row:

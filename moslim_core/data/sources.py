@@ -12,7 +12,7 @@ from moslim_core.data.bad_rows import BadRow, OnBad, shown, stop
 from moslim_core.data.binning import Binning
 from moslim_core.data.catalogue import HubSet
 from moslim_core.data.files import SPLITS, SplitFile, hub_files, own_files, place_of, prompt_files
-from moslim_core.data.row_formats import need, prompt_of, shape_of
+from moslim_core.data.row_formats import need, prompt_of, shape_of, with_members
 from moslim_core.data.rows import UNREADABLE, Row, open_text, unreadable
 from moslim_core.data.settings import ColumnSettings, DataSettings, LabelColumn
 from moslim_core.data.tables import FORMATS, read_table
@@ -159,7 +159,7 @@ def _open(name: str, settings: DataSettings, schema: PreferenceSchema) -> Source
         return Source(name, files, columns, binnings, source_type.expand, about)
     binnings = {p.name: Binning.of(p.name, given[p.name].column or p.name, p.k, given[p.name]) for p in schema.preferences}
     files = [(None, starter.ROWS)] if name == "starter" else own_files(name, path, several)
-    return Source(name, files, settings.columns, binnings, lambda record: (record,), {"licence": source_type.licence})
+    return Source(name, files, settings.columns, binnings, lambda record: (with_members(record),), {"licence": source_type.licence})
 
 
 def _given(source: str, preference: str, columns: ColumnSettings) -> LabelColumn:

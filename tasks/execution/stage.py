@@ -80,9 +80,14 @@ def ledger_of(work_dir: Path) -> Ledger:
     return Ledger(work_dir)
 
 
+def is_of_run(reference: str) -> bool:
+    """Whether a reference is one that the store of runs knows, and not a folder."""
+    return reference.startswith(("runs:/", "models:/"))
+
+
 def folder_of(reference: str, work_dir: Path) -> Path:
     """A local folder for a path, runs:/ or models:/ reference. Raises UserError where there is none."""
-    if not reference.startswith(("runs:/", "models:/")):
+    if not is_of_run(reference):
         path = Path(os.path.expanduser(reference))
         if not reference or not os.path.isdir(path):
             raise UserError(

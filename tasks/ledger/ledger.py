@@ -53,9 +53,14 @@ def sqlite(database: Path) -> str:
     return f"sqlite:///{database}?timeout={LOCKED_SECONDS:g}"
 
 
+def named_store() -> str | None:
+    """The address of the store that the environment names, if it names one: runs are then not kept below the work directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(DATABASE)
+
+
 def given_store() -> str | None:
-    """The address of the store that the environment names, if it names one. Raises UserError where nothing answers there."""
-    given = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(DATABASE)
+    """`named_store`. Raises UserError where nothing answers there."""
+    given = named_store()
     # Who started this from a terminal is told at once; a flow on a worker has the patience to sit out a restart of its server.
     if given and not on_worker.by_worker():
         require_answer(given)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flows import profile
 from flows.cli import init_profile
+from moslim_core.data.sources import open_sources
 from tests.odd.case import Case
 
 ROWS = "".join(f"What is {p}?,It is {a} of {p}.,{1 + (p + a) % 3}\n" for p in range(12) for a in range(3))
 
 
-def init(text: str | bytes, name: str = "own.csv", output: str = "mine.yaml") -> Callable[[Path], object]:
-    def act(folder: Path) -> object:
+def init(text: str | bytes, name: str = "own.csv", output: str = "mine.yaml") -> Callable[[Path], Any]:
+    def act(folder: Path) -> Any:
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         (folder / "output").mkdir()
         try:
@@ -26,7 +29,18 @@ def init(text: str | bytes, name: str = "own.csv", output: str = "mine.yaml") ->
     return act
 
 
+def rated_in_records(folder: Path) -> None:
+    """What `init` writes for ratings inside records is what the rows are read by."""
+    rows = [{"prompt": f"What is {p}?", "response": f"It is {a} of {p}.", "ratings": {"tone": {"warmth": 1 + (p + a) % 3}}}
+            for p in range(12) for a in range(3)]  # fmt: skip
+    settings = init("\n".join(map(json.dumps, rows)), "own.jsonl")(folder)
+    assert settings.preferences.names == ("warmth",)
+    read = [rated.row for source in open_sources(settings.data, settings.preferences) for rated in source.rows()]
+    assert [row.labels for row in read] == [{"warmth": row["ratings"]["tone"]["warmth"]} for row in rows]
+
+
 CASES = [
+    Case("init: ratings inside records", rated_in_records),
     Case(
         "init: a CSV with a byte order mark and semicolons",
         init(b"\xef\xbb\xbf" + ("prompt,response,warmth\n" + ROWS).replace(",", ";").encode()),

@@ -17,11 +17,11 @@ from tests.odd.case import Case
 def _serve(**changed: Any) -> Callable[[Path], object]:
     """With one thing changed, without which it would serve."""
     key = changed.pop("key", None)
-    usual: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "name": "moslim", "upstream": None}
+    usual: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "name": "moslim", "upstream": None, "limits": Limits(1, 1, 8)}
 
     def act(folder: Path) -> object:
         with mock.patch.dict(os.environ, {} if key is None else {KEY: key}):
-            return run_server(directory=tiny._policy(), limits=Limits(1, 1, 8), cache=tiny.home(), **{**usual, **changed})
+            return run_server(directory=tiny._policy(), cache=tiny.home(), **{**usual, **changed})
 
     return act
 
@@ -43,6 +43,7 @@ CASES = [
     Case("serving on a host that is not this machine's", _serve(host="192.0.2.1"), "can't listen on 192.0.2.1"),
     Case("serving on a host without an address", _serve(host="no such host"), "can't listen on no such host"),
     Case("serving under a name with a colon", _serve(name="a:b"), "--name 'a:b'"),
+    Case("serving answers as long as the context", _serve(limits=Limits(1, 1, 256)), "the model's context has 256 tokens"),
     Case("serving under no name", _serve(name=""), "Give another"),
     Case("serving with an empty key", _serve(key=""), f"{KEY} is set and empty"),
     Case("serving with a key that no header carries", _serve(key="a\nb"), f"the key in {KEY}"),

@@ -240,3 +240,27 @@ def test_the_command_says_what_goes_and_refuses_other_folders(work_dir: Path, tm
     refused = CliRunner().invoke(app, ["clean", "--work-dir", str(tmp_path)])
     assert refused.exit_code == 2 and "no work directory" in refused.output
     assert (tmp_path / "stages" / ("6" * 64)).exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "chat --policy runs:/1/output --message Hello",
+        "chat --policy models:/policy@champion --message Hello",
+        "chat --policy nowhere --message Hello",
+        "serve --policy runs:/1/output",
+        "studio",
+        "export --to merged --policy runs:/1/output --output merged",
+        "promote --policy nowhere",
+        "rollback",
+        "score --reward-model models:/reward@champion --input rows.jsonl",
+        "down",
+    ],
+)
+def test_what_needs_a_run_makes_no_work_directory_of_a_mistyped_name(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(app, [*command.split(), "--work-dir", "mistyped"])
+    assert said.exit_code == 2
+    assert "there is no such folder" in said.output or "is no work directory" in said.output
+    assert not list(tmp_path.iterdir())
