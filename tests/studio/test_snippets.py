@@ -21,8 +21,7 @@ TARGETS = {"verbosity": 3, "warmth": 1}
 def test_the_chat_command_gives_chat_what_the_page_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[object] = []
     monkeypatch.setattr("flows.cli.chat.talk", lambda *given: said.extend(given))
-    monkeypatch.setattr(policy_commands, "folder_of", lambda reference, home: reference)
-    monkeypatch.setattr("tasks.execution.environment.prepare", lambda work_dir: work_dir)
+    monkeypatch.setattr(policy_commands, "opened", lambda reference, work_dir: (work_dir, reference))
     words = shlex.split(snippets.chat("models:/a b@champion", ONE, TARGETS, Drawn(0.4, 9, 5), "/w d", "/base"))
     assert words[:2] == ["moslim", "chat"]
     result = CliRunner().invoke(commands.app, words[1:])
