@@ -58,9 +58,7 @@ class MixtureLearner(Learner):
 
     def _mixture(self, rank: int) -> torch.Tensor:
         """(rank, 1): by what a row of A counts in the step that is going on."""
-        # AdamW counts updates, and a checkpoint has its count.
-        done = next((int(state["step"]) for state in self.optimiser.state.values()), 0)
-        return by_block(weights_of(done // self.policy.epochs, self.parts, self.seed), rank).to(self.device)
+        return by_block(weights_of(int(self.updates) // self.policy.epochs, self.parts, self.seed), rank).to(self.device)
 
     def _use(self) -> None:
         super()._use()

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from moslim_core.data.annotators import annotate
-from moslim_core.policy.cross_talk import CrossTalk
 from moslim_core.policy.rollouts import Pairs
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
@@ -33,14 +32,13 @@ class Judged(NamedTuple):
 class Rewards:
     """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
-    `truncation_penalty`: what an answer loses that was cut off; `cross_talk_penalty`: what it loses for what requests move that they leave
-    open (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of its prompt. What is good under all of
-    them alike teaches nothing about requests, and while the policy hardly heeds these it would be most of the gradient.
+    `truncation_penalty`: what an answer loses that was cut off. `centred`: an answer's utility counts less its mean over the requests of
+    its prompt. What is good under all of them alike teaches nothing about requests, and while the policy hardly heeds these it would be
+    most of the gradient.
     """
 
     def __init__(self, scorer: RewardScorer, mapping: RewardMapping, policy: PolicySettings) -> None:
         self.scorer, self.mapping, self.policy = scorer, mapping, policy
-        self.cross_talk = CrossTalk(scorer.schema)
 
     def __call__(
         self, questions: Sequence[str], texts: Sequence[str], cut: Sequence[bool], targets: Sequence[Targets], pairs: Pairs
@@ -63,21 +61,8 @@ class Rewards:
             levels = {name: torch.tensor([float(t.get(name, 0)) for t in wanted]) for name in standardised}
             standardised = {n: pairs.by_table(apart, torch.from_numpy(u), levels[n]).numpy() for n, u in standardised.items()}
             rewards = self.mapping.aggregated(standardised, wanted)
-        if self.policy.cross_talk_penalty:
-            self.cross_talk.measure(_of(probabilities, answers[own]), [wanted[row] for row in own])
-            lost = lost + self.policy.cross_talk_penalty * self.cross_talk.losses(_of(probabilities, answers), wanted)
-            figures |= self.cross_talk.figures()
         utilities = np.stack(list(standardised.values()), axis=1) - lost[:, None]
         return Judged(torch.tensor(rewards - lost).float(), torch.tensor(utilities).float(), figures)
-
-    def state(self) -> dict[str, Any]:
-        """What was measured so far, as JSON has it."""
-        return {"mapping": self.mapping.state(), "cross_talk": self.cross_talk.state()}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self.mapping.load_state(state["mapping"])
-        self.cross_talk.load_state(state["cross_talk"])
 
     def beginnings(
         self, questions: Sequence[str], texts: Sequence[Sequence[str]], targets: Sequence[Targets], pairs: Pairs

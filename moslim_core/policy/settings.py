@@ -121,7 +121,13 @@ class PolicySettings(Section):
     max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
     max_prompt_tokens: int = Field(default=512, ge=16, description="longer prompts (instruction included) are left out and counted")
     temperature: float = Field(default=1.0, ge=LOWEST_TEMPERATURE, description="sampling temperature of rollouts")
-    learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of the adapter (AdamW)")
+    update: Literal["adamw", "muon"] = Field(
+        default="adamw",
+        description="how the adapter is updated; muon: in all directions of a gradient by as much, where few would outweigh the rest",
+    )
+    learning_rate: float = Field(
+        default=1e-4, gt=0, description="learning rate of the adapter; muon's updates have a fifth of it as their root mean square"
+    )
     final_rate: float = Field(
         default=1.0, ge=0, le=1, description="share of the learning rate that is left in the last step, in a straight line from the first"
     )
@@ -130,11 +136,6 @@ class PolicySettings(Section):
     )
     truncation_penalty: float = Field(
         default=0.0, ge=0, description="reward that an answer loses that reaches max_new_tokens, or says nothing"
-    )
-    cross_talk_penalty: float = Field(
-        default=0.0,
-        ge=0,
-        description="how strongly answers are held back from what requests move that they leave open, in rewards per whole range moved",
     )
     beta: float = Field(
         default=0.02,
@@ -163,11 +164,6 @@ class PolicySettings(Section):
             raise ValueError("credit=token, but with max_new_tokens=1 there is one token to credit: set credit=answer")
         if self.credit == "token" and self.imitation:
             raise ValueError(f"imitation={self.imitation} takes the best of whole answers: with credit=token set it to 0")
-        if self.cross_talk_penalty and self.rated_answers == 1:
-            raise ValueError(
-                f"cross_talk_penalty={self.cross_talk_penalty} is measured on drawn answers, but with rated_answers=1 none are drawn: "
-                "set it to 0"
-            )
         if self.prompts_per_step % self.processes:
             raise ValueError(
                 f"a prompt's answers stay in one process, but prompts_per_step={self.prompts_per_step} can't be shared out evenly among "
@@ -191,6 +187,7 @@ def refuse_sharded(policy: PolicySettings, shared_base: bool) -> None:
         "policy.warm_start=none": policy.warm_start == "none",
         "policy.processes=2 or more": policy.processes > 1,
         "policy.engine=transformers": policy.engine in ("auto", "transformers") and not policy.vllm_url,
+        "policy.update=adamw": policy.update == "adamw",
         "a reward model with weights of its own (another reward.backbone, or reward.tuning=full)": not shared_base,
         # Of the first version no part of a weight can be told from another.
         "fsdp_version: 2 in the accelerate configuration": os.environ.get("FSDP_VERSION") != "1",

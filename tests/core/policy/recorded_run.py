@@ -57,7 +57,7 @@ WAYS: dict[str, dict[str, Any]] = {
 RUNS: dict[str, dict[str, Any]] = {
     "rloo": {"relabel": True, "credit": "token"},
     "grpo": {"epochs": 2},
-    "online_dpo": {"rated_answers": 0.5, "cross_talk_penalty": 2.0},
+    "online_dpo": {"rated_answers": 0.5},
     "ppo": {"relabel": True, "ppo": {"critic_learning_rate": 0.01, "kl_target": 0.5}},
 }
 
@@ -141,7 +141,7 @@ def update(base: Path, scorer: RewardScorer, rows: Path, policy: PolicySettings)
         updates.append(updated)
         return log_probs, updated
 
-    learner.optimiser.register_step_pre_hook(keep)
+    learner.optimisers[0].register_step_pre_hook(keep)
     learner.update = followed  # type: ignore[method-assign]
     rollouts, drawn_with = steps.draw(asked, ids, 0)
     pairs = pair(asked, rollouts, policy.relabel)
