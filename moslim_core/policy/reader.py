@@ -27,11 +27,16 @@ class Reader:
         return _MARK.split(self._without_thoughts(ids), 1)[0]
 
     def is_whole(self, ids: list[int]) -> bool:
-        """Whether an answer says something, ends by itself, and repeats nothing of its instruction."""
+        """Whether an answer says something, ends by itself, and has none of its instruction's marks."""
         if not ids or ids[-1] not in self.ends:
             return False
         said = self._without_thoughts(ids)
         return bool(said.strip()) and not _MARK.search(said)
+
+    def repeats(self, ids: list[int], clauses: re.Pattern[str]) -> bool:
+        """Whether an answer repeats its instruction: its marks, or what `clauses` finds."""
+        said = self._without_thoughts(ids)
+        return bool(_MARK.search(said) or clauses.search(said))
 
     def _without_thoughts(self, ids: list[int]) -> str:
         said = ids[:-1] if ids and ids[-1] in self.ends else ids

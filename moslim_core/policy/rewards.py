@@ -32,19 +32,29 @@ class Judged(NamedTuple):
 class Rewards:
     """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
-    `truncation_penalty`: what an answer loses that was cut off. `centred`: an answer's utility counts less its mean over the requests of
-    its prompt. What is good under all of them alike teaches nothing about requests, and while the policy hardly heeds these it would be
-    most of the gradient.
+    `truncation_penalty`: what an answer loses that was cut off. One that repeats its instruction earns what the worst one under the same
+    request does, less the penalty: to the heads `academic words` are academic words. `centred`: an answer's utility counts less its mean
+    over the requests of its prompt. What is good under all of them alike teaches nothing about requests, and while the policy hardly heeds
+    these it would be most of the gradient.
     """
 
     def __init__(self, scorer: RewardScorer, mapping: RewardMapping, policy: PolicySettings) -> None:
         self.scorer, self.mapping, self.policy = scorer, mapping, policy
 
     def __call__(
-        self, questions: Sequence[str], texts: Sequence[str], cut: Sequence[bool], targets: Sequence[Targets], pairs: Pairs
+        self,
+        questions: Sequence[str],
+        texts: Sequence[str],
+        cut: Sequence[bool],
+        repeated: Sequence[bool],
+        targets: Sequence[Targets],
+        pairs: Pairs,
     ) -> Judged:
-        """`questions`, `texts`, `cut`: of n answers; `targets`: of the examples. The mapping's statistics are those of answers under the
-        requests that they were drawn under, or of all where none were drawn. Raises RuntimeError where a reward is not finite."""
+        """`questions`, `texts`, `cut`, `repeated` (whether it repeats its instruction): of n answers; `targets`: of the examples.
+
+        The mapping's statistics are those of answers under the requests that they were drawn under, or of all where none were drawn.
+        Raises RuntimeError where a reward is not finite.
+        """
         probabilities = self.scorer(list(questions), list(texts))
         answers, wanted = pairs.rollouts.numpy(), [targets[request] for request in pairs.requests.tolist()]
         own = pairs.own.nonzero().flatten().tolist()
@@ -55,12 +65,15 @@ class Rewards:
         except ValueError as error:
             raise RuntimeError(f"no reward for an answer to {questions[0]!r}...: {error}") from error
         lost = self.policy.truncation_penalty * np.array(cut, dtype=float)[answers]
-        figures = self._figures(probabilities, first, texts, targets, pairs, own, lost)
         rewards, standardised = every.rewards, every.standardised
         if self.policy.centred:
             levels = {name: torch.tensor([float(t.get(name, 0)) for t in wanted]) for name in standardised}
             standardised = {n: pairs.by_table(apart, torch.from_numpy(u), levels[n]).numpy() for n, u in standardised.items()}
             rewards = self.mapping.aggregated(standardised, wanted)
+        if any(repeated):
+            worst = pairs.by_table(lambda r: r.amin(dim=0, keepdim=True).expand_as(r), torch.from_numpy(rewards)).numpy()
+            lost = np.where(np.array(repeated)[answers], rewards - worst + self.policy.truncation_penalty, lost)
+        figures = self._figures(probabilities, first, texts, targets, pairs, own, lost)
         utilities = np.stack(list(standardised.values()), axis=1) - lost[:, None]
         return Judged(torch.tensor(rewards - lost).float(), torch.tensor(utilities).float(), figures)
 

@@ -21,6 +21,7 @@ from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
 from moslim_core.policy.rollouts import Pairs, Rollout, RolloutBatch, counts, padded
 from moslim_core.policy.settings import PolicySettings
+from moslim_core.preferences import clauses
 from moslim_core.training.distributed import processes, total
 
 # An answer that another sampler drew counts this much more than one of the policy's own at most (TRL's cap for vLLM).
@@ -55,6 +56,7 @@ class Steps:
 
     def __init__(self, policy: PolicySettings, engine: Engine, rewards: Rewards, read: Reader, rated: RatedAnswers | None) -> None:
         self.policy, self.engine, self.rewards, self.text, self.rated = policy, engine, rewards, read, rated
+        self.clauses = clauses(rewards.scorer.schema)
 
     def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: int) -> tuple[list[Rollout], list[list[float]] | None]:
         """(answers in the order of their families, the engine's log-probabilities of those that were drawn).
@@ -92,14 +94,14 @@ class Steps:
         targets = [e.targets for e in examples]
         ids = [r.ids for r in rollouts]
         cut = [not self.text.is_whole(ids) for ids in ids]
-        judged = self.rewards([questions[r.family] for r in rollouts], list(map(self.text, ids)), cut, targets, pairs)
+        repeated = [self.text.repeats(ids, self.clauses) for ids in ids]
+        judged = self.rewards([questions[r.family] for r in rollouts], list(map(self.text, ids)), cut, repeated, targets, pairs)
         own = [n for n, r in enumerate(rollouts) if r.request is not None]
         figures = dict(judged.figures)
-        drawn, tokens, truncated = total(
-            torch.tensor([len(own), sum(len(ids[n]) for n in own), sum(cut[n] for n in own)], dtype=torch.float64)
-        ).tolist()
+        counted = [len(own), *(sum(column[n] for n in own) for column in (list(map(len, ids)), cut, repeated))]
+        drawn, tokens, truncated, repeating = total(torch.tensor(counted, dtype=torch.float64)).tolist()
         if drawn:
-            figures |= {"completion_tokens": tokens / drawn, "truncated": truncated / drawn}
+            figures |= {"completion_tokens": tokens / drawn, "truncated": truncated / drawn, "repeats_instruction": repeating / drawn}
         return judged.rewards, judged.utilities, figures
 
     def batch(

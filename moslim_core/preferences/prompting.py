@@ -55,6 +55,12 @@ def render(targets: Targets, schema: PreferenceSchema, rng: random.Random | None
     return f"{OPEN}{LEAD}{'; '.join(clauses)}{CLOSE}"
 
 
+def clauses(schema: PreferenceSchema) -> re.Pattern[str]:
+    """Finds in a text what only an instruction says, such as `warmth 3/3`: an answer that has it repeats one."""
+    names = "|".join(map(re.escape, schema.names))
+    return re.compile(rf"(?i){re.escape(LEAD.strip())}|\b(?:{names}) \d+/\d+|\b(?:{names}): [^;:()]+ \(\d+ of \d+")
+
+
 def longest_instruction(schema: PreferenceSchema, count_tokens: Callable[[str], int]) -> int:
     """Tokens that the longest instruction can take, its separators included."""
     clauses = [

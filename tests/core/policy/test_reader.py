@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoTokenizer
 
@@ -14,24 +16,33 @@ from moslim_core.policy.rewards import Judged
 from moslim_core.policy.rollouts import Rollout, pair
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.policy.steps import Steps
-from moslim_core.preferences import Targets
+from moslim_core.preferences import PreferenceSchema, Targets
 
 END = 2
 
 
 def test_an_answer_that_repeats_its_instruction_or_says_nothing_is_scored_as_one_that_was_cut(tiny_chat: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
-    scored: list[tuple[list[str], list[bool]]] = []
+    scored: list[tuple[list[str], list[bool], list[bool]]] = []
 
-    def rewards(questions: Any, texts: list[str], cut: list[bool], targets: Any, pairs: Any) -> Judged:
-        scored.append((texts, cut))
-        return Judged(torch.zeros(len(pairs.own)), torch.zeros(len(pairs.own), 1), {})
+    class Recording:
+        scorer = SimpleNamespace(schema=PreferenceSchema.model_validate([{"name": "warmth", "levels": ["cold", "warm"]}]))
 
-    said = ["Yes.", "Yes.</preferences>", "<preferences>Answer style: cold</preferences>", "Yes. I"]
-    answers = [[*tokenizer(text)["input_ids"], END] for text in said[:3]] + [tokenizer(said[3])["input_ids"], [END]]
+        def __call__(self, questions: Any, texts: list[str], cut: list[bool], repeated: list[bool], targets: Any, pairs: Any) -> Judged:
+            scored.append((texts, cut, repeated))
+            return Judged(torch.zeros(len(pairs.own)), torch.zeros(len(pairs.own), 1), {})
+
+    said = ["Yes.", "Yes.</preferences>", "<preferences>Answer style: cold</preferences>", "Yes. Warmth 2/2.", "Yes. I"]
+    answers = [[*tokenizer(text)["input_ids"], END] for text in said[:4]] + [tokenizer(said[4])["input_ids"], [END]]
     rollouts = [Rollout(ids, 0, 0) for ids in answers]
     examples = [Example([], "Rain?", Targets(), 0, [])]
-    steps: Any = Steps(PolicySettings(), None, rewards, Reader(tokenizer, [END]), None)  # type: ignore[arg-type]
+    steps: Any = Steps(PolicySettings(), None, Recording(), Reader(tokenizer, [END]), None)  # type: ignore[arg-type]
     _, _, figures = steps.judge(examples, rollouts, pair(examples, rollouts, False))
-    assert scored == [(["Yes.", "Yes.", "", "Yes. I", ""], [False, True, True, True, True])]
-    assert figures["truncated"] == 0.8
+    assert scored == [
+        (
+            ["Yes.", "Yes.", "", "Yes. Warmth 2/2.", "Yes. I", ""],
+            [False, True, True, False, True, True],
+            [False, True, True, True, False, False],
+        )
+    ]
+    assert figures["truncated"] == pytest.approx(4 / 6) and figures["repeats_instruction"] == 0.5

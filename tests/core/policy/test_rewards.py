@@ -48,12 +48,20 @@ def made(scorer: Any = None, aggregation: Any = "active_mean", standardisation: 
 Drawn = Sequence[tuple[str, int | None]]
 
 
-def judged(rewards: Rewards, asked: Sequence[dict[str, int]], drawn: Drawn, relabel: bool = False, cut: Sequence[bool] = ()) -> Judged:
+def judged(
+    rewards: Rewards,
+    asked: Sequence[dict[str, int]],
+    drawn: Drawn,
+    relabel: bool = False,
+    cut: Sequence[bool] = (),
+    repeated: Sequence[bool] = (),
+) -> Judged:
     """Of answers (text, request; None: a rated one) to one prompt under several requests."""
     examples = [Example([], "Rain?", Targets(targets), 0, []) for targets in asked]
     pairs = pair(examples, [Rollout([1], request, 0) for _, request in drawn], relabel)
     texts = [text for text, _ in drawn]
-    return rewards(["Rain?"] * len(drawn), texts, cut or [False] * len(drawn), [e.targets for e in examples], pairs)
+    none = [False] * len(drawn)
+    return rewards(["Rain?"] * len(drawn), texts, cut or none, repeated or none, [e.targets for e in examples], pairs)
 
 
 @pytest.mark.parametrize("placement", ["system", "user_prefix", "user_suffix"])
@@ -64,7 +72,7 @@ def test_reward_model_never_sees_the_instruction(placement: Any) -> None:
     rewards, scorer = made()
     pairs = pair(examples, [Rollout([1], n, e.family) for n, e in enumerate(examples) for _ in range(2)], False)
     asked = [e for e in examples for _ in range(2)]
-    rewards([e.question for e in asked], ["1 2"] * len(asked), [False] * len(asked), [e.targets for e in examples], pairs)
+    rewards([e.question for e in asked], ["1 2"] * len(asked), *[[False] * len(asked)] * 2, [e.targets for e in examples], pairs)
     ((questions, answers),) = scorer.seen
     assert set(questions) == {f"Rain {i}?" for i in range(4)} and set(answers) == {"1 2"}
 
@@ -122,6 +130,17 @@ def test_rated_answers_alone_are_measured() -> None:
     found = judged(rewards, [{"warmth": 3}], [("3 1", None), ("1 1", None)])
     assert found.figures == {} and found.rewards.tolist() == pytest.approx([1, -1])
     assert rewards.mapping.statistics.pooled["warmth"].rows == 2
+
+
+def test_answer_that_repeats_its_instruction_earns_less_than_the_worst_under_each_request() -> None:
+    asked, drawn = [{"warmth": 3}, {"warmth": 1}], [("3 1", 0), ("2 1", 0), ("1 1", 1), ("1 2", 1)]
+    for settings in ({}, {"centred": True}):
+        plain, found = (
+            judged(made(truncation_penalty=0.5, **settings)[0], asked, drawn, True, repeated=repeated).rewards.view(4, 2)
+            for repeated in ([], [True, False, False, True])
+        )
+        assert found[1:3].tolist() == plain[1:3].tolist()
+        assert found[0].tolist() == found[3].tolist() == pytest.approx((plain.amin(dim=0) - 0.5).tolist())
 
 
 def test_answer_that_was_cut_off_loses_the_penalty_under_every_request() -> None:

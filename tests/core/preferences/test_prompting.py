@@ -13,8 +13,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from moslim_core.errors import UserError
-from moslim_core.preferences import PreferenceSchema, Targets, condition, neutralise, parse, render
-from moslim_core.preferences.prompting import CLOSE, OPEN, PARAPHRASES, read
+from moslim_core.preferences import PreferenceSchema, Targets, clauses, condition, neutralise, parse, render
+from moslim_core.preferences.prompting import CLOSE, LEAD, OPEN, PARAPHRASES, read
 from tests.core.preferences.schemas import schema_and_targets
 
 SCHEMA = PreferenceSchema.model_validate(
@@ -60,6 +60,21 @@ def test_what_is_rendered_can_be_read_back(case: tuple[PreferenceSchema, Targets
         asked = condition([LAST], targets, schema, placement, None if seed is None else random.Random(seed))
         assert parse(asked, schema, placement) == targets
         assert all(parse(asked, schema, other) == Targets() for other in PLACEMENTS if other != placement)
+
+
+@given(schema_and_targets(), st.none() | st.integers(0, 2**32), st.text())
+def test_each_clause_of_an_instruction_is_found_in_any_text(case: tuple[PreferenceSchema, Targets], seed: int | None, text: str) -> None:
+    schema, targets = case
+    instruction = render(targets, schema, None if seed is None else random.Random(seed)).removeprefix(OPEN).removesuffix(CLOSE)
+    for clause in instruction.removeprefix(LEAD).split("; ") if targets else []:
+        assert clauses(schema).search(f"{text} {clause.upper()} {text}")
+
+
+@pytest.mark.parametrize(
+    "text", ["It has warmth.", "Warmth: it matters 3 of 4 times.", "verbosity 3", "Use 3/4 of a cup", "the style: plain"]
+)
+def test_what_an_instruction_alone_says_is_not_found_in_an_answer(text: str) -> None:
+    assert not clauses(SCHEMA).search(text)
 
 
 def test_rendered_text_is_this() -> None:
