@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from pydantic import BaseModel
 
-from moslim_core.preferences import Preference, PreferenceSchema, Targets, is_held_out
+from moslim_core.preferences import Preference, PreferenceSchema, Targets, clauses, is_held_out
 from moslim_core.statistics.agreement import exact, spearman
 from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
@@ -52,7 +52,10 @@ class Control(BaseModel):
 
 
 class Controllability(BaseModel):
-    """Of one system. `cross_talk[i][j]` is the slope of the obtained score of j on the requested score of i."""
+    """Of one system. `cross_talk[i][j]` is the slope of the obtained score of j on the requested score of i.
+
+    `repeats_instruction`: share of the answers that say what only an instruction says. To a judge `warmth 3/3` may be warm.
+    """
 
     preferences: dict[str, Control]
     cross_talk: dict[str, dict[str, Interval]]
@@ -60,6 +63,7 @@ class Controllability(BaseModel):
     seen_pairs: Interval
     answers: int
     truncated: float
+    repeats_instruction: float = 0.0
 
     @property
     def following(self) -> dict[str, Interval]:
@@ -131,6 +135,7 @@ def controllability(
     rows: Sequence[Obtained], schema: PreferenceSchema, held_out: list[Targets], bootstrap: int, seed: int
 ) -> Controllability:
     """Everything of docs/method.md section 5 but fronts, with 95 % intervals by `bootstrap` resamples over prompts."""
+    found = clauses(schema)
     errors: dict[bool, list[tuple[int, float]]] = {True: [], False: []}
     for row in rows:
         if len(row.targets) > 1:
@@ -147,8 +152,13 @@ def controllability(
         held_out=_grouped_mean(errors[True], bootstrap, seed),
         seen_pairs=_grouped_mean(errors[False], bootstrap, seed),
         answers=len(rows),
-        truncated=_mean(np.array([r.truncated for r in rows], dtype=float)) if rows else 0.0,
+        truncated=_share([r.truncated for r in rows]),
+        repeats_instruction=_share([found.search(r.text) is not None for r in rows]),
     )
+
+
+def _share(of: Sequence[bool]) -> float:
+    return sum(of) / len(of) if of else 0.0
 
 
 def _grouped_mean(pairs: list[tuple[int, float]], bootstrap: int, seed: int) -> Interval:

@@ -31,6 +31,7 @@ KINDS = {
     "span": Kind("span in levels", "higher", headline=False),
     "cross-talk": Kind("cross-talk", "lower", 0.0),
     "truncated": Kind("cut off", "lower", 0.0, 1.0),
+    "repeats_instruction": Kind("answers that repeat their instruction", "lower", 0.0, 1.0, headline=False),
     "without verdict": Kind("number of answers without a verdict", "lower", 0.0, headline=False),
     "accuracy": Kind("intensity accuracy", "higher", 0.0, 1.0),
     "preference_accuracy": Kind("preference accuracy", "higher", 0.0, 1.0),

@@ -62,7 +62,8 @@ class Control:
         write_json_lines(self.output / f"answers.{name}.jsonl", (r.model_dump() for r in rows))
         result = controllability(rows, self.schema, self.held_out, self.settings.bootstrap, system.seed)
         _write(self.output / f"controllability.{name}.json", result)
-        metrics: Metrics = {"truncated": result.truncated, "held_out/mae": result.held_out.value}
+        metrics: Metrics = {"truncated": result.truncated, "repeats_instruction": result.repeats_instruction}
+        metrics["held_out/mae"] = result.held_out.value
         for preference, control in result.preferences.items():
             for figure in ("spearman", "mae", "exact", "within_one", "span"):
                 metrics[f"{preference}/{figure}"] = getattr(control, figure).value

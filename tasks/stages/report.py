@@ -18,8 +18,10 @@ from tasks.stages.evaluate import SYSTEMS, USAGE_FILE
 PAGE = "report.html"
 FIGURES = "figures"
 FINDINGS = "findings.json"
+# Of the answers that repeat their instruction. Above it the page says so.
+MOST_REPEATED = 0.02
 
-STAGE = Stage("report", version=12, kind="report", section=Settings.content)
+STAGE = Stage("report", version=13, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -70,6 +72,11 @@ def build_content(settings: Settings, inputs: dict[str, Path]) -> Any:
         notes.append(
             f"{after.truncated:.0%} of the policy's and {before.truncated:.0%} of the starting model's answers were cut at "
             f"policy.max_new_tokens={settings.policy.max_new_tokens}; what stands above describes the cut text."
+        )
+    if after.repeats_instruction > MOST_REPEATED:
+        notes.append(
+            f"{after.repeats_instruction:.0%} of the policy's and {before.repeats_instruction:.0%} of the starting model's answers repeat "
+            "words of their instruction, which a rule or a reward model may take for what was asked: read them before the figures."
         )
     return ReportContent(
         title=f"One policy, {len(settings.preferences)} preferences: {public_name(settings.model.base)}",

@@ -127,6 +127,12 @@ def test_truncated_share_and_no_answers_at_all() -> None:
     assert nothing.preferences["length"].mae.value is None
 
 
+def test_answers_that_repeat_their_instruction_are_counted() -> None:
+    said = ["Rain falls.", "short (LENGTH 1/2)", "Answer style: short", "A length of 1/2 inch."]
+    rows = [row({"length": 1}, length=1).model_copy(update={"text": text}) for text in said]
+    assert measured(rows).repeats_instruction == 0.5
+
+
 def test_same_rows_same_intervals_and_intervals_go_by_prompt() -> None:
     rng = np.random.default_rng(0)
     rows = [row({"length": 3}, prompt=p, length=float(rng.integers(1, 6))) for p in range(30)]
