@@ -240,7 +240,8 @@ def _training(layout: Found, here: Machine) -> Iterator[str]:
         reward = {"backbone": here.backbone, "tuning": "lora", "epochs": 2, "learning_rate": 2e-4, "batch_size": 16}
         reward |= {"max_length": min(1024, max(64, prompt + answer)), "class_weights": "balanced", "gradient_checkpointing": True}
         # Larger models learn longer, at a lower rate, from fewer rows a pass.
-        policy |= {"steps": 120, "learning_rate": 3e-4, "micro_batch": 8, "gradient_checkpointing": True, "average_steps": 10}
+        policy |= {"steps": 120, "average_steps": 10, "update": "adamw", "learning_rate": 3e-4}
+        policy |= {"micro_batch": 8, "gradient_checkpointing": True}
     judge = "reward_model" if layout.ratings or layout.pairs else "annotators"
     evaluation = {**packaged["evaluation"], "judge": judge, "operating_points": max(4, len(names) + 1)}
     yield "reward:"
