@@ -160,6 +160,7 @@ WHOLE: dict[str, Any] = {"accelerate": "fsdp", "processes": 2}
         ({"engine": "continuous_batching"}, False, "policy.engine=transformers"),
         ({"vllm_url": "http://localhost:1"}, False, "policy.engine=transformers"),
         ({"processes": 1}, False, "policy.processes=2 or more"),
+        ({"update": "muon"}, False, "policy.update=adamw"),
         ({}, True, "a reward model with weights of its own"),
     ],
 )
