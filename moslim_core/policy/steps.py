@@ -56,7 +56,6 @@ class Steps:
 
     def __init__(self, policy: PolicySettings, engine: Engine, rewards: Rewards, read: Reader, rated: RatedAnswers | None) -> None:
         self.policy, self.engine, self.rewards, self.text, self.rated = policy, engine, rewards, read, rated
-        self.clauses = clauses(rewards.scorer.schema)
 
     def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: int) -> tuple[list[Rollout], list[list[float]] | None]:
         """(answers in the order of their families, the engine's log-probabilities of those that were drawn).
@@ -94,7 +93,8 @@ class Steps:
         targets = [e.targets for e in examples]
         ids = [r.ids for r in rollouts]
         cut = [not self.text.is_whole(ids) for ids in ids]
-        repeated = [self.text.repeats(ids, self.clauses) for ids in ids]
+        instructions = clauses(self.rewards.scorer.schema)
+        repeated = [self.text.repeats(ids, instructions) for ids in ids]
         judged = self.rewards([questions[r.family] for r in rollouts], list(map(self.text, ids)), cut, repeated, targets, pairs)
         own = [n for n, r in enumerate(rollouts) if r.request is not None]
         figures = dict(judged.figures)
