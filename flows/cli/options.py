@@ -63,15 +63,22 @@ def of_runs(work_dir: Path) -> Path:
     return environment.prepare(work_dir) if named_store() else environment.existing(work_dir)
 
 
-def opened(reference: str, work_dir: Path) -> tuple[Path, Path]:
-    """(the work directory, made ready; the folder of a reference: itself, or of `runs:/...` and `models:/...` a copy below the first).
+def home_of(reference: str | None, work_dir: Path) -> Path:
+    """The work directory for a reference (None: to what its runs made), made ready; what the reference names is not fetched.
 
-    Raises UserError, before it makes a work directory, where there is no such folder or run.
+    Raises UserError, before it makes a work directory, where there is no such folder or no work directory of runs.
     """
     from tasks.execution import stage
 
-    if stage.is_of_run(reference):
-        home = of_runs(work_dir)
-        return home, stage.folder_of(reference, home)
-    folder = stage.folder_of(reference, work_dir)
-    return environment.prepare(work_dir), folder
+    if reference is None or stage.is_of_run(reference):
+        return of_runs(work_dir)
+    stage.folder_of(reference, work_dir)
+    return environment.prepare(work_dir)
+
+
+def opened(reference: str, work_dir: Path) -> tuple[Path, Path]:
+    """(`home_of` a reference; its folder: itself, or of `runs:/...` and `models:/...` a copy below the first). Raises UserError."""
+    from tasks.execution import stage
+
+    home = home_of(reference, work_dir)
+    return home, stage.folder_of(reference, home)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import BaseOption, PolicyOption, WorkDirOption, of_runs, opened, user_errors
+from flows.cli.options import BaseOption, PolicyOption, WorkDirOption, home_of, of_runs, opened, user_errors
 from tasks.execution import environment
 
 NameOption = Annotated[str, typer.Option("--name", help="the policy's name in MLflow's registry")]
@@ -52,8 +52,7 @@ def studio(
     from flows.studio.server import require_nicegui, serve
 
     require_nicegui()
-    home = of_runs(work_dir) if policy is None else opened(policy, work_dir)[0]
-    serve(home, policy, host, port, base)
+    serve(home_of(policy, work_dir), policy, host, port, base)
 
 
 @user_errors
@@ -116,7 +115,7 @@ def promote(
     """Make a trained policy the champion: models:/NAME@champion."""
     from flows.cli.releases import promote_policy
 
-    promote_policy(opened(policy, work_dir)[0], policy, name, why)
+    promote_policy(home_of(policy, work_dir), policy, name, why)
 
 
 @user_errors
