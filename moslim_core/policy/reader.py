@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from moslim_core.models.reasoning import without
 from moslim_core.models.templates import begun_thoughts, thoughts
 from moslim_core.preferences import INSTRUCTION_MARKS
 
 _MARK = re.compile("|".join(map(re.escape, INSTRUCTION_MARKS)))
+
+
+class Said(NamedTuple):
+    """The text of an answer up to the first of its instruction's marks; `whole`: it says something, ends by itself and has no mark."""
+
+    text: str
+    whole: bool
+    marked: bool
 
 
 class Reader:
@@ -24,19 +32,13 @@ class Reader:
         self.begun = begun_thoughts(tokenizer, self.thoughts)
 
     def __call__(self, ids: list[int]) -> str:
-        return _MARK.split(self._without_thoughts(ids), 1)[0]
+        return self.said(ids).text
 
-    def is_whole(self, ids: list[int]) -> bool:
-        """Whether an answer says something, ends by itself, and has none of its instruction's marks."""
-        if not ids or ids[-1] not in self.ends:
-            return False
-        said = self._without_thoughts(ids)
-        return bool(said.strip()) and not _MARK.search(said)
-
-    def repeats(self, ids: list[int], clauses: re.Pattern[str]) -> bool:
-        """Whether an answer repeats its instruction: its marks, or what `clauses` finds."""
-        said = self._without_thoughts(ids)
-        return bool(_MARK.search(said) or clauses.search(said))
+    def said(self, ids: list[int]) -> Said:
+        """All that training asks about an answer, read once."""
+        text, *repeated = _MARK.split(self._without_thoughts(ids), maxsplit=1)
+        ended = bool(ids) and ids[-1] in self.ends
+        return Said(text, ended and bool(text.strip()) and not repeated, bool(repeated))
 
     def _without_thoughts(self, ids: list[int]) -> str:
         said = ids[:-1] if ids and ids[-1] in self.ends else ids

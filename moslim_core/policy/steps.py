@@ -55,7 +55,7 @@ class Steps:
     """Makes the rows of a step from the examples of whole families. `rated`: where a share of the answers comes from."""
 
     def __init__(self, policy: PolicySettings, engine: Engine, rewards: Rewards, read: Reader, rated: RatedAnswers | None) -> None:
-        self.policy, self.engine, self.rewards, self.text, self.rated = policy, engine, rewards, read, rated
+        self.policy, self.engine, self.rewards, self.read, self.rated = policy, engine, rewards, read, rated
 
     def draw(self, examples: Sequence[Example], prompts: Sequence[list[int]], seed: int) -> tuple[list[Rollout], list[list[float]] | None]:
         """(answers in the order of their families, the engine's log-probabilities of those that were drawn).
@@ -92,10 +92,11 @@ class Steps:
         questions = {e.family: e.question for e in examples}
         targets = [e.targets for e in examples]
         ids = [r.ids for r in rollouts]
-        cut = [not self.text.is_whole(ids) for ids in ids]
+        said = [self.read.said(answer) for answer in ids]
         instructions = clauses(self.rewards.scorer.schema)
-        repeated = [self.text.repeats(ids, instructions) for ids in ids]
-        judged = self.rewards([questions[r.family] for r in rollouts], list(map(self.text, ids)), cut, repeated, targets, pairs)
+        texts, cut = [s.text for s in said], [not s.whole for s in said]
+        repeated = [s.marked or bool(instructions.search(s.text)) for s in said]
+        judged = self.rewards([questions[r.family] for r in rollouts], texts, cut, repeated, targets, pairs)
         own = [n for n, r in enumerate(rollouts) if r.request is not None]
         figures = dict(judged.figures)
         counted = [len(own), *(sum(column[n] for n in own) for column in (list(map(len, ids)), cut, repeated))]
@@ -156,7 +157,7 @@ class Steps:
         width, long, pairs = batch.ids.shape[1], self.policy.max_new_tokens, batch.pairs
         questions = {e.family: e.question for e in examples}
         # As if all answers were as long as they may be: processes must agree on places.
-        texts = [[self.text(r.ids[:place]) for place in credit.places(long)] for r in rollouts]
+        texts = [[self.read(r.ids[:place]) for place in credit.places(long)] for r in rollouts]
         foretold = self.rewards.beginnings([questions[r.family] for r in rollouts], texts, [e.targets for e in examples], pairs)
         padded_mask = F.pad(batch.mask, (0, long - width))
         returns, noise = credit.credited(

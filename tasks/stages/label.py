@@ -38,7 +38,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("label", version=7, kind="rows", section=_section)
+STAGE = Stage("label", version=8, kind="rows", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:

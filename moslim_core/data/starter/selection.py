@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import regex
@@ -16,15 +17,22 @@ from moslim_core.data.annotators import annotate_all
 from moslim_core.data.starter.demonstrations import QUESTIONS, STYLES
 from moslim_core.preferences import PreferenceSchema
 
+# Levels of one answer: (preference, level) of one or two preferences.
+Cell = tuple[tuple[str, int], ...]
+
 ANSWERS_PER_PROMPT = 10
 # Cosine of question and answer, as a sentence encoder sees them: below it answers are mostly about something else. In a few words little
 # of the question comes again.
-ON_TOPIC = 0.25
-ON_TOPIC_IN_FEW_WORDS = 0.12
+ON_TOPIC = 0.4
+ON_TOPIC_IN_FEW_WORDS = 0.3
 FEW_WORDS = 7
 # What a sentence ends with.
 SENTENCE = regex.compile(r".*?[.!?]+[\"')\]]*(?=\s+[\p{Lu}\"'(]|$)")
 MOST_REPEATED = 0.2
+# A word that goes on and on.
+STUTTER = regex.compile(r"(\p{L}{1,4}?)\1{4}")
+# In so many words five of a sentence say little about where they are from.
+BY_CHANCE = 8
 # Not in a file that ships.
 COARSE = regex.compile(
     r"(?i)\b(?:bitch|bastard|fuck|shit|whore|slut|cunt|dick|penis|vagina|porn|rape|nazi|nigg|faggot|retard|suicide|dumbass|asshole)\w*"
@@ -56,7 +64,7 @@ def select(raw: Iterable[dict[str, Any]], schema: PreferenceSchema, dropped: Cou
             dropped[reason] += 1
         else:
             answers[row["prompt"]][text] = row["topic"]
-    everywhere: Counter[tuple[str, int]] = Counter()
+    everywhere: Counter[Cell] = Counter()
     for prompt, known in answers.items():
         levels = {text: annotate_all(text, schema) for text in known}
         chosen = _spread(known, levels, everywhere)
@@ -99,36 +107,38 @@ def loops(text: str) -> bool:
     words = regex.findall(r"\p{L}+", text.lower())
     triples = [tuple(words[n : n + 3]) for n in range(len(words) - 2)]
     repeated = 1 - len(set(triples)) / len(triples) if triples else 0.0
-    return repeated > MOST_REPEATED or any(len(set(triple)) == 1 for triple in triples)
+    return repeated > MOST_REPEATED or any(len(set(triple)) == 1 for triple in triples) or bool(STUTTER.search(text))
 
 
 def _close(said: Counter[str], shown: Counter[str]) -> bool:
-    """Whether most of what was shown stands in what is said."""
-    size = shown.total()
+    """Whether most of what was shown stands in what is said. The words of a short sentence stand in many a long answer by chance."""
+    needed = 0.7 * max(shown.total(), min(said.total(), BY_CHANCE))
     # Nearly always too many words are missing: that is quick to see, so it comes first.
-    at_most = size - len(shown.keys() - said.keys())
-    return at_most >= 0.7 * size and (said & shown).total() >= 0.7 * size
+    return shown.total() - len(shown.keys() - said.keys()) >= needed and (said & shown).total() >= needed
 
 
-def _spread(topics: dict[str, float], levels: dict[str, dict[str, int]], everywhere: Counter[tuple[str, int]]) -> list[str]:
-    """Answers to one prompt, each next one with the levels that are rarest: among those chosen for it, then in the whole set."""
-    here: Counter[tuple[str, int]] = Counter()
+def _spread(topics: dict[str, float], levels: dict[str, dict[str, int]], everywhere: Counter[Cell]) -> list[str]:
+    """Answers to one prompt, each next one with the levels that are rarest: among those chosen for it, then in the whole set.
+
+    Pairs of levels count as levels do: where all long answers were warm as well, length and warmth could not be learnt apart.
+    """
+    cells = {text: _cells(of) for text, of in levels.items()}
+    here: Counter[Cell] = Counter()
     left, chosen = list(topics), list[str]()
     while left and len(chosen) < ANSWERS_PER_PROMPT:
-        best = max(left, key=partial(_worth, levels, topics, here, everywhere))
+        best = max(left, key=partial(_worth, cells, topics, here, everywhere))
         left.remove(best)
         chosen.append(best)
-        here.update(levels[best].items())
-        everywhere.update(levels[best].items())
+        here.update(cells[best])
+        everywhere.update(cells[best])
     return chosen
 
 
-def _worth(
-    levels: dict[str, dict[str, int]],
-    topics: dict[str, float],
-    here: Counter[tuple[str, int]],
-    everywhere: Counter[tuple[str, int]],
-    text: str,
-) -> float:
+def _cells(levels: dict[str, int]) -> list[Cell]:
+    """Each level that an answer has, and each two of them."""
+    return [cell for size in (1, 2) for cell in combinations(levels.items(), size)]
+
+
+def _worth(cells: dict[str, list[Cell]], topics: dict[str, float], here: Counter[Cell], everywhere: Counter[Cell], text: str) -> float:
     total = sum(everywhere.values()) + 1
-    return sum(1 / (1 + here[cell]) - 3 * everywhere[cell] / total for cell in levels[text].items()) + topics[text] / 2
+    return sum(1 / (1 + here[cell]) - 3 * everywhere[cell] / total for cell in cells[text]) + topics[text] / 2

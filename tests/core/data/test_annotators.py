@@ -26,6 +26,12 @@ def test_measures() -> None:
     [
         ("sentence_count", "It rains here. Does it snow there? No, it does not!", 3),
         ("word_length", "A cat sat.", 7 / 3),
+        # In VADER's lexicon `good` has a valence of 1.9, and an exclamation mark adds 0.292.
+        ("cheerfulness", "good and the rest of it is as it", 1.9 / 3),
+        ("cheerfulness", "Good!", 1.9 + 0.292 + 1),
+        ("cheerfulness", "The table has four legs!", 1),
+        ("cheerfulness", "The table has four legs.", 0),
+        ("cheerfulness", "", 0),
         ("questions", "Why?! Who??? Because.", 2),
         ("exclamations", "Yes!!! No! Oh.", 2),
         ("emojis", "Fun 🙂🙂 ❤️ 1 © #", 3),

@@ -73,11 +73,13 @@ def row(response: str, ended: bool = True, topic: float = 0.5, prompt: str = "Wh
         (row("It is far off.", topic=0.1), "off the topic"),
         (row("Say it. Say it again. Say it again. Say it again."), "loops"),
         (row("Very very very good."), "loops"),
+        (row("Pleeeease, or tra-la-lalalalala."), "loops"),
         (row("- one\n- two."), "no plain sentence"),
         (row("..."), "no plain sentence"),
         (row("I am SmolLM."), "no plain sentence"),
         (row("Oh, put the egg in hot water and wait six minutes."), "copies a demonstration"),
         (row("What a shitty day."), "coarse"),
+        (row("It is a big rock of ice."), "copies a demonstration"),
     ],
 )
 def test_what_is_no_example_is_left_out_and_counted(given: dict[str, Any], reason: str) -> None:
@@ -100,3 +102,22 @@ def test_answers_to_a_prompt_are_those_that_differ_most_in_level() -> None:
     found = list(select(raw, SCHEMA, Counter()))
     assert Counter(r["length"] for r in found) == {1: 5, 2: 5}
     assert found == list(select(raw, SCHEMA, Counter()))
+
+
+def test_levels_that_seldom_meet_are_taken_where_they_do() -> None:
+    """Long answers are loud and short ones are not, but for a few: of these as many are taken as of the others."""
+    schema = PreferenceSchema.model_validate(
+        [
+            {"name": "length", "levels": ["short", "long"], "annotator": {"measure": "word_count", "thresholds": [5]}},
+            {"name": "loudness", "levels": ["calm", "loud"], "annotator": {"measure": "exclamations", "thresholds": [0]}},
+        ]
+    )
+    raw = [row(f"Of {word} two words{mark}") for word in "abcdefghij" for mark in (".!" if word < "d" else ".")]
+    raw += [row(f"This is a long answer about {word} too{mark}") for word in "abcdefghij" for mark in (".!" if word < "d" else "!")]
+    chosen = Counter((r["length"], r["loudness"]) for r in select(raw, schema, Counter()))
+    assert sorted(chosen.values()) == [2, 2, 3, 3]
+
+
+def test_words_of_a_short_demonstration_stand_in_long_answers_by_chance() -> None:
+    said = "A big rock fell from the cliff, and nobody knows how old it is."
+    assert [r["response"] for r in select([row(said)], SCHEMA, Counter())] == [said]

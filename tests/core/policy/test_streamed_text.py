@@ -56,7 +56,7 @@ def test_an_answer_goes_as_far_as_the_first_mark_of_an_instruction(reader: Reade
         said = told(Pieces(reader), ids)
         assert "".join(said) == reader(ids).strip() == answer
         assert not any("</" in piece or "ref" in piece for piece in said[:-1]), "nothing is told that is taken back"
-        assert reader.is_whole([*ids, 2]) == (answer == text) and not reader.is_whole(ids)
+        assert reader.said([*ids, 2]).whole == (answer == text) and not reader.said(ids).whole
 
 
 def test_a_long_answer_is_not_read_for_every_token(reader: Reader) -> None:
