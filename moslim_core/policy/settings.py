@@ -135,7 +135,10 @@ class PolicySettings(Section):
         default=1, ge=1, description="the policy is the mean of the adapter as it was after each of so many last steps: less luck in it"
     )
     truncation_penalty: float = Field(
-        default=0.0, ge=0, description="reward that an answer loses that reaches max_new_tokens, or says nothing"
+        default=0.0,
+        ge=0,
+        description="reward that an answer loses that reaches max_new_tokens, says nothing, or, where rated answers are sentences, "
+        "ends as none does",
     )
     beta: float = Field(
         default=0.02,

@@ -254,4 +254,27 @@ STYLES = (
             "It is so sweet! The yeast has a big party in the dough and lets out air. That is why bread is so good and soft!",
         ),
     ),
+    # Short answers are seldom warm, and warm ones seldom short: without these, length and warmth could hardly be told apart.
+    Style(
+        WARM,
+        (
+            "A cosy scarf would make him smile!",
+            "Say that she is wonderful, dear!",
+            "Boil it gently, my dear friend!",
+            "A beautiful friend of the Earth!",
+            "Sweet yeast makes it so light!",
+        ),
+        4,
+    ),
+    Style(
+        WARM,
+        (
+            "He would love a nice walk with you!",
+            "You are a great friend, so just hug her!",
+            "Six minutes in hot water, and enjoy it!",
+            "It is a lovely rock that shines for us!",
+            "The happy yeast fills it with sweet little bubbles!",
+        ),
+        2,
+    ),
 )

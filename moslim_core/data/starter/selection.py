@@ -26,6 +26,8 @@ ANSWERS_PER_PROMPT = 10
 ON_TOPIC = 0.4
 ON_TOPIC_IN_FEW_WORDS = 0.3
 FEW_WORDS = 7
+# With fewer words hardly an answer is a sentence.
+SENTENCE_WORDS = 3
 # What a sentence ends with.
 SENTENCE = regex.compile(r".*?[.!?]+[\"')\]]*(?=\s+[\p{Lu}\"'(]|$)")
 MOST_REPEATED = 0.2
@@ -91,7 +93,7 @@ def _least(text: str) -> float:
 def _unfit(text: str) -> str:
     """Why an answer is no example for anybody, '' where it is one."""
     words = _words(text)
-    if not words or "\n" in text or SPECIAL.search(text):
+    if words.total() < SENTENCE_WORDS or "\n" in text or SPECIAL.search(text):
         return "no plain sentence"
     if COARSE.search(text):
         return "coarse"

@@ -46,6 +46,16 @@ def test_the_same_answer_counts_once(tokenizer: Any, tmp_path: Path) -> None:
     assert len(RatedAnswers(tmp_path / "train.jsonl", tokenizer, [END], 6).of(prompts()[0], 9, random.Random(0))) == 1
 
 
+@pytest.mark.parametrize(
+    ("answers", "sentences"),
+    [(["good.", "no!", "rain?"], True), (["雨。", "Rain (mostly)", "no \u2026 "], True), (["good.", "no"], False), ([], False)],
+)
+def test_whether_rated_answers_end_as_sentences_do(answers: list[str], sentences: bool, tokenizer: Any, tmp_path: Path) -> None:
+    rows = ({"prompt": prompts()[0], "response": answer, "labels": {}, "source": "made"} for answer in answers)
+    write_json_lines(tmp_path / "train.jsonl", rows)
+    assert RatedAnswers(tmp_path / "train.jsonl", tokenizer, [END], 64).sentences is sentences
+
+
 def test_prompts_without_two_answers_are_left_out(tokenizer: Any, tmp_path: Path) -> None:
     found = rated(tmp_path, tokenizer)
     other = [{"role": "user", "content": "Snow?"}]
