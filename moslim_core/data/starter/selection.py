@@ -24,10 +24,16 @@ ANSWERS_PER_PROMPT = 10
 # Cosine of question and answer, as a sentence encoder sees them: below it answers are mostly about something else. In a few words little
 # of the question comes again.
 ON_TOPIC = 0.4
-ON_TOPIC_IN_FEW_WORDS = 0.3
+ON_TOPIC_IN_FEW_WORDS = 0.35
 FEW_WORDS = 7
 # With fewer words hardly an answer is a sentence.
 SENTENCE_WORDS = 3
+# An answer that begins as a noun does, and has none of these, is seldom a sentence: "The art of selecting a poem."
+NOUN = regex.compile(r"(?i)^\W*(?:an?|the|my|your|his|her|its|our|their)\b")
+CLAUSE = regex.compile(
+    r"(?i)\b(?:am|is|are|was|were|be|been|has|have|had|can|cannot|could|will|would|may|might|must|shall|should|do|does|did|let"
+    r"|it|you|they|we|i|he|she)\b|\p{L}['’](?:s|re|ve|ll|d|m|t)\b"
+)
 # What a sentence ends with.
 SENTENCE = regex.compile(r".*?[.!?]+[\"')\]]*(?=\s+[\p{Lu}\"'(]|$)")
 MOST_REPEATED = 0.2
@@ -95,6 +101,8 @@ def _unfit(text: str) -> str:
     words = _words(text)
     if words.total() < SENTENCE_WORDS or "\n" in text or SPECIAL.search(text):
         return "no plain sentence"
+    if NOUN.search(text) and not CLAUSE.search(text):
+        return "no clause"
     if COARSE.search(text):
         return "coarse"
     if loops(text):

@@ -80,6 +80,8 @@ def row(response: str, ended: bool = True, topic: float = 0.5, prompt: str = "Wh
         (row("Oh, put the egg in hot water and wait six minutes."), "copies a demonstration"),
         (row("What a shitty day."), "coarse"),
         (row("It is a big rock of ice."), "copies a demonstration"),
+        (row("Yes, always."), "no plain sentence"),
+        (row("The art of choosing a poem."), "no clause"),
     ],
 )
 def test_what_is_no_example_is_left_out_and_counted(given: dict[str, Any], reason: str) -> None:
