@@ -182,3 +182,6 @@ def run(home: Path, base: Path, reward: Path, optimiser: str, **more: Any) -> No
 
 if __name__ == "__main__":
     main(*map(Path, sys.argv[1:]))
+    # Its threads must not outlive the interpreter, which now and then ends such a process by SIGABRT.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -53,3 +53,5 @@ if __name__ == "__main__":
     }.items():
         setattr(PartialState, name, method)
     main(*map(Path, sys.argv[1:4]), *sys.argv[4:])
+    # Its threads must not outlive the interpreter (recorded_run.py).
+    dist.destroy_process_group()
