@@ -18,7 +18,7 @@ from moslim_core.errors import UserError
 from moslim_core.policy.shared_prefix import cut_at_ends
 from moslim_core.preferences import Message, answered_tokens
 
-# Where more of the rated answers than this end as sentences do, one that does not breaks off.
+# Where more of the rated answers than this end with punctuation, they are sentences, and an answer that does not is unfinished.
 SENTENCES = 0.95
 
 
@@ -39,7 +39,7 @@ class RatedAnswers:
             (answer,) = cut_at_ends([ids[prompt_length:]], ends)
             if answer and answer[-1] in ends and len(answer) <= max_new_tokens:
                 self.answers.setdefault(_key(row.prompt), {}).setdefault(tuple(answer))
-                finished.append(ends_as_a_sentence(row.response))
+                finished.append(ends_with_punctuation(row.response))
         self.sentences = sum(finished) > SENTENCES * len(finished)
 
     def prompts(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
@@ -58,8 +58,8 @@ class RatedAnswers:
         return [list(ids) for ids in rng.sample(known, min(count, len(known)))]
 
 
-def ends_as_a_sentence(text: str) -> bool:
-    """Whether the last character is punctuation, in any script."""
+def ends_with_punctuation(text: str) -> bool:
+    """Whether the last character is punctuation of any script."""
     return category(text.rstrip()[-1:] or " ").startswith("P")
 
 

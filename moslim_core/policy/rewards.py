@@ -32,7 +32,7 @@ class Judged(NamedTuple):
 class Rewards:
     """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
-    `truncation_penalty`: what an answer loses that was cut off. One that repeats its instruction earns what the worst one under the same
+    `truncation_penalty`: what an unfinished answer loses. One that repeats its instruction earns what the worst one under the same
     request does, less the penalty: to the heads `academic words` are academic words. `centred`: an answer's utility counts less its mean
     over the requests of its prompt. What is good under all of them alike teaches nothing about requests, and while the policy hardly heeds
     these it would be most of the gradient.
@@ -45,12 +45,13 @@ class Rewards:
         self,
         questions: Sequence[str],
         texts: Sequence[str],
-        cut: Sequence[bool],
+        unfinished: Sequence[bool],
         repeated: Sequence[bool],
         targets: Sequence[Targets],
         pairs: Pairs,
     ) -> Judged:
-        """`questions`, `texts`, `cut`, `repeated` (whether it repeats its instruction): of n answers; `targets`: of the examples.
+        """`questions`, `texts`, `unfinished` (whether it was cut off, or ends as no rated answer does), `repeated` (whether it repeats its
+        instruction): of n answers; `targets`: of the examples.
 
         The mapping's statistics are those of answers under the requests that they were drawn under, or of all where none were drawn.
         Raises RuntimeError where a reward is not finite.
@@ -64,7 +65,7 @@ class Rewards:
             every = self._mapped(probabilities, answers, wanted, False)
         except ValueError as error:
             raise RuntimeError(f"no reward for an answer to {questions[0]!r}...: {error}") from error
-        lost = self.policy.truncation_penalty * np.array(cut, dtype=float)[answers]
+        lost = self.policy.truncation_penalty * np.array(unfinished, dtype=float)[answers]
         rewards, standardised = every.rewards, every.standardised
         if self.policy.centred:
             levels = {name: torch.tensor([float(t.get(name, 0)) for t in wanted]) for name in standardised}

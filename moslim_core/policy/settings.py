@@ -138,7 +138,7 @@ class PolicySettings(Section):
         default=0.0,
         ge=0,
         description="reward that an answer loses that reaches max_new_tokens, says nothing, or, where rated answers are sentences, "
-        "ends as none does",
+        "ends without punctuation",
     )
     beta: float = Field(
         default=0.02,

@@ -15,7 +15,7 @@ from moslim_core.policy.engines import Engine
 from moslim_core.policy.imitation import with_imitation
 from moslim_core.policy.learner import Learner, Passed
 from moslim_core.policy.optimisers import Optimiser
-from moslim_core.policy.rated_answers import RatedAnswers, ends_as_a_sentence
+from moslim_core.policy.rated_answers import RatedAnswers, ends_with_punctuation
 from moslim_core.policy.reader import Reader
 from moslim_core.policy.relabelling import centred, weights
 from moslim_core.policy.rewards import Rewards
@@ -95,11 +95,11 @@ class Steps:
         said = [self.read.said(answer) for answer in ids]
         instructions = clauses(self.rewards.scorer.schema)
         texts, cut = [s.text for s in said], [not s.whole for s in said]
-        if self.rated is not None and self.rated.sentences:
-            # Who is asked for few words soon gives a heading: the shortest answer there is.
-            cut = [c or not ends_as_a_sentence(text) for c, text in zip(cut, texts, strict=True)]
+        # Who is asked for few words soon gives a heading: the shortest answer there is.
+        sentences = self.rated is not None and self.rated.sentences
+        unfinished = [c or (sentences and not ends_with_punctuation(text)) for c, text in zip(cut, texts, strict=True)]
         repeated = [s.marked or bool(instructions.search(s.text)) for s in said]
-        judged = self.rewards([questions[r.family] for r in rollouts], texts, cut, repeated, targets, pairs)
+        judged = self.rewards([questions[r.family] for r in rollouts], texts, unfinished, repeated, targets, pairs)
         own = [n for n, r in enumerate(rollouts) if r.request is not None]
         figures = dict(judged.figures)
         counted = [len(own), *(sum(column[n] for n in own) for column in (list(map(len, ids)), cut, repeated))]

@@ -62,5 +62,7 @@ def test_a_heading_breaks_off_where_rated_answers_are_sentences(sentences: bool,
     examples = [Example([], "Rain?", Targets(), 0, [])]
     rated: Any = SimpleNamespace(sentences=sentences)
     steps: Any = Steps(PolicySettings(), None, rewards, Reader(tokenizer, [END]), rated)  # type: ignore[arg-type]
-    steps.judge(examples, rollouts, pair(examples, rollouts, False))
+    _, _, figures = steps.judge(examples, rollouts, pair(examples, rollouts, False))
+    # None of them was cut at the limit, which is what the report shows.
+    assert figures["truncated"] == 0
     assert [found for _, found, _ in rewards.scored] == [cut]
