@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from moslim_core.data.annotators import annotate
+from moslim_core.policy.cross_talk import CrossTalk
 from moslim_core.policy.rollouts import Pairs
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
@@ -33,13 +34,14 @@ class Rewards:
     """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
     `truncation_penalty`: what an unfinished answer loses. One that repeats its instruction earns what the worst one under the same
-    request does, less the penalty: to the heads `academic words` are academic words. `centred`: an answer's utility counts less its mean
-    over the requests of its prompt. What is good under all of them alike teaches nothing about requests, and while the policy hardly heeds
-    these it would be most of the gradient.
+    request does, less the penalty: to the heads `academic words` are academic words. `cross_talk_penalty`: what it loses for what requests
+    move that they leave open (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of its prompt. What is
+    good under all of them alike teaches nothing about requests, and while the policy hardly heeds these it would be most of the gradient.
     """
 
     def __init__(self, scorer: RewardScorer, mapping: RewardMapping, policy: PolicySettings) -> None:
         self.scorer, self.mapping, self.policy = scorer, mapping, policy
+        self.cross_talk = CrossTalk(scorer.schema)
 
     def __call__(
         self,
@@ -75,8 +77,21 @@ class Rewards:
             worst = pairs.by_table(lambda r: r.amin(dim=0, keepdim=True).expand_as(r), torch.from_numpy(rewards)).numpy()
             lost = np.where(np.array(repeated)[answers], rewards - worst + self.policy.truncation_penalty, lost)
         figures = self._figures(probabilities, first, texts, targets, pairs, own, lost)
+        if self.policy.cross_talk_penalty:
+            self.cross_talk.measure(_of(probabilities, answers[own]), [wanted[row] for row in own])
+            lost = lost + self.policy.cross_talk_penalty * self.cross_talk.losses(_of(probabilities, answers), wanted)
+            figures |= self.cross_talk.figures()
         utilities = np.stack(list(standardised.values()), axis=1) - lost[:, None]
         return Judged(torch.tensor(rewards - lost).float(), torch.tensor(utilities).float(), figures)
+
+    def state(self) -> dict[str, Any]:
+        """What was measured so far, as JSON has it."""
+        return {"mapping": self.mapping.state(), "cross_talk": self.cross_talk.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.mapping.load_state(state["mapping"])
+        self.cross_talk.load_state(state["cross_talk"])
 
     def beginnings(
         self, questions: Sequence[str], texts: Sequence[Sequence[str]], targets: Sequence[Targets], pairs: Pairs

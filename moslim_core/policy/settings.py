@@ -140,6 +140,11 @@ class PolicySettings(Section):
         description="reward that an answer loses that reaches max_new_tokens, says nothing, or, where rated answers are sentences, "
         "ends without punctuation",
     )
+    cross_talk_penalty: float = Field(
+        default=0.0,
+        ge=0,
+        description="how strongly answers are held back from what requests move that they leave open, in rewards per whole range moved",
+    )
     beta: float = Field(
         default=0.02,
         ge=0,
@@ -167,6 +172,11 @@ class PolicySettings(Section):
             raise ValueError("credit=token, but with max_new_tokens=1 there is one token to credit: set credit=answer")
         if self.credit == "token" and self.imitation:
             raise ValueError(f"imitation={self.imitation} takes the best of whole answers: with credit=token set it to 0")
+        if self.cross_talk_penalty and self.rated_answers == 1:
+            raise ValueError(
+                f"cross_talk_penalty={self.cross_talk_penalty} is measured on drawn answers, but with rated_answers=1 none are drawn: "
+                "set it to 0"
+            )
         if self.prompts_per_step % self.processes:
             raise ValueError(
                 f"a prompt's answers stay in one process, but prompts_per_step={self.prompts_per_step} can't be shared out evenly among "

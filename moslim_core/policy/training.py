@@ -109,7 +109,7 @@ def train(
     if last is not None:
         folder, state = last
         learner.load(folder)
-        mapping.load_state(state["mapping"])
+        steps.rewards.load_state(state["rewards"])
         optimiser.load_state(state["optimiser"])
         done, log = state["step"], TrainingLog(progress, policy.steps, state["seconds"], state["history"])
     progress.update("training the policy", done, policy.steps)
@@ -138,7 +138,7 @@ def train(
             learner.save(folder, is_first())
             wait()
             if is_first():
-                mark(folder, {"step": done, "mapping": mapping.state(), "optimiser": optimiser.state(), **log.state()})
+                mark(folder, {"step": done, "rewards": steps.rewards.state(), "optimiser": optimiser.state(), **log.state()})
                 keep_last(checkpoints, 2)
 
     card, adapter = PolicyCard.of(settings, start, done, mapping.state()), learner.adapter()

@@ -57,7 +57,7 @@ WAYS: dict[str, dict[str, Any]] = {
 RUNS: dict[str, dict[str, Any]] = {
     "rloo": {"relabel": True, "credit": "token"},
     "grpo": {"epochs": 2},
-    "online_dpo": {"rated_answers": 0.5},
+    "online_dpo": {"rated_answers": 0.5, "cross_talk_penalty": 2.0},
     "ppo": {"relabel": True, "ppo": {"critic_learning_rate": 0.01, "kl_target": 0.5}},
 }
 

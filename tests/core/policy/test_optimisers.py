@@ -31,7 +31,7 @@ from tests.core.policy.runs import GROUP, OPTIMISERS, PREFERENCES, PROMPTS, STEP
 
 # With two updates per batch of answers. What a whole run of each is made with, so that every part plays along.
 OWN: dict[str, dict[str, Any]] = {
-    "rloo": {"credit": "token", "relabel": True},
+    "rloo": {"credit": "token", "relabel": True, "cross_talk_penalty": 2.0},
     "grpo": {"kl": "reward", "relabel": True},
     "online_dpo": {"beta": 0.1, "rated_answers": 0.5, "relabel": True, "imitation": 0.1, "update": "muon"},
     "ppo": {"ppo": {"critic_learning_rate": 0.01, "kl_target": 0.5}, "relabel": True, "update": "muon"},
