@@ -14,10 +14,11 @@ SPEED = cost.Speed(operations=4.43e11, bandwidth=4.0e10, device="cpu", bytes=2)
 BASE = cost.Size(parameters=134_515_008, embeddings=28_311_552, layers=30, hidden=576, keys=192)
 BACKBONE = cost.Size(parameters=22_713_216, embeddings=11_917_440, layers=6, hidden=384, keys=384)
 COUNTS = cost.Counts({"train": 3967, "validation": 378, "test": 390}, 402, 20, 11.0, 18.0)
-# One run of the demo there, seed 0, with nothing in the file cache; label and report took 2 and 5 s.
+# One run of the demo there, seed 0, with nothing in the file cache; label and report took 2 and 5 s. It passed a whole step at once.
 MEASURED = {"train_reward": 32.5, "train_policy": 327.5, "evaluate": 144.8}
 MEASURED_GB = 6.0
 DEMO = profile.load("demo")
+DEMO = changed(DEMO, policy=changed(DEMO.policy, micro_batch=54))
 
 
 def costs() -> dict[str, cost.Cost]:
