@@ -92,7 +92,7 @@ def align(settings: Form, until: StageName = "report", name: str | None = None) 
     """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report.
 
     Args:
-        settings: what to run: a packaged profile with changes, or every setting by itself
+        settings: what to run: a profile, yours or packaged, with changes, or every setting by itself
         until: the last stage; report is the whole path
         name: what the run is called in MLflow and here; none: by its profile and changes, its optimiser and its seed
     """

@@ -48,7 +48,7 @@ def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "tra
     """Run every value of a setting with every seed up to a stage, and compare their figures.
 
     Args:
-        settings: what all runs share: a packaged profile with changes, or every setting by itself
+        settings: what all runs share: a profile, yours or packaged, with changes, or every setting by itself
         over: the setting that differs, and its values: KEY=a,b,c
         seeds: each value runs with each of them; intervals need three
         until: the last stage; train_reward compares reward models, evaluate compares policies

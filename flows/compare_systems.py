@@ -62,7 +62,7 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     """Run every method under every seed, one stage each, and compare their fronts and costs.
 
     Args:
-        settings: what all runs share: a packaged profile with changes, or every setting by itself
+        settings: what all runs share: a profile, yours or packaged, with changes, or every setting by itself
         baselines: names of systems, or all; the starting model is always among them
         seeds: each system runs with each of them; intervals need three
         search: factors of the learning rates, of which each system keeps the one that suits it best with the first seed; none: as they are

@@ -40,7 +40,7 @@ def retrain(settings: Form, name: str = "policy", bounds: Bounds = DEFAULT_BOUND
     The first policy of a name has no champion to beat: only `bounds` can hold it back. `moslim rollback` undoes a promotion.
 
     Args:
-        settings: what to train: a packaged profile with changes, or every setting by itself; its rows are read anew
+        settings: what to train: a profile, yours or packaged, with changes, or every setting by itself; its rows are read anew
         name: the policy's name in MLflow's registry; models:/NAME@champion is what it is set beside
         bounds: what the challenger must keep to, beside what the champion reaches
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from flows import profile as profiles
 from flows.align import align
 from flows.compare import compare
-from flows.form import Form, FromProfile, filled_in, form_of
+from flows.form import Form, FromFile, FromProfile, filled_in, form_of
 from flows.retrain import retrain
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 
-READER: TypeAdapter[FromProfile | Settings] = TypeAdapter(Form)
+READER: TypeAdapter[FromProfile | FromFile | Settings] = TypeAdapter(Form)
 
 
 @pytest.mark.parametrize("flow", [align, compare, retrain], ids=lambda flow: flow.name)
@@ -24,9 +25,9 @@ def test_every_parameter_has_a_help_text_and_settings_have_tabs(flow: object) ->
     schema = parameter_schema(flow)  # type: ignore[arg-type]
     assert all(of["description"] for of in schema.properties.values())
     kinds = [schema.definitions[kind["$ref"].rsplit("/", 1)[1]] for kind in schema.properties["settings"]["anyOf"]]
-    assert [kind["title"] for kind in kinds] == ["A profile", "Every setting"]
-    assert kinds[0]["properties"]["profile"]["enum"] == profiles.packaged()
-    assert all(f"{name}: {profiles.about(name)}" in kinds[0]["properties"]["profile"]["description"] for name in profiles.packaged())
+    assert [kind["title"] for kind in kinds] == ["A file of yours", "A packaged profile", "Every setting"]
+    assert kinds[1]["properties"]["profile"]["enum"] == profiles.packaged()
+    assert all(f"{name}: {profiles.about(name)}" in kinds[1]["properties"]["profile"]["description"] for name in profiles.packaged())
     assert schema.definitions["PolicySettings"]["properties"]["steps"]["minimum"] == 1
 
 
@@ -38,12 +39,23 @@ def test_a_profile_with_changes_is_what_the_command_line_makes_of_them(tmp_path:
         filled_in(FromProfile(work_dir=tmp_path, set=("policy.stepz=7",)))
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "mine.yaml"])
-def test_a_form_names_no_file_as_its_profile(name: str, tmp_path: Path) -> None:
+def test_a_profile_of_ones_own_is_a_file_on_the_worker(tmp_path: Path) -> None:
+    text = files("flows").joinpath("profiles", "demo.yaml").read_text(encoding="utf-8").replace("steps: 12", "steps: 9")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    wanted = profiles.load("demo", [f"work_dir={tmp_path}", "policy.steps=9"])
+    for name in ("mine.yaml", str(tmp_path / "mine.yaml")):
+        assert filled_in(READER.validate_python({"file": name, "work_dir": str(tmp_path)})) == wanted
+    with pytest.raises(UserError, match=r"missing\.yaml.*no such profile or file"):
+        filled_in(READER.validate_python({"file": "missing.yaml", "work_dir": str(tmp_path)}))
+
+
+@pytest.mark.parametrize("kind", ["profile", "file"])
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "mine", ""])
+def test_a_form_reads_no_file_that_is_no_profile(name: str, kind: str, tmp_path: Path) -> None:
     with pytest.raises(ValidationError) as caught:
-        READER.validate_python({"profile": name, "work_dir": str(tmp_path)})
-    # About the tab that was filled in, and not about the other one too.
-    assert [error["loc"][:2] for error in caught.value.errors()] == [("profile", "profile")]
+        READER.validate_python({kind: name, "work_dir": str(tmp_path)})
+    # About the tab that was filled in, and not about the others too.
+    assert [error["loc"][:2] for error in caught.value.errors()] == [(kind, kind)]
 
 
 def test_a_profile_as_it_is_stays_a_name_and_a_changed_one_fills_in_everything(tmp_path: Path) -> None:
