@@ -25,6 +25,7 @@ from moslim_core.policy.artifact import PolicyCard
 from moslim_core.preferences import require_placement
 from moslim_core.reward.model import backbone_tokenizer, require_layers
 from moslim_core.reward.settings import RewardSettings
+from moslim_core.reward.topic import ENCODER
 from moslim_core.settings import Settings
 from moslim_core.training.adapters import adapted_maps
 
@@ -57,7 +58,9 @@ def checks(
     backbones = {"reward.backbone": settings.reward.backbone} if "train_reward" in stages else {}
     if "evaluate" in stages and "reward_model" in settings.evaluation.judges:
         backbones["evaluation.judge_backbone"] = settings.evaluation.judge_backbone or settings.reward.backbone
-    # The same backbone for both is checked once.
+    if ("train_policy" in stages and settings.policy.off_topic_penalty) or ("evaluate" in stages and settings.evaluation.topic):
+        backbones["the topic's encoder"] = ENCODER
+    # The same backbone for several is checked once.
     for backbone, setting in {backbone: setting for setting, backbone in reversed(backbones.items())}.items():
         yield f"{setting} {backbone}", partial(check_backbone, backbone, settings.reward, settings.model.device, cache)
     if "evaluate" in stages:

@@ -33,7 +33,7 @@ def _draw(settings: Settings, raw: Path, limit: int | None) -> None:
     from moslim_core import models
     from moslim_core.data import starter
     from moslim_core.data.starter.drawing import draw
-    from moslim_core.data.starter.topic import topics
+    from moslim_core.reward.topic import Topic
 
     cache = environment.model_cache(settings.work_dir)
     # One dtype on one kind of device, whatever is fastest here: the same seed has to give the same texts.
@@ -51,6 +51,6 @@ def _draw(settings: Settings, raw: Path, limit: int | None) -> None:
                 on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
             )
         )
-    about = topics([row["prompt"] for row in drawn], [row["response"] for row in drawn], cache)
+    about = Topic(cache)([row["prompt"] for row in drawn], [row["response"] for row in drawn])
     starter.write(({**row, "topic": topic} for row, topic in zip(drawn, about, strict=True)), raw)
     resume_file.unlink()

@@ -17,7 +17,7 @@ from moslim_core import registry
 from moslim_core.baselines import OWN, ours
 from moslim_core.baselines.method import Answering, ByInstruction, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
-from moslim_core.evaluation.answers import answer_pairs, judged, requests
+from moslim_core.evaluation.answers import answer_pairs, judged, off_topic, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
 from moslim_core.evaluation.joint_requests import requests_together
@@ -25,6 +25,7 @@ from moslim_core.models import pick_device
 from moslim_core.policy.generation import Answer
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.topic import Topic
 from moslim_core.settings_section import changed
 from moslim_core.training.distributed import is_first, join, take_own_device
 
@@ -59,12 +60,14 @@ def measure(name: str, context: Context) -> dict[str, float]:
         return {}
     context.output.mkdir(parents=True, exist_ok=True)
     settings = context.settings
+    topic = Topic(context.cache) if settings.evaluation.topic else None
     metrics: dict[str, float] = {}
     for row in method.rows:
         answers, requested, typical = _points(method, row, context, method.trained)
         row_front = _front(answers, requested, context)
         rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
-        control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed)
+        off = off_topic(rows, context.prompts, topic) if topic else None
+        control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed, off)
         together = _together(method, answers, typical, context)
         models = 1 if settings.reward.shared else len(settings.preferences)
         cost = changed(method.cost(row), reward_models=models)

@@ -11,6 +11,7 @@ from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, PreferenceSchema, Targets, is_held_out
+from moslim_core.reward.topic import Topic
 
 
 def requests(schema: PreferenceSchema, held_out: list[Targets]) -> list[Targets]:
@@ -73,3 +74,8 @@ def judged(
         Obtained(prompt=p, targets=dict(t), text=a.text, tokens=a.tokens, truncated=a.truncated, levels=obtained)
         for (p, t), a, obtained in zip(pairs, given, levels, strict=True)
     ]
+
+
+def off_topic(rows: Sequence[Obtained], prompts: Sequence[Sequence[Message]], topic: Topic) -> list[bool]:
+    """Which of the answers are not about their prompts."""
+    return topic.off([plain_text(prompts[r.prompt]) for r in rows], [r.text for r in rows])

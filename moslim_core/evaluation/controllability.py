@@ -55,6 +55,7 @@ class Controllability(BaseModel):
     """Of one system. `cross_talk[i][j]` is the slope of the obtained score of j on the requested score of i.
 
     `repeats_instruction`: share of the answers that say what only an instruction says. To a judge `warmth 3/3` may be warm.
+    `off_topic`: share of those that are not about their question; None where it was not measured.
     """
 
     preferences: dict[str, Control]
@@ -64,6 +65,7 @@ class Controllability(BaseModel):
     answers: int
     truncated: float
     repeats_instruction: float = 0.0
+    off_topic: float | None = None
 
     @property
     def following(self) -> dict[str, Interval]:
@@ -132,9 +134,17 @@ def _mean(values: Array) -> float:
 
 
 def controllability(
-    rows: Sequence[Obtained], schema: PreferenceSchema, held_out: list[Targets], bootstrap: int, seed: int
+    rows: Sequence[Obtained],
+    schema: PreferenceSchema,
+    held_out: list[Targets],
+    bootstrap: int,
+    seed: int,
+    off_topic: Sequence[bool] | None = None,
 ) -> Controllability:
-    """Everything of docs/method.md section 5 but fronts, with 95 % intervals by `bootstrap` resamples over prompts."""
+    """Everything of docs/method.md section 5 but fronts, with 95 % intervals by `bootstrap` resamples over prompts.
+
+    `off_topic`: of the rows, where it was measured.
+    """
     found = clauses(schema)
     errors: dict[bool, list[tuple[int, float]]] = {True: [], False: []}
     for row in rows:
@@ -154,6 +164,7 @@ def controllability(
         answers=len(rows),
         truncated=_share([r.truncated for r in rows]),
         repeats_instruction=_share([found.search(r.text) is not None for r in rows]),
+        off_topic=None if off_topic is None else _share(off_topic),
     )
 
 

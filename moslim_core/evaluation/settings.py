@@ -43,6 +43,9 @@ class EvaluationSettings(Section):
     together: int = Field(
         default=1, ge=0, description="requests for two preferences at once, and as many for three, of each evaluation prompt; 0: none"
     )
+    topic: bool = Field(
+        default=False, description="also measure which share of the answers is off its question's topic, by a sentence encoder (minilm-l6)"
+    )
     attack_prompts: int = Field(
         default=8, ge=0, description="evaluation prompts that are also asked with a contradicting wish and a forged instruction; 0: none"
     )

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
 from moslim_core.evaluation import attack, joint_requests
-from moslim_core.evaluation.answers import answer, requests
+from moslim_core.evaluation.answers import answer, off_topic, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fluency import surprise
@@ -28,6 +28,7 @@ from moslim_core.judging.endpoint import Endpoint
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.generation import Sampling
 from moslim_core.preferences import Targets
+from moslim_core.reward.topic import Topic
 from moslim_core.settings import Settings
 from moslim_core.statistics.agreement import JudgeAgreement, judge_agreement
 
@@ -45,13 +46,16 @@ class Part(Protocol):
 
 class Control:
     """Requested against obtained levels, also under attack, and the front between preferences, by the first of `judges`; how far they
-    agree, if there are two."""
+    agree, if there are two; with `topic`, which answers leave it."""
 
-    def __init__(self, settings: Settings, card: PolicyCard, rows: Path, judges: Sequence[Judge], output: Path) -> None:
+    def __init__(
+        self, settings: Settings, card: PolicyCard, rows: Path, judges: Sequence[Judge], output: Path, topic: Topic | None = None
+    ) -> None:
         self.settings, self.judges, self.output = settings.evaluation, judges, output
         self.schema, self.held_out = card.preferences, [Targets(pair) for pair in card.held_out]
         self.prompts = [value["prompt"] for _, value in read_json_lines(rows / "prompts.evaluation.jsonl")]
         self.sampling = Sampling(card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
+        self.topic = topic
         # The starting model's reference point serves every system.
         self.reference: dict[str, float] | None = None
         write_json_lines(output / "prompts.jsonl", ({"prompt": p} for p in self.prompts))
@@ -60,9 +64,10 @@ class Control:
         """Answers of one system and its figures: each is written to the output folder, the key numbers are returned."""
         rows = answer(system, "controllability", self.prompts, requests(self.schema, self.held_out), self.judges[0], self.sampling)
         write_json_lines(self.output / f"answers.{name}.jsonl", (r.model_dump() for r in rows))
-        result = controllability(rows, self.schema, self.held_out, self.settings.bootstrap, system.seed)
+        off = off_topic(rows, self.prompts, self.topic) if self.topic else None
+        result = controllability(rows, self.schema, self.held_out, self.settings.bootstrap, system.seed, off)
         _write(self.output / f"controllability.{name}.json", result)
-        metrics: Metrics = {"truncated": result.truncated, "repeats_instruction": result.repeats_instruction}
+        metrics: Metrics = {name: getattr(result, name) for name in ("truncated", "repeats_instruction", "off_topic")}
         metrics["held_out/mae"] = result.held_out.value
         for preference, control in result.preferences.items():
             for figure in ("spearman", "mae", "exact", "within_one", "span"):

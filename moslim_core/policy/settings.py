@@ -140,6 +140,11 @@ class PolicySettings(Section):
         description="reward that an answer loses that reaches max_new_tokens, says nothing, or, where rated answers are sentences, "
         "ends without punctuation",
     )
+    off_topic_penalty: float = Field(
+        default=0.0,
+        ge=0,
+        description="reward that an answer loses that a sentence encoder (minilm-l6) finds off its question's topic",
+    )
     cross_talk_penalty: float = Field(
         default=0.0,
         ge=0,

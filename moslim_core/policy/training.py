@@ -103,7 +103,7 @@ def train(
     engine, said = engines.pick(learner, policy, drawing)
     if said is not None:
         logging.getLogger(__name__).warning(said)
-    steps = Steps(policy, engine, Rewards(scorer, mapping, policy), Reader(tokenizer, ends), rated)
+    steps = Steps(policy, engine, Rewards(scorer, mapping, policy, cache, learner.device), Reader(tokenizer, ends), rated)
 
     done, log = 0, TrainingLog(progress, policy.steps)
     if last is not None:

@@ -129,6 +129,7 @@ def _cards(content: ReportContent) -> list[Card]:
             "Answers cut at the limit", wording.percent(content.after.truncated), "",
             f"prompt only {wording.percent(content.before.truncated)}",
         ),
+        *_off_topic(content),
         Card(
             "KL to the starting policy", f"{wording.number(values[-1], 1)} nats" if values else wording.UNDEFINED, "",
             f"per answer, at step {steps[-1]:.0f}" if steps else "not logged",
@@ -139,6 +140,13 @@ def _cards(content: ReportContent) -> list[Card]:
         ),
     ]  # fmt: skip
     return cards
+
+
+def _off_topic(content: ReportContent) -> list[Card]:
+    before, after = content.before.off_topic, content.after.off_topic
+    if after is None:
+        return []
+    return [Card("Answers off the topic", wording.percent(after), "", f"prompt only {wording.percent(before)}")]
 
 
 def _phases(training: list[dict[str, float]]) -> dict[str, float]:

@@ -31,6 +31,7 @@ FIGURES = {
     "front": "hypervolume of the policy's front",
     "front_start": "the same of the starting model",
     "cut_answers": "share of the policy's answers that the length limit cut",
+    "off_topic_answers": "share of the policy's answers that are not about their question (with evaluation.topic)",
     "reward_accuracy": "how often a head says the right level, mean over heads",
     "minutes": "of all stages, reused ones included",
 }

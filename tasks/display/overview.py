@@ -46,6 +46,7 @@ def headline_figures(settings: Settings, outcomes: Mapping[str, Outcome]) -> dic
         "front": mean("after/front/hypervolume"),
         "front_start": mean("before/front/hypervolume"),
         "cut_answers": mean("after/truncated"),
+        "off_topic_answers": mean("after/off_topic"),
         "reward_accuracy": mean(*(f"head/{name}/accuracy" for name in settings.preferences.names)),
         "minutes": sum(outcome.seconds for outcome in outcomes.values()) / 60,
     }

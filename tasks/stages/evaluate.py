@@ -58,7 +58,7 @@ def _digests(settings: Settings) -> dict[str, str | None]:
     return {file.name: path_digest(folder / file.name) for of in benchmarks for file in (*of.files, *of.judged_files)}
 
 
-STAGE = Stage("evaluate", version=13, kind="evaluation", section=_section)
+STAGE = Stage("evaluate", version=14, kind="evaluation", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -67,6 +67,7 @@ def work(job: Job) -> dict[str, float]:
     from moslim_core.evaluation.suite import Benchmarks, Control, Part
     from moslim_core.evaluation.system import System
     from moslim_core.policy.artifact import PolicyCard, load_policy
+    from moslim_core.reward.topic import Topic
     from moslim_core.training.progress import Progress
 
     settings, rows = job.settings, job.inputs["rows"]
@@ -78,7 +79,8 @@ def work(job: Job) -> dict[str, float]:
     if "controllability" in chosen.suite:
         judges = [_judge(name, job, card.preferences, endpoint) for name in chosen.judges]
         (job.output / "judge.json").write_text(json.dumps({"describe": judges[0].describe}), encoding="utf-8")
-        parts.append(Control(settings, card, rows, judges, job.output))
+        topic = Topic(job.cache) if chosen.topic else None
+        parts.append(Control(settings, card, rows, judges, job.output, topic))
     if set(chosen.suite) - {"controllability"}:
         benchmarks = Benchmarks(settings, card, rows, endpoint, job.cache, job.output)
         parts.append(benchmarks)

@@ -1,8 +1,8 @@
 """The starter set: prompts written for this project, answers sampled from the packaged model, labels by rules.
 
-`moslim data build-starter` draws raw answers (drawing.py), says how far each is on its question's topic (topic.py), and selects from them
-(selection.py). Raw answers and rows ship beside this file, so that a first run needs no sampling, and selection gives the same rows on
-every machine. Drawing gives the same answers for the same seed on the same kind of CPU.
+`moslim data build-starter` draws raw answers (drawing.py), says how far each is on its question's topic (reward/topic.py), and selects
+from them (selection.py). Raw answers and rows ship beside this file, so that a first run needs no sampling, and selection gives the same
+rows on every machine. Drawing gives the same answers for the same seed on the same kind of CPU.
 """
 
 from __future__ import annotations

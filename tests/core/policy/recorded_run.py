@@ -124,7 +124,7 @@ def update(base: Path, scorer: RewardScorer, rows: Path, policy: PolicySettings)
     learner, tokenizer, optimiser = made_learner(base, policy, mapping)
     ends = models.end_tokens(learner.plain, tokenizer)
     rated = RatedAnswers(rows, tokenizer, ends, policy.max_new_tokens) if policy.rated_answers else None
-    rewards = Rewards(scorer, mapping, policy)
+    rewards = Rewards(scorer, mapping, policy, rows.parent, learner.device)
     steps = Steps(policy, Recorded(learner, policy, None), rewards, Reader(tokenizer, ends), rated)
     mine, targets = share(policy.prompts_per_step), policy.targets_per_prompt
     asked = training_examples(prompts(), schema, policy, 0)[mine.start * targets : mine.stop * targets]

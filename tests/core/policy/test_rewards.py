@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class RecordingScorer:
 def made(scorer: Any = None, aggregation: Any = "active_mean", standardisation: Any = "none", **policy: Any) -> tuple[Rewards, Any]:
     scorer = scorer or RecordingScorer()
     mapping = MappingSettings(aggregation=aggregation, standardisation=standardisation)
-    return Rewards(scorer, RewardMapping(scorer.schema, mapping), PolicySettings(**policy)), scorer
+    return Rewards(scorer, RewardMapping(scorer.schema, mapping), PolicySettings(**policy), Path(), torch.device("cpu")), scorer
 
 
 Drawn = Sequence[tuple[str, int | None]]
@@ -150,6 +151,23 @@ def test_answer_that_was_cut_off_loses_the_penalty_under_every_request() -> None
     assert lost.tolist() == [[0.75, 0.75], [0, 0], [0, 0], [0.75, 0.75]]
     assert whole.figures["reward"] - cut.figures["reward"] == pytest.approx(0.375)
     assert cut.figures["utility/warmth"] == whole.figures["utility/warmth"], "the level is what it is"
+
+
+def test_answer_off_its_question_s_topic_loses_the_penalty_under_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stub:
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def off(self, questions: Sequence[str], answers: Sequence[str]) -> list[bool]:
+            assert set(questions) == {"Rain?"}
+            return [answer == "3 1" for answer in answers]
+
+    monkeypatch.setattr(module, "Topic", Stub)
+    asked, drawn = [{"warmth": 3}, {"warmth": 1}], [("3 1", 0), ("2 1", 0), ("1 1", 1), ("1 2", 1)]
+    free, held = (judged(made(off_topic_penalty=penalty)[0], asked, drawn, True, [True, False, False, False]) for penalty in (0.0, 0.75))
+    assert (free.rewards - held.rewards).view(4, 2).tolist() == [[0.75, 0.75], [0, 0], [0, 0], [0, 0]]
+    assert (free.utilities - held.utilities).nan_to_num().abs().sum() == pytest.approx(2 * 0.75)
+    assert "off_topic" not in free.figures and held.figures["off_topic"] == 0.25
 
 
 def test_figures_of_several_processes_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
