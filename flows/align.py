@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from prefect import flow
 from pydantic import BaseModel
 
-from flows.form import Form, filled_in, name_of
+from flows.form import Form, filled_in, name_of, user_errors
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks.display.latest_folder import publish
@@ -88,6 +88,7 @@ def run_pipeline(settings: Settings, until: StageName, name: str, parent: str | 
 
 
 @flow(name="align")
+@user_errors
 def align(settings: Form, until: StageName = "report", name: str | None = None) -> Pipeline:
     """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report.
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from flows.align import STAGES, Pipeline, StageName, run_pipeline
 from flows.cli.compare_arguments import FIGURES, LastStage, parse_over
-from flows.form import Form, filled_in
+from flows.form import Form, filled_in, user_errors
 from flows.profile import override
 from moslim_core.evaluation.comparison import Comparison, Measured
 from moslim_core.settings import Settings
@@ -44,6 +44,7 @@ class PublishedComparison(BaseModel):
 
 
 @flow(name="compare")
+@user_errors
 def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "train_reward") -> PublishedComparison:
     """Run every value of a setting with every seed up to a stage, and compare their figures.
 

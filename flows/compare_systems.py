@@ -15,7 +15,7 @@ from prefect import flow
 from flows.align import run_pipeline
 from flows.cli.compare_arguments import parse_baselines, parse_search
 from flows.compare import PAGE, PublishedComparison, closing_on_error, publish, show
-from flows.form import Form, filled_in
+from flows.form import Form, filled_in, user_errors
 from flows.profile import override
 from moslim_core.baselines import START, ours
 from moslim_core.evaluation.comparison import Measured
@@ -58,6 +58,7 @@ GUARDS = "Of a guard, which has one level to ask for, the mean error in levels s
 
 
 @flow(name="compare_systems")
+@user_errors
 def compare_systems(settings: Form, baselines: list[str], seeds: list[int], search: Sequence[float] = ()) -> PublishedComparison:
     """Run every method under every seed, one stage each, and compare their fronts and costs.
 

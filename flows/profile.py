@@ -12,6 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from flows.cli.printed_commands import command
 from flows.typed_values import read, typed
 from moslim_core.data.tables import SUFFIXES
 from moslim_core.errors import UserError
@@ -109,7 +110,7 @@ def _read(profile: str) -> tuple[dict[str, Any], str]:
     if not os.path.isfile(path):
         raise UserError(f"--profile {profile!r}: no such profile or file.\nPackaged profiles: {', '.join(packaged())}.")
     if path.name.lower().endswith(SUFFIXES):
-        raise UserError(f"--profile {path}: that is a file of rows.\nWrite a profile for it: moslim init {path}")
+        raise UserError(f"--profile {path}: that is a file of rows.\nWrite a profile for it: {command('init', str(path))}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), TextLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:

@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
 from flows.align import run_pipeline
-from flows.form import Form, filled_in
+from flows.form import Form, filled_in, user_errors
 from moslim_core.errors import UserError
 from moslim_core.evaluation.promotion_gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
@@ -34,6 +34,7 @@ class Retrained(BaseModel):
 
 
 @flow(name="retrain")
+@user_errors
 def retrain(settings: Form, name: str = "policy", bounds: Bounds = DEFAULT_BOUNDS) -> Retrained:
     """Train a challenger, measure it and the champion on the same prompts, and promote it only if the gate holds.
 

@@ -17,7 +17,7 @@ from moslim_core.errors import UserError
 GROUP = "moslim.plugins"
 
 _lock = RLock()
-# Being imported or done: a plug-in that asks a registry while it is imported finds what is there by then.
+# Plug-ins whose import has begun: one that asks a registry while it is imported finds what is there by then.
 _begun: set[EntryPoint] = set()
 
 

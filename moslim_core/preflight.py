@@ -130,7 +130,7 @@ def check_suite(evaluation: EvaluationSettings) -> None:
     for file in [file for of in benchmarks for file in (*of.files, *(of.judged_files if endpoint else ()))]:
         if folder is not None:
             require(folder, file)
-    # What has files for a language model's judgement only is judged by nothing else.
+    # These benchmarks need a language model as judge.
     if len(benchmarks) == len(evaluation.suite) and not endpoint and all(of.judged_files and not of.files for of in benchmarks):
         raise UserError(
             f"evaluation.suite={','.join(evaluation.suite)} needs a language model as judge, and none is given.\n"

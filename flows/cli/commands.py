@@ -22,6 +22,12 @@ from tasks.execution import environment, network, terminal
 if TYPE_CHECKING:
     from flows.align import StageName
 
+_PORT: dict[str, Any] = {"min": 1, "max": 65535, "metavar": "PORT", "show_default": False}
+MlflowPortOption = Annotated[
+    int | None, typer.Option(help="where MLflow listens, now and from now on; default: where it did before, or a free port", **_PORT)
+]
+PrefectPortOption = Annotated[int | None, typer.Option(help="the same for Prefect", **_PORT)]
+
 app = typer.Typer(
     name="moslim",
     no_args_is_help=True,
@@ -191,20 +197,25 @@ def score(
 
 @app.command()
 @user_errors
-def ui(work_dir: WorkDirOption = Path(".moslim")) -> None:
+def ui(work_dir: WorkDirOption = Path(".moslim"), mlflow_port: MlflowPortOption = None, prefect_port: PrefectPortOption = None) -> None:
     """Serve MLflow and Prefect for this work directory on loopback until Ctrl-C."""
     from flows.service.ui import serve
 
-    serve(environment.prepare(work_dir))
+    serve(environment.prepare(work_dir), mlflow_port, prefect_port)
 
 
 @app.command()
 @user_errors
-def up(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+def up(
+    profile: ProfileOption = "demo",
+    set_: SetOption = None,
+    mlflow_port: MlflowPortOption = None,
+    prefect_port: PrefectPortOption = None,
+) -> None:
     """Start MLflow, Prefect and a worker per pool on loopback, with a deployment per flow; the profile fills in the forms."""
     from flows.service.up import bring_up
 
-    bring_up(settings_of(profile, set_), profile)
+    bring_up(settings_of(profile, set_), profile, mlflow_port, prefect_port)
 
 
 @app.command()

@@ -77,7 +77,7 @@ class PeakMemory:
 
 
 class Stages:
-    """Tells a person of the stages: `reporting` reports to it."""
+    """Tells a person of the stages as they go on."""
 
     def __init__(self, waiting: Waiting) -> None:
         self.waiting = waiting
@@ -104,7 +104,7 @@ def _head_start(settings: Settings) -> Iterator[None]:
     # Before a server is started for nothing.
     given_store()
     cache = environment.model_cache(settings.work_dir)
-    code = "import sys; from pathlib import Path; from moslim_core.models import resolve; resolve(sys.argv[1], Path(sys.argv[2]))"
+    code = "import sys; from pathlib import Path; from moslim_core.models import resolve; resolve(sys.argv[1], Path(sys.argv[2]), False)"
     # What goes wrong here is told by the stage that needs it; that stage also waits if it comes too early.
     subprocess.Popen(
         guarded([sys.executable, "-c", code, settings.model.base, str(cache)]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -225,6 +225,7 @@ def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> No
 
 def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: float, peak: int) -> None:
     from moslim_core.evaluation.suite import read_control
+    from moslim_core.report.next_steps import chats
     from tasks.execution.stage import ledger_of
     from tasks.stages.evaluate import SYSTEMS
 
@@ -247,17 +248,15 @@ def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: fl
         )
     console.print(table)
     console.print(summary["headline"], highlight=False)
-    best = max(after.preferences, key=lambda name: after.preferences[name].spearman.value or -1.0)
-    levels = settings.preferences[best].requestable
-    policy = ["chat", "--policy", str(latest / "policy"), "--work-dir", str(settings.work_dir)]
-    chats = [command(*policy, "--prefer", f"{best}={level}") for level in dict.fromkeys((levels[0], levels[-1]))]
+    where = ["--policy", str(latest / "policy"), "--work-dir", str(settings.work_dir)]
+    talks = [command(*words) for words in chats(settings.preferences[summary["best"]], *where)]
     cached = [name for name, outcome in pipeline.outcomes.items() if outcome.cached]
     console.print(
         f"{wall:.0f} s, {peak / 1e9:.1f} GB at most{', reused: ' + ', '.join(cached) if cached else ''}\n"
         f"report   {latest / 'report.html'}\n"
         f"summary  {latest / 'summary.json'}\n"
         f"runs     {command('ui', '--work-dir', str(settings.work_dir))}\n"
-        f"next     " + "\n         ".join(chats),
+        f"next     " + "\n         ".join(talks),
         highlight=False,
         soft_wrap=True,
     )

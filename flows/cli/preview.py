@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.cli.printed_commands import with_settings
 from moslim_core.data.preview import PURPOSE, Preview, preview
@@ -51,6 +52,12 @@ def _print(previewed: Preview) -> None:
         counts = [str(of.rows.get(split, 0)) for split in splits]
         table.add_row(first, f"{of.level} {of.label}", *counts, str(sum(of.rows.values())))
     console.print(table)
+    if previewed.examples:
+        table = Table("question", "answer", "levels", title="Examples", title_justify="left", show_lines=True)
+        for example in previewed.examples:
+            levels = [f"{name}: {words}" for name, words in example["levels"].items()]
+            table.add_row(_plain(example["question"]), _plain(example["answer"]), Text("\n".join(levels)))
+        console.print(table)
     if previewed.policy_prompts:
         sizes = previewed.policy_prompts
         console.print(f"prompts for the policy: {sizes['training']} to train on, {sizes['evaluation']} to be evaluated on", highlight=False)
@@ -60,3 +67,8 @@ def _print(previewed: Preview) -> None:
         console.print(f"  first: {bad['first']}", highlight=False, markup=False)
     for warning in previewed.warnings:
         console.print(f"note: {warning}", highlight=False, markup=False)
+
+
+def _plain(text: str) -> Text:
+    """Somebody's text on one line, with nothing that a terminal, or rich's markup, would take for a command."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,37 @@ def sample(
     output: Path,
     endpoint: tuple[str, str] | None,
 ) -> None:
-    """Draw, label, write `output`, and say how the levels are spread. Raises UserError; the same command goes on after a kill."""
+    """`drawn`, with a bar, and how the levels are spread. Raises UserError; the same command goes on after a kill."""
+    with Waiting(Console(stderr=True)) as waiting:
+        rows, dropped = drawn(
+            settings,
+            prompts,
+            answers,
+            output,
+            endpoint,
+            lambda done, total: waiting.update("sample", f"prompts with {answers} answers each", done, total),
+        )
+    _tell(rows, settings.preferences)
+    for reason, count in dropped.items():
+        typer.echo(f"left out: {count} x {reason}")
+    typer.echo(f"{len(rows)} rows: {output}")
+    reads = ["data.source=jsonl", f"data.path={output}", *(["data.columns={}"] if settings.data.columns.model_fields_set else [])]
+    typer.echo(f"next     {with_settings('label', profile=profile, overrides=[*overrides, *reads])}")
+
+
+def drawn(
+    settings: Settings,
+    prompts: Path,
+    answers: int,
+    output: Path,
+    endpoint: tuple[str, str] | None,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[Row], Counter[str]]:
+    """Draw `answers` to each prompt of a file, label them, and write `output`; the rows, and how many answers were left out, by reason.
+
+    `endpoint`: (address, model) to draw from in place of the settings' chat model; `on_progress` is told prompts done and all. Raises
+    UserError; the same call goes on after a kill.
+    """
     if os.path.lexists(output):
         raise UserError(f"{output} is there already, and nothing is overwritten.\nGive another name: --output FILE.jsonl")
     if not output.name.endswith(".jsonl") or not output.absolute().parent.is_dir():
@@ -49,28 +80,22 @@ def sample(
         settings.annotation, settings.preferences, settings.model.device, settings.work_dir / "cache" / "answers.sqlite"
     )
     drawing, told = _endpoint(settings, *endpoint) if endpoint else _model(settings)
-    with Waiting(Console(stderr=True)) as waiting:
-        rows, dropped = draw(
-            list(distinct_prompts.values()),
-            settings.preferences,
-            answers,
-            drawing,
-            annotation,
-            output,
-            settings.seed,
-            [told, settings.annotation.model_dump(mode="json")],
-            lambda done, total: waiting.update("sample", f"prompts with {answers} answers each", done, total),
-        )
+    rows, dropped = draw(
+        list(distinct_prompts.values()),
+        settings.preferences,
+        answers,
+        drawing,
+        annotation,
+        output,
+        settings.seed,
+        [told, settings.annotation.model_dump(mode="json")],
+        on_progress,
+    )
     if not rows:
         output.unlink(missing_ok=True)
         why = ", ".join(f"{count} x {reason}" for reason, count in dropped.items())
         raise UserError(f"none of the answers can be used: {why}.\nRaise policy.max_new_tokens, or take another model or other prompts.")
-    _tell(rows, settings.preferences)
-    for reason, count in dropped.items():
-        typer.echo(f"left out: {count} x {reason}")
-    typer.echo(f"{len(rows)} rows: {output}")
-    reads = ["data.source=jsonl", f"data.path={output}", *(["data.columns={}"] if settings.data.columns.model_fields_set else [])]
-    typer.echo(f"next     {with_settings('label', profile=profile, overrides=[*overrides, *reads])}")
+    return rows, dropped
 
 
 def _labelling(settings: Settings) -> Settings:
@@ -117,19 +142,22 @@ def _endpoint(settings: Settings, url: str, name: str) -> tuple[Drawing, dict[st
     def drawing(conversations: Sequence[list[Message]], seed: int) -> list[tuple[str, bool]]:
         # The same words asked twice are to bring two answers: the version tells them apart.
         answers = server.ask([Question(c, None, f"sample-{seed}-{n}") for n, c in enumerate(conversations)])
-        texts = [(answer or {}).get("text", "") for answer in answers]
-        # The endpoint does not say which answers it cut: those that end like a sentence count as whole.
-        return [(text, text.endswith((".", "!", "?", '"', ")", "。"))) for text in texts]
+        return [(answer["text"], answer["finish_reason"] == "stop") if answer else ("", False) for answer in answers]
 
     return drawing, {"endpoint": url, "model": name, "sampling": [of.max_tokens, of.temperature]}
+
+
+def by_level(rows: Sequence[Row], schema: PreferenceSchema) -> Iterator[tuple[str, int, int, str]]:
+    """(preference, level, how many rows have it, what to do where those are too few), of every level."""
+    for name, counts in spread(rows, schema).items():
+        for level, count in enumerate(counts, start=1):
+            yield name, level, count, "too few: more prompts or answers, or join levels" if count < FEW_ROWS else ""
 
 
 def _tell(rows: Sequence[Row], schema: PreferenceSchema) -> None:
     table = Table(title="Rows by level", title_justify="left")
     for heading in ("preference", "level", "rows", ""):
         table.add_column(heading)
-    for name, counts in spread(rows, schema).items():
-        for level, count in enumerate(counts, start=1):
-            few = "too few: more prompts or answers, or join levels" if count < FEW_ROWS else ""
-            table.add_row(name if level == 1 else "", f"{level} {schema[name].label(level)}", str(count), few)
+    for name, level, count, few in by_level(rows, schema):
+        table.add_row(name if level == 1 else "", f"{level} {schema[name].label(level)}", str(count), few)
     Console().print(table)

@@ -1,4 +1,7 @@
-"""The servers of a work directory, on free loopback ports and gone with who uses them: MLflow's page, and one Prefect server for all."""
+"""The servers of a work directory, on loopback and gone with who uses them: MLflow's page, and one Prefect server for all.
+
+Each listens where it did before, if that is free: bookmarks and links to its pages, as runs leave them, stay good.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flows.service import keeper
 from moslim_core.errors import UserError
-from tasks.display.mlflow_pages import PAGE, mlflow_port, note_port, runs_page
+from tasks.display.mlflow_pages import PAGE, kept_port, note_port, runs_page
 from tasks.execution.launcher import guarded, stop
-from tasks.execution.network import free_port
+from tasks.execution.network import bound, free_port
 from tasks.execution.processes import is_alive, name_of, pid_of
 from tasks.ledger.ledger import DATABASE
 
@@ -66,8 +70,7 @@ def mlflow_server(work_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], str
     from tasks.execution.stage import ledger_of
 
     ledger = ledger_of(work_dir)
-    # Where it was before, if that is free: links to its pages, as runs leave them in Prefect, stay good.
-    port = free_port(mlflow_port(ledger.home))
+    port = free_port(kept_port(ledger.home))
     log = ledger.home / "server.log"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
@@ -86,6 +89,40 @@ def mlflow_server(work_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], str
     finally:
         stop(process)
         del os.environ[PAGE]
+
+
+def keep_ports(work_dir: Path, mlflow: int | None, prefect: int | None) -> None:
+    """Let the servers of this work directory listen at these loopback ports from now on; None leaves one as it is.
+
+    Raises UserError, before it changes anything, where a server can't listen there.
+    """
+    asked = {name: port for name, port in (("mlflow", mlflow), ("prefect", prefect)) if port is not None}
+    if not asked:
+        return
+    homes = {name: work_dir / name for name in ("mlflow", "prefect")}
+    for home in homes.values():
+        home.mkdir(parents=True, exist_ok=True)
+    wanted = {asked.get(name) or kept_port(home) for name, home in homes.items()}
+    if len(wanted) < len(homes):
+        raise UserError(f"MLflow and Prefect can't both listen at port {wanted.pop()}.\nGive each its own: --mlflow-port, --prefect-port.")
+    for name, port in asked.items():
+        _require_port(homes[name], name, port)
+    for name, port in asked.items():
+        note_port(homes[name], port)
+
+
+def _require_port(home: Path, name: str, port: int) -> None:
+    """Raises UserError where the server in `home` is up elsewhere, or can't listen at `port`."""
+    address = _alive(home)
+    if address is None:
+        try:
+            bound("127.0.0.1", port).close()
+        except OSError as error:
+            raise UserError(
+                f"--{name}-port {port}: nothing can listen there ({error.strerror}).\nGive another, or leave it out for one that is free."
+            ) from error
+    elif urlsplit(address).port != port:
+        raise UserError(f"--{name}-port {port}: other commands use the server at {address}.\nEnd them, or leave the option out.")
 
 
 def _drain() -> None:
@@ -113,7 +150,7 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, wh
 
 
 def _start(home: Path) -> str:
-    port = free_port()
+    port = free_port(kept_port(home))
     log = home / "server.log"
     environment = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
@@ -134,6 +171,7 @@ def _start(home: Path) -> str:
             env=environment,
             start_new_session=True,
         )
+    note_port(home, port)
     address = f"http://127.0.0.1:{port}/api"
     wait_until_healthy(f"{address}/health", process, log, "the Prefect server")
     keeper.record(home).write_text(json.dumps({"address": address, "process": name_of(process.pid)}), encoding="utf-8")

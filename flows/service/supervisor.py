@@ -20,7 +20,7 @@ import psutil
 from flows.service.deploy import POOLS, deploy
 from flows.service.keeper import known
 from flows.service.server import mlflow_server, prefect_server
-from flows.service.up import STATE
+from flows.service.up import STATE, form_in
 from tasks.execution.launcher import guarded, stop
 from tasks.execution.processes import lives, own_name, pid_of
 
@@ -39,7 +39,8 @@ def main(work_dir: Path, deployments: Path) -> None:
             server = known(work_dir / "prefect")
             assert server is not None, "it was started above"
             pids = {"mlflow": mlflow.pid, "prefect": pid_of(server[1]), **{f"worker {pool}": p.pid for pool, p in workers.items()}}
-            state = {"owner": own_name(), "mlflow": page, "prefect": api, "workers": list(POOLS), "pids": pids}
+            served = {"mlflow": page, "prefect": api, "workers": list(POOLS), "form": form_in(deployments)}
+            state = {"owner": own_name(), **served, "pids": pids}
             partial = work_dir / f".{STATE}"
             partial.write_text(json.dumps(state, indent=1), encoding="utf-8")
             os.replace(partial, work_dir / STATE)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flows.cli.printed_commands import command
 from flows.studio.found_levels import Found, find
 from flows.studio.session import Asked, Drawn, System
 from flows.studio.shared_drawing import Voice
@@ -135,6 +136,7 @@ def newest(choices: Sequence[KnownPolicy]) -> str:
     """The policy of a studio that was told none: the registry's first, else the newest. Raises UserError where there is none."""
     if not choices:
         raise UserError(
-            "this work directory has no trained policy.\nTrain one: moslim run --profile demo\nOr name one: moslim studio --policy REF"
+            "this work directory has no trained policy.\n"
+            f"Train one: {command('run', '--profile', 'demo')}\nOr name one: {command('studio', '--policy', 'REF')}"
         )
     return choices[0].reference

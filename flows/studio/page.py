@@ -10,7 +10,8 @@ from pathlib import Path
 
 from nicegui import ui
 
-from flows.studio import snippets
+from flows.cli.printed_commands import command
+from flows.studio import snippets, training_profile
 from flows.studio.answer_card import Actions, AnswerCard
 from flows.studio.bars import LEGEND
 from flows.studio.earlier_exchanges import Drawer
@@ -79,16 +80,16 @@ class Page:
     # What is asked for
 
     def _policies(self) -> None:
-        options = {choice.reference: f"{choice.reference} · {choice.about}" for choice in self.workshop.choices()}
-        options.setdefault(self.opened.reference, self.opened.reference)
-        picked = ui.select(options, value=self.opened.reference, label="Policy", on_change=lambda e: self._change(e.value))
+        self.titles = {choice.reference: choice.title for choice in self.workshop.choices()}
+        self.titles.setdefault(self.opened.reference, self.opened.reference)
+        picked = ui.select(self.titles, value=self.opened.reference, label="Policy", on_change=lambda e: self._change(e.value))
         picked.classes("policies").props("dense options-dense")
 
     async def _change(self, reference: str) -> None:
         if self.running is not None:
             self.stop()
             await asyncio.wait([self.running])
-        self._told(f"Loading {reference} …")
+        self._told(f"Loading {self.titles[reference]} …")
         try:
             opened = await asyncio.to_thread(self.workshop.open, reference)
         except UserError as error:
@@ -98,7 +99,7 @@ class Page:
         self.answers.clear()
         self._settings()
         self._conversation()
-        self._told(f"{reference} answers from now on.")
+        self._told(f"{self.titles[reference]} answers from now on.")
 
     def _settings(self) -> None:
         self.panel.clear()
@@ -274,9 +275,8 @@ class Page:
 
         def rate(given: Given, levels: dict[str, int | None]) -> str:
             rows = ratings.add(messages, given.text, levels)
-            return (
-                f"Saved: {counted(rows, 'rated answer')} in {ratings.file}\nTo learn from them: {ratings.command(opened.lineage.sources)}"
-            )
+            saved = f"Saved: {counted(rows, 'rated answer')} in {ratings.file}"
+            return f"{saved}\nTo learn from them: {_to_learn(opened, ratings, self.workshop.work_dir)}"
 
         def copies(given: Given) -> dict[str, str]:
             arguments = (messages, given.targets, drawn)
@@ -317,3 +317,14 @@ class Page:
                     card = AnswerCard(given.system, given.targets, self.opened.schema, actions)
                     card.finish(given)
         self._told(f"Asked {exchange.when[:16].replace('T', ' ')} of {exchange.policy}.")
+
+
+def _to_learn(opened: Opened, ratings: Ratings, work_dir: Path) -> str:
+    """The command that labels the ratings beside the rows that trained the policy, or why there is none."""
+    try:
+        profile = training_profile.write(opened.lineage.parameters, ratings, work_dir)
+    except UserError as error:
+        return str(error)
+    if profile is None:
+        return "no run on record says how the policy was trained: give the file to a profile of yours, as data.source=jsonl and data.path."
+    return command("label", "--profile", str(profile))

@@ -1,7 +1,6 @@
 """Ratings given in the studio, as rated rows of the form that `data.source=jsonl` reads: the next training can have them.
 
-One folder for each set of preferences and numbers of levels, as a file's rows all have the same columns; the file in it is called as
-`data.path` finds it beside other sources.
+One folder for each set of preferences and numbers of levels, as a file's rows all have the same columns.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +46,7 @@ class Ratings:
             raise UserError(f"{self.file} can't be written ({error.strerror or error}).\nMake room, or give the folder back.") from error
 
     def _replace(self, row: dict[str, Any]) -> int:
-        others = [old for old in self._rows() if (old.get("prompt"), old.get("response")) != (row["prompt"], row["response"])]
+        others = [old for old in self.rows() if (old.get("prompt"), old.get("response")) != (row["prompt"], row["response"])]
         partial = self.file.with_suffix(".partial")
         with partial.open("w", encoding="utf-8") as file:
             for each in (*others, row):
@@ -57,14 +55,11 @@ class Ratings:
         return len(others) + 1
 
     def __len__(self) -> int:
-        return len(self._rows())
+        return len(self.rows())
 
-    def command(self, sources: Sequence[str] = ()) -> str:
-        """The command that labels these rows, beside those of `sources` where these need no path."""
-        if not sources:
-            return f"moslim label --profile PROFILE --set data.source=jsonl --set {shlex.quote(f'data.path={self.file}')}"
-        named = ",".join((*sources, "jsonl"))
-        return f"moslim label --profile PROFILE --set data.source={named} --set {shlex.quote(f'data.path={self.folder}')}"
+    def rows(self) -> list[dict[str, Any]]:
+        """All rated rows; a line that a kill cut is left out."""
+        return [row for _, row in read_json_lines(self.file, bad=lambda error: None)] if self.file.is_file() else []
 
     def _row(self, messages: Sequence[Message], answer: str, levels: Mapping[str, int | None]) -> dict[str, Any]:
         if taken := [name for name in self.schema.names if name in COLUMNS]:
@@ -79,9 +74,6 @@ class Ratings:
             raise UserError("Nothing is rated yet: choose a level of one preference at least.")
         one = len(messages) == 1 and messages[0]["role"] == "user"
         return {"prompt": messages[0]["content"] if one else list(messages), "response": answer, "source": SOURCE, **rated}
-
-    def _rows(self) -> list[dict[str, Any]]:
-        return [row for _, row in read_json_lines(self.file, bad=lambda error: None)] if self.file.is_file() else []
 
 
 def _name(schema: PreferenceSchema) -> str:

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
+from flows.cli.printed_commands import command
 from flows.studio.session import Drawn, Targets
 from moslim_core.preferences import Message
 
@@ -16,12 +17,12 @@ ADDRESS, MODEL = "http://127.0.0.1:8000/v1/chat/completions", "moslim"
 def chat(reference: str, messages: Sequence[Message], targets: Targets, drawn: Drawn, work_dir: str, base: str | None = None) -> str:
     """A `moslim chat` command. It takes one message: of a conversation the last, which is said."""
     prefer = ",".join(f"{name}={level}" for name, level in targets.items())
-    parts = ["moslim", "chat", "--policy", reference, "--work-dir", work_dir, *(["--prefer", prefer] if prefer else [])]
+    parts = ["--policy", reference, "--work-dir", work_dir, *(["--prefer", prefer] if prefer else [])]
     parts += ["--temperature", f"{drawn.temperature:g}", "--seed", str(drawn.seed)]
     parts += ["--base", base] if base else []
     parts += ["--max-new-tokens", str(drawn.max_new_tokens)] if drawn.max_new_tokens else []
-    command = shlex.join([*parts, f"--message={messages[-1]['content']}"])
-    return command if len(messages) == 1 else f"# The last message only: moslim chat begins a conversation of its own.\n{command}"
+    asked = command("chat", *parts, f"--message={messages[-1]['content']}")
+    return asked if len(messages) == 1 else f"# The last message only: moslim chat begins a conversation of its own.\n{asked}"
 
 
 def python(folder: str, messages: Sequence[Message], targets: Targets, drawn: Drawn, base: str | None = None) -> str:
@@ -46,5 +47,5 @@ def curl(reference: str, messages: Sequence[Message], targets: Targets, drawn: D
         "seed": drawn.seed,
         **({"max_tokens": drawn.max_new_tokens} if drawn.max_new_tokens else {}),
     }
-    served = f"# Answered where this runs: {shlex.join(['moslim', 'serve', '--policy', reference])}"
+    served = f"# Answered where this runs: {command('serve', '--policy', reference)}"
     return f"{served}\ncurl {ADDRESS} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"

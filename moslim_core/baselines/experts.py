@@ -38,7 +38,7 @@ from moslim_core.training.progress import Progress
 
 Standardisation = Literal["none", "running"]
 # What this project's own training may do, and a compared one does not.
-PLAIN: dict[str, Any] = {"held_out_fraction": 0.0, "warm_start": "none", "save_merged": False, "cross_talk_penalty": 0.0}
+PLAIN: dict[str, Any] = {"held_out_fraction": 0.0, "warm_start": "none", "cross_talk_penalty": 0.0}
 
 
 def best_levels(schema: PreferenceSchema) -> Targets:

@@ -1,10 +1,12 @@
 """The data card: what the rows are, where they are from, how they were made levels and what was left out; as JSON, Markdown and HTML.
 
-All three are made from one dict, so whoever adds to it writes all three with `write_card`.
+All three are made from one dict, so whoever adds to it writes all three with `write_card`. The Markdown goes out with an exported policy:
+it alone has no example rows, which are somebody's text.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -18,16 +20,18 @@ from moslim_core.data.rows import Row, plain_text
 from moslim_core.data.splits import JUDGE, TEST, TRAIN, VALIDATION
 from moslim_core.preferences import PreferenceSchema
 
-# Its own template, and the report's style sheet; the report's code has no part in a stage that it does not change.
+# Its own template, and the report's style sheet. Importing the report's code would put it into this stage's fingerprint.
 TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")
 
 # Sources that a card tells apart: where every row names one of its own, an address, say, the rest are counted together.
 MOST_SOURCES, OTHERS = 50, "(other sources)"
 QUANTILES = (5, 25, 50, 75, 95)
+# Rows that are shown, and how many characters of a question and of an answer.
+EXAMPLES, EXAMPLE_CHARACTERS = 5, 300
 
 
 class Tally:
-    """Counts rows as they go by; it holds counts only."""
+    """Counts rows as they go by; it holds counts, and a few rows as examples."""
 
     def __init__(self, schema: PreferenceSchema) -> None:
         self.schema = schema
@@ -37,6 +41,7 @@ class Tally:
         self.between: Counter[str] = Counter()  # preference
         self.choices: Counter[tuple[str, str]] = Counter()  # (preference, split)
         self.words: dict[str, Counter[int]] = {"prompt": Counter(), "answer": Counter()}
+        self._kept: dict[str, Row] = {}  # digest of the content -> row
 
     def add(self, split: str, row: Row) -> None:
         """Count a row in."""
@@ -49,10 +54,21 @@ class Tally:
         self.choices.update((name, split) for name in row.worse or ())
         self.words["prompt"][len(plain_text(row.prompt).split())] += 1
         self.words["answer"][len(row.response.split())] += 1
+        # The smallest digests are a random choice that depends on the rows alone, not on their order.
+        self._kept[hashlib.sha256(json.dumps(row.to_json(), sort_keys=True).encode()).hexdigest()] = row
+        if len(self._kept) > EXAMPLES:
+            del self._kept[max(self._kept)]
 
     def labelled(self, preference: str, split: str | None = None) -> int:
         """Rows with a label of a preference, in one split or in all."""
         return sum(n for (name, at, _, _), n in self.levels.items() if name == preference and split in (None, at))
+
+    def examples(self) -> list[dict[str, Any]]:
+        """A few rows, as {question, answer, levels {preference: words}}; long texts are cut, with an ellipsis."""
+        return [
+            {"question": _cut(plain_text(row.prompt)), "answer": _cut(row.response), "levels": _levels(row, self.schema)}
+            for _, row in sorted(self._kept.items())
+        ]
 
     def card(self, *, dropped: Mapping[str, int], **more: Any) -> dict[str, Any]:
         """The data card, with what only the caller knows: `prompts`, `prompt_groups`, `licences`, `binning`, `bad_rows`.
@@ -77,6 +93,7 @@ class Tally:
             "dropped": {reason: count for reason, count in dropped.items() if count},
             "prompt_words": _percentiles(self.words["prompt"]),
             "answer_words": _percentiles(self.words["answer"]),
+            "examples": self.examples(),
             "bad_rows": [],
             "filled": [],
             "agreement": [],
@@ -93,6 +110,18 @@ class Tally:
                 levels[level] += n
         shown = {str(level): levels[level] for level in range(1, self.schema[preference].k + 1)}
         return {"labelled": levels.total(), "levels": shown}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= EXAMPLE_CHARACTERS else f"{text[:EXAMPLE_CHARACTERS].rstrip()}…"
+
+
+def _levels(row: Row, schema: PreferenceSchema) -> dict[str, str]:
+    words = dict.fromkeys(row.worse or (), "chosen over another answer")
+    for name, level in row.levels().items():
+        label = schema[name].label(row.labels[name])
+        words[name] = label if level == row.labels[name] else f"{level:g}, near {label}"
+    return {name: words[name] for name in schema.names if name in words}
 
 
 def _percentiles(counts: Counter[int]) -> dict[str, float]:
@@ -159,7 +188,9 @@ def html(card: dict[str, Any], schema: PreferenceSchema) -> str:
     )
     environment.filters.update(shown=shown)
     environment.tests.update(share=lambda cell: isinstance(cell, Share))
-    return environment.get_template("card.html.j2").render(tables=tables(card, schema), rows=sum(card["rows"].values()))
+    return environment.get_template("card.html.j2").render(
+        tables=tables(card, schema), rows=sum(card["rows"].values()), examples=card["examples"]
+    )
 
 
 def tables(card: dict[str, Any], schema: PreferenceSchema) -> list[Table]:

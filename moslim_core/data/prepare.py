@@ -37,7 +37,7 @@ NO_LABEL = "no label"
 
 
 class Seen(NamedTuple):
-    """What the rows of a run are, before anything says that they do not do."""
+    """The rows of a run as they were read, before they are validated."""
 
     tally: Tally
     splits: Splits

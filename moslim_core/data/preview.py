@@ -38,7 +38,7 @@ class LevelRows(BaseModel):
 
 class Preview(BaseModel):
     """`prompts`: of all rows by split, and those that the policy trains and is evaluated on. `choices`: between two answers, by preference
-    and split.
+    and split. `examples`: a few rows, as in the data card.
 
     `refused`: why a run would end here.
     """
@@ -48,6 +48,7 @@ class Preview(BaseModel):
     policy_prompts: dict[str, int] | None
     levels: list[LevelRows]
     choices: dict[str, dict[str, int]]
+    examples: list[dict[str, Any]]
     dropped: dict[str, int]
     bad_rows: list[dict[str, Any]]
     warnings: list[str]
@@ -88,6 +89,7 @@ def preview(settings: Settings, cache: Path) -> Preview:
         policy_prompts=card["prompts"] if card else None,
         levels=levels,
         choices=choices,
+        examples=prepared.tally.examples(),
         dropped={reason: count for reason, count in prepared.dropped.items() if count},
         bad_rows=prepared.bad.record(),
         warnings=warnings,

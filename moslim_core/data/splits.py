@@ -22,7 +22,7 @@ NEARLY_CROSSES = "prompt nearly the same as one in another split"
 _RATED, _IN_TEST, _IN_VALIDATION, _OWN_TEST, _OWN_VALIDATION = 1, 2, 4, 8, 16
 _STATED = {TEST: _IN_TEST, VALIDATION: _IN_VALIDATION}
 
-# Of the groups that rate a preference so many are test's at least, and validation's, and the judge's; of few groups a fifth.
+# Each of test, validation and judge gets at least so many of the groups that rate a preference; of few groups a fifth.
 FEWEST = 5
 
 

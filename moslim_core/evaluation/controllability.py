@@ -74,9 +74,12 @@ class Controllability(BaseModel):
 
     @property
     def distances(self) -> dict[str, Interval]:
-        """How near the answers come to their levels, of what can be steered: mean error, share that meets the level, span."""
+        """How near the answers come to their levels, of what can be steered: mean error, shares that meet the level and that miss it by one
+        at most, span."""
         steered = {name: of for name, of in self.preferences.items() if not of.guard}
-        return {f"{name}/{figure}": getattr(of, figure) for name, of in steered.items() for figure in ("mae", "exact", "span")}
+        return {
+            f"{name}/{figure}": getattr(of, figure) for name, of in steered.items() for figure in ("mae", "exact", "within_one", "span")
+        }
 
     @property
     def left_open(self) -> float | None:
@@ -87,17 +90,22 @@ class Controllability(BaseModel):
 
 
 def exact_level(requested: Array, obtained: Array) -> float:
-    """Share of answers whose obtained level, rounded, is the requested one."""
+    """Share of answers (n,) whose obtained level, rounded, is the requested one."""
     return exact(requested, np.rint(obtained))
 
 
+def within_one_level(requested: Array, obtained: Array) -> float:
+    """Share of answers (n,) whose obtained level, rounded, is the requested one or next to it."""
+    return _mean(np.abs(np.rint(obtained) - requested) <= 1)
+
+
 def mae(requested: Array, obtained: Array) -> float:
-    """Mean absolute error in levels."""
+    """Mean absolute error of levels (n,), in levels."""
     return _mean(np.abs(requested - obtained))
 
 
 def slope(x: Array, y: Array) -> float:
-    """Least-squares slope of y on x; NaN where x is constant."""
+    """Least-squares slope of y (n,) on x (n,); NaN where x is constant."""
     spread = ((x - x.mean()) ** 2).sum() if len(x) > 1 else 0.0
     return float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread > 0 else float("nan")
 
@@ -208,7 +216,7 @@ def _control(rows: Sequence[Obtained], preference: Preference, bootstrap: int, s
         spearman=interval(spearman, (requested, obtained), draws),
         mae=interval(mae, (requested, obtained), draws),
         exact=interval(exact_level, (requested, obtained), draws),
-        within_one=interval(lambda r, o: _mean(np.abs(np.rint(o) - r) <= 1), (requested, obtained), draws),
+        within_one=interval(within_one_level, (requested, obtained), draws),
         span=interval(partial(span, low=low, high=high), (requested, obtained), draws),
         violations=sum(b < a for a, b in itertools.pairwise(means)),
         levels=levels,

@@ -28,6 +28,7 @@ KINDS = {
     "spearman": Kind("Spearman", "higher", -1.0, 1.0),
     "mae": Kind("mean error", "lower", 0.0),
     "exact": Kind("level met", "higher", 0.0, 1.0, headline=False),
+    "within_one": Kind("within one level", "higher", 0.0, 1.0, headline=False),
     "span": Kind("span in levels", "higher", headline=False),
     "cross-talk": Kind("cross-talk", "lower", 0.0),
     "truncated": Kind("cut off", "lower", 0.0, 1.0),
@@ -41,7 +42,7 @@ KINDS = {
     "auc": Kind("area under the ROC curve", "higher", 0.0, 1.0),
     "ece": Kind("calibration error", "lower", 0.0, 1.0),
 }
-# What a figure is about says nothing where there is one of its kind.
+# Labels leave these subjects out, as there is only one of each.
 UNNAMED = ("front", "left open")
 
 

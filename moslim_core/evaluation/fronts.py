@@ -149,7 +149,7 @@ def sparsity(points: Array) -> float:
 
 
 def spacing(points: Array) -> float:
-    """Standard deviation of the Euclidean distances to the nearest other point (after Schott 1995); NaN for a single point."""
+    """Standard deviation of the Euclidean distances of points (n, m) to the nearest other (after Schott 1995); NaN for a single point."""
     if len(points) < 2:
         return float("nan")
     distances = np.linalg.norm(points[:, None] - points, axis=2)
@@ -158,7 +158,7 @@ def spacing(points: Array) -> float:
 
 
 def non_dominated(points: Array) -> Array:
-    """(n,) true where no other point is at least as good in everything and better in something."""
+    """Of points (n, m): (n,) true where no other point is at least as good in everything and better in something."""
     return np.array([not ((points >= p).all(axis=1) & (points > p).any(axis=1)).any() for p in points])
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from moslim_core.evaluation.controllability import Obtained, exact_level, left_open, mae, scores_alone, span
+from moslim_core.evaluation.controllability import Obtained, exact_level, left_open, mae, scores_alone, span, within_one_level
 from moslim_core.evaluation.fronts import FIGURES, Front, quality, score_table
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.statistics.agreement import spearman
@@ -25,7 +25,8 @@ TOGETHER = {2: "two at once", 3: "three at once"}
 
 
 def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
-    """`preference/spearman`, `/mae`, `/exact`, `/span`, and `left open/cross-talk` of each run's answers, by `bootstrap` resamples."""
+    """`preference/spearman`, `/mae`, `/exact`, `/within_one`, `/span`, and `left open/cross-talk` of each run's answers, by `bootstrap`
+    resamples."""
     intervals = {}
     for preference in schema.preferences:
         name = preference.name
@@ -38,6 +39,7 @@ def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootst
             "spearman": spearman,
             "mae": mae,
             "exact": exact_level,
+            "within_one": within_one_level,
             "span": partial(span, low=preference.requestable[0], high=preference.requestable[-1]),
         }
         for figure, statistic in statistics.items():

@@ -35,7 +35,7 @@ from moslim_core.statistics.agreement import JudgeAgreement, judge_agreement
 Metrics = dict[str, float | None]
 Agreement = TypeAdapter(dict[str, JudgeAgreement])
 Runs = TypeAdapter(dict[str, benchmarks.Run])
-# What the suite calls what is no public benchmark.
+# The suite's name for control, beside those of public benchmarks.
 CONTROL = "controllability"
 
 

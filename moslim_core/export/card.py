@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from moslim_core.policy.artifact import PolicyCard
+from moslim_core.policy.card import ends
 from moslim_core.preferences import Preference, PreferenceSchema, Targets, condition, render
 
 DATA_CARD = "data_card.md"
@@ -22,21 +23,23 @@ class Record(NamedTuple):
 
 def policy_readme(card: PolicyCard, tokenizer: Any, dtype: str, record: Record | None) -> str:
     """Markdown of a merged folder, with the front matter that hubs read."""
-    one = example(card.preferences)
-    name, level = next(iter(one.items()))
+    best = _best(card, record)
+    one = Targets({best.name: best.k})
     return _joined(
         _front(card, "transformers"),
         _title(card, f"One plain model in {dtype}: the adapter is merged into `{card.base.name}` (content {card.base.digest[:12]})."),
         levels_list(card.preferences),
         "## How to ask",
-        "The chat template writes what is asked for, as in training; nothing but transformers or vLLM is needed:",
-        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        "The chat template writes what is asked for, as in training; nothing but transformers or vLLM is needed. In this folder, with "
+        f"{best.name} at its lowest and at its highest level:",
+        '```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nfolder = "."\n'
         "tokenizer = AutoTokenizer.from_pretrained(folder)\nmodel = AutoModelForCausalLM.from_pretrained(folder)\n"
         'messages = [{"role": "user", "content": "How do bees make honey?"}]\n'
-        f"inputs = tokenizer.apply_chat_template(messages, preferences={json.dumps(dict(one))}, add_generation_prompt=True,\n"
-        '                                       return_tensors="pt", return_dict=True)\n'
-        f"answer = model.generate(**inputs, max_new_tokens={card.max_new_tokens})\n"
-        'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))\n```',
+        f"for level in {ends(best)}:\n"
+        f'    inputs = tokenizer.apply_chat_template(messages, preferences={{"{best.name}": level}}, add_generation_prompt=True,\n'
+        '                                           return_tensors="pt", return_dict=True)\n'
+        f"    answer = model.generate(**inputs, max_new_tokens={card.max_new_tokens})\n"
+        '    print(level, tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))\n```',
         "With `vllm serve FOLDER` a request says it in `chat_template_kwargs`:",
         "```json\n"
         + json.dumps(
@@ -49,7 +52,7 @@ def policy_readme(card: PolicyCard, tokenizer: Any, dtype: str, record: Record |
             indent=1,
         )
         + "\n```",
-        f"A level that there is not is refused. {name}={level} gives the model this text:",
+        f"A level that there is not is refused. {best.name}={best.k} gives the model this text:",
         f"```text\n{example_prompt(card, one)}\n```",
         *_figures(record),
         *_limits(card),
@@ -66,10 +69,10 @@ def special(tokenizer: Any) -> str:
     return f"such as `{tokenizer.eos_token}`"
 
 
-def example(schema: PreferenceSchema) -> Targets:
-    """The highest level of the last preference."""
-    last = schema.preferences[-1]
-    return schema.targets({last.name: last.k})
+def _best(card: PolicyCard, record: Record | None) -> Preference:
+    """The preference that the policy follows most, where a run measured that; else the first that is steered, or a guard."""
+    measured = (record.findings or {}).get("best") if record is not None else None
+    return card.preferences[measured] if measured else min(card.preferences.preferences, key=lambda p: p.is_guard)
 
 
 def example_prompt(card: PolicyCard, targets: Targets) -> str:
@@ -92,6 +95,7 @@ def instructions(schema: PreferenceSchema) -> Iterator[tuple[str, int, str]]:
 
 def pasted_readme(card: PolicyCard, title: str, how: str, record: Record | None) -> str:
     """Markdown of a form whose template writes no instruction: who asks pastes it. `how`: how it is opened and used."""
+    best = _best(card, record)
     two = Targets({p.name: p.k for p in card.preferences.preferences[:2]})
     rows = [f"| {name} | {level} | `{text}` |" for name, level, text in instructions(card.preferences)]
     place = {
@@ -107,7 +111,7 @@ def pasted_readme(card: PolicyCard, title: str, how: str, record: Record | None)
         how,
         "## How to ask",
         f"Paste an instruction {place}:",
-        f"```text\n{example_prompt(card, example(card.preferences))}\n```",
+        f"```text\n{example_prompt(card, Targets({best.name: best.k}))}\n```",
         "\n".join(["| preference | level | instruction |", "|---|---|---|", *rows]),
         f"Several at once stand in one, in the order of this table, with `; ` between: `{render(two, card.preferences)}`",
         *_figures(record),

@@ -14,8 +14,8 @@ from typing import Any
 from moslim_core.export.card import Record, policy_readme, write_data_card
 from moslim_core.export.chat_template import with_preferences
 from moslim_core.export.folder import new_folder
-from moslim_core.models import DeviceName, DType, end_tokens, load_config
-from moslim_core.policy.artifact import MERGED, PolicyCard, load_policy
+from moslim_core.models import DType, end_tokens, load_config
+from moslim_core.policy.artifact import PolicyCard, load_policy
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.sampling import generation_config
 
@@ -41,13 +41,6 @@ def publish(
     with tempfile.TemporaryDirectory(prefix="moslim-") as temp, new_folder(output or Path(temp, "model"), weight_bytes(model)) as folder:
         _fill(folder, model, tokenizer, card, record)
         return push(folder)
-
-
-def merge_beside(policy: Path, cache: Path, dtype: DType, device: DeviceName, base: str) -> None:
-    """The policy that was just saved, as one plain model in its folder `merged`."""
-    model, tokenizer, card = load_policy(policy, cache, dtype, device, base)
-    (policy / MERGED).mkdir()
-    _fill(policy / MERGED, model, tokenizer, card, None)
 
 
 def _fill(folder: Path, model: Any, tokenizer: Any, card: PolicyCard, record: Record | None) -> None:

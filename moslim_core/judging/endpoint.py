@@ -7,6 +7,7 @@ The key comes from the environment alone, and stands in no file, log or error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -15,7 +16,6 @@ import random
 import sqlite3
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -41,12 +41,13 @@ LONGEST_BACKOFF = 60.0
 # So many questions in a row without an answer are no accident: the rest is not sent.
 MOST_UNANSWERED = 20
 
-SELECT = "SELECT text FROM answers WHERE digest = ?"
+SELECT = "SELECT text, finish_reason FROM answers WHERE digest = ?"
 
 
 class Question(NamedTuple):
     """What one request asks. `schema`: JSON schema of the answer, an object; None where any text will do, which is given as
-    {"text": ...}. `version`: of the prompt behind `messages`."""
+    {"text": ..., "finish_reason": ...}: `stop` at its own end, `length` where the limit cut it, '' where the server did not say.
+    `version`: of the prompt behind `messages`."""
 
     messages: list[Message]
     schema: dict[str, Any] | None
@@ -69,8 +70,15 @@ class Usage(BaseModel):
     cost: float = 0.0
 
 
-class _Reply(NamedTuple):
+class _Said(NamedTuple):
+    """What is kept of an answer."""
+
     text: str
+    finish_reason: str
+
+
+class _Reply(NamedTuple):
+    said: _Said
     input_tokens: int
     output_tokens: int
 
@@ -108,19 +116,19 @@ class Endpoint:
         """
         digests = [self._digest(question) for question in questions]
         try:
-            with closing(self._open()) as cache:
-                texts = {digest: row[0] for digest in digests if (row := cache.execute(SELECT, (digest,)).fetchone())}
-                self._works = self._works or bool(texts)
-                self.usage.cached += sum(digest in texts for digest in digests)
-                waiting = {digest: question for digest, question in zip(digests, questions, strict=True) if digest not in texts}
+            with contextlib.closing(self._open()) as cache:
+                said = {digest: _Said(*row) for digest in digests if (row := cache.execute(SELECT, (digest,)).fetchone())}
+                self._works = self._works or bool(said)
+                self.usage.cached += sum(digest in said for digest in digests)
+                waiting = {digest: question for digest, question in zip(digests, questions, strict=True) if digest not in said}
                 if waiting:
-                    texts |= _run(self._ask_all(waiting, cache))
+                    said |= _run(self._ask_all(waiting, cache))
         except sqlite3.Error as error:
             raise UserError(
                 f"{self.cache}: answers can't be kept ({error}).\nFree disk space, or delete the file: its answers are then paid for again."
             ) from error
-        answers = [parse(texts[d], q.schema) if d in texts else None for d, q in zip(digests, questions, strict=True)]
-        unanswered = sum(digest not in texts for digest in digests)
+        answers = [_answer(said[d], q.schema) if d in said else None for d, q in zip(digests, questions, strict=True)]
+        unanswered = sum(digest not in said for digest in digests)
         self.usage.unanswered += unanswered
         self.usage.unparsable += answers.count(None) - unanswered
         return answers
@@ -142,13 +150,16 @@ class Endpoint:
         # One thread at a time uses it, though not always the one that opened it (`_run`). Each statement is committed by itself.
         cache = sqlite3.connect(self.cache, timeout=60, isolation_level=None, check_same_thread=False)
         cache.execute("CREATE TABLE IF NOT EXISTS answers (digest TEXT PRIMARY KEY, text TEXT NOT NULL)")
+        # Earlier versions kept the text alone, and what was paid for stays of use.
+        with contextlib.suppress(sqlite3.OperationalError):  # the column is there
+            cache.execute("ALTER TABLE answers ADD COLUMN finish_reason TEXT NOT NULL DEFAULT ''")
         return cache
 
-    async def _ask_all(self, waiting: Mapping[str, Question], cache: sqlite3.Connection) -> dict[str, str]:
-        """{digest: text} of the questions that were answered, each stored as it arrives."""
+    async def _ask_all(self, waiting: Mapping[str, Question], cache: sqlite3.Connection) -> dict[str, _Said]:
+        """{digest: answer} of the questions that were answered, each stored as it arrives."""
         from openai import AsyncOpenAI, Timeout
 
-        texts: dict[str, str] = {}
+        said: dict[str, _Said] = {}
         left = iter(waiting.items())
 
         async def work(client: AsyncOpenAI) -> None:
@@ -158,8 +169,8 @@ class Endpoint:
                 except _NoReply as failure:
                     self._give_up(failure)
                     continue
-                cache.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (digest, reply.text))
-                texts[digest] = reply.text
+                cache.execute("INSERT OR REPLACE INTO answers (digest, text, finish_reason) VALUES (?, ?, ?)", (digest, *reply.said))
+                said[digest] = reply.said
                 self._count(reply)
 
         async with AsyncOpenAI(
@@ -177,7 +188,7 @@ class Endpoint:
                 raise errors.exceptions[0] from None
         if not self._works:
             raise self._stopped()
-        return texts
+        return said
 
     async def _persist(self, client: Any, question: Question) -> _Reply:
         """Ask until there is a reply: pauses double, are spread at random, and are never shorter than the server asks for."""
@@ -276,18 +287,30 @@ class Endpoint:
 def _reply(completion: Any) -> _Reply:
     """What the model said, '' if nothing. Raises _NoReply on anything but a chat completion, such as a proxy's page."""
     try:
-        content, usage = completion.choices[0].message.content, completion.usage
+        choice, usage = completion.choices[0], completion.usage
+        content, reason = choice.message.content, getattr(choice, "finish_reason", None)
     except (AttributeError, TypeError, IndexError):
         raise _NoReply("what came back is no chat completion") from None
     tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-    return _Reply(well_formed(content) if isinstance(content, str) else "", *tokens)
+    said = _Said(*(well_formed(part) if isinstance(part, str) else "" for part in (content, reason)))
+    return _Reply(said, *tokens)
 
 
-def parse(text: str, schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _answer(said: _Said, schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What `ask` gives for an answer, None where there is nothing in it that fits."""
+    if schema is not None:
+        return parse(said.text, schema)
+    text = _without_reasoning(said.text).strip()
+    return {"text": text, "finish_reason": said.finish_reason} if text else None
+
+
+def _without_reasoning(text: str) -> str:
+    return text.rpartition("</think>")[2]
+
+
+def parse(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
     """The JSON object in `text` if it fits `schema`, else None. Reasoning before it and a code fence around it are passed over."""
-    text = text.rpartition("</think>")[2]
-    if schema is None:
-        return {"text": text.strip()} if text.strip() else None
+    text = _without_reasoning(text)
     try:
         value = json.loads(text[text.find("{") : text.rfind("}") + 1])
     except (ValueError, RecursionError):

@@ -47,7 +47,7 @@ def load_chat_tokenizer(name: str, cache: Path) -> Any:
 
     Raises UserError where it has no chat template that works, one that begins thoughts without an end, or no token ends an answer.
     """
-    source = resolve(name, cache)
+    source = resolve(name, cache, weights=False)
     tokenizer = load_tokenizer(source, name)
     templates.settle(tokenizer, name)
     templates.require_conversation(tokenizer)
@@ -80,7 +80,7 @@ def load_config(name: str, cache: Path) -> Any:
     """The configuration of a model."""
     from transformers import AutoConfig
 
-    return from_pretrained(AutoConfig, resolve(name, cache), name)
+    return from_pretrained(AutoConfig, resolve(name, cache, weights=False), name)
 
 
 def context(config: Any) -> int:

@@ -16,11 +16,20 @@ from typing import NamedTuple
 from moslim_core.errors import UserError
 from moslim_core.models.quiet import quiet
 
-# {hub id: its snapshot}: a process sees one, whatever the hub gets meanwhile.
-_fetched: dict[str, str] = {}
 
+class Snapshot(NamedTuple):
+    """What was fetched of a hub id: the folder of its commit, and whether the weights are in it."""
+
+    folder: str
+    whole: bool
+
+
+# {hub id: its snapshot}: a process sees one commit, whatever the hub gets meanwhile.
+_fetched: dict[str, Snapshot] = {}
 # What a repository of the hub may hold beside the files that are loaded here: weights in other formats, mostly as large.
 UNUSED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx*", "*.ot", "*.tflite", "onnx/*", "openvino/*", "original/*")
+# The index goes with its shards: without them it would say that they are missing.
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
 class PackagedModel(NamedTuple):
@@ -58,10 +67,10 @@ def packaged_file(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def resolve(name: str, cache: Path) -> str:
+def resolve(name: str, cache: Path, weights: bool = True) -> str:
     """The directory of a model's files: a packaged model's (made in `cache` if need be), a local one, or the snapshot of a hub id
-    (owner/name or owner/name@revision), which is fetched. Raises UserError where a packaged model is not installed, is damaged, a
-    path is no model directory, or the hub has no such model."""
+    (owner/name or owner/name@revision), which is fetched, without its `weights` if they are not needed. Raises UserError where a
+    packaged model is not installed, is damaged, a path is no model directory, or the hub has no such model."""
     if name in PACKAGED:
         return str(_packaged_directory(name, cache))
     path = Path(os.path.expanduser(name))
@@ -73,18 +82,31 @@ def resolve(name: str, cache: Path) -> str:
         raise UserError(
             f"model {name!r} was not found.\nGive a local directory, a hub id (owner/name), or a packaged model: {', '.join(PACKAGED)}."
         )
-    if name not in _fetched:
-        _fetched[name] = _snapshot(name)
-    return _fetched[name]
+    known = _fetched.get(name)
+    if known is None or (weights and not known.whole):
+        # Weights that come later are those of the commit that was read before.
+        _fetched[name] = Snapshot(_snapshot(pinned(name), weights), weights)
+    return _fetched[name].folder
+
+
+def commit(name: str, cache: Path) -> str | None:
+    """The commit of a hub id, whose weights are not fetched for it; None for other models. Raises UserError as `resolve` does."""
+    if name in PACKAGED:
+        return None
+    folder = resolve(name, cache, weights=False)
+    # The hub's client names a snapshot's folder by its commit.
+    return Path(folder).name if name in _fetched else None
 
 
 def is_fetched(name: str) -> bool:
     """Whether the files of a hub id are on this machine, so that resolving it downloads nothing."""
     from huggingface_hub import try_to_load_from_cache
 
+    if name in _fetched and _fetched[name].whole:
+        return True
     model, _, revision = name.partition("@")
     try:
-        return name in _fetched or isinstance(try_to_load_from_cache(model, "model.safetensors", revision=revision or None), str)
+        return isinstance(try_to_load_from_cache(model, "model.safetensors", revision=revision or None), str)
     except ValueError:
         # No name that a hub has.
         return False
@@ -92,15 +114,15 @@ def is_fetched(name: str) -> bool:
 
 def pinned(name: str) -> str:
     """`name` as another process has to give it to get the same files: a hub id that was fetched here with its revision."""
-    return f"{name.partition('@')[0]}@{Path(_fetched[name]).name}" if name in _fetched else name
+    return f"{name.partition('@')[0]}@{Path(_fetched[name].folder).name}" if name in _fetched else name
 
 
-def _snapshot(name: str) -> str:
+def _snapshot(name: str, weights: bool) -> str:
     from huggingface_hub import snapshot_download
 
     model, _, revision = name.partition("@")
     try:
-        return snapshot_download(model, revision=revision or None, ignore_patterns=list(UNUSED))
+        return snapshot_download(model, revision=revision or None, ignore_patterns=[*UNUSED, *(() if weights else WEIGHTS)])
     except Exception as error:
         raise UserError(
             f"model {name!r} could not be loaded: {next(iter(str(error).splitlines()), type(error).__name__)}\n"

@@ -23,13 +23,10 @@ from moslim_core.training.adapters import name_base
 # PEFT's name for the adapter that is the policy.
 ADAPTER = "default"
 POLICY_FILE = "moslim_policy.json"
-ADAPTER_FILE = "adapter_model.safetensors"
 # Beside it, where the policy stage trained it: the metrics of its training.
 TRAINING_LOG = "training.jsonl"
 # Folder in the policy's with a base of its own, where a warm start made one.
 BASE = "base"
-# Folder in the policy's with adapter and base in one, for tools that know no adapters.
-MERGED = "merged"
 
 
 class PolicyCard(BaseModel):

@@ -14,7 +14,7 @@ from moslim_core.preferences import Preference
 
 def model_card(card: PolicyCard, history: Sequence[Mapping[str, Any]]) -> str:
     """Markdown, with the front matter that hubs read. `history`: the trainer's logs, one mapping per update."""
-    example = card.preferences.preferences[0]
+    example = max(card.preferences.preferences, key=lambda p: _moved(p, history))
     lines = [
         f"---\nlibrary_name: peft\nbase_model: {json.dumps(card.base.name)}\ntags: [moslim, {card.optimiser}]\n---",
         "# Policy that follows stated preferences",
@@ -24,13 +24,27 @@ def model_card(card: PolicyCard, history: Sequence[Mapping[str, Any]]) -> str:
         "Expected level of the answers by requested level, by the reward model that trained it: the first quarter of training and the "
         "last. A reward model flatters the policy that it trained; the run's report has an independent judge's view.",
         "\n".join(_curves(card, history)),
+        f"In this folder, with {example.name} at its lowest and at its highest level:",
         "```python\nfrom moslim_core.policy.steerable import SteerablePolicy\n\n"
-        f"policy = SteerablePolicy.from_pretrained(folder{_where(card)}\n"
-        f'policy.chat("How do bees make honey?", {{"{example.name}": {example.requestable[-1]}}})\n```',
+        f'policy = SteerablePolicy.from_pretrained("."{_where(card)}\n'
+        f"for level in {ends(example)}:\n"
+        f'    print(level, policy.chat("How do bees make honey?", {{"{example.name}": level}}))\n```',
         f"The instruction stands in the `{card.placement}` position. Combinations that training never asked for: {_pairs(card)}. Answers "
         "are no truer or safer than the base's unless a preference says so.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def ends(preference: Preference) -> list[int]:
+    """The lowest and the highest level that may be requested; of a guard the one level."""
+    return sorted({preference.requestable[0], preference.requestable[-1]})
+
+
+def _moved(preference: Preference, history: Sequence[Mapping[str, Any]]) -> tuple[bool, float]:
+    """How far the last quarter's answers moved between the two ends, as a share of the range; guards come last."""
+    low, high = (_recorded(preference, level, _quarters(history)[1]) for level in (preference.requestable[0], preference.requestable[-1]))
+    share = (np.mean(high) - np.mean(low)) / (preference.k - 1) if low and high else -1.0
+    return not preference.is_guard, float(share)
 
 
 def _where(card: PolicyCard) -> str:
@@ -45,14 +59,24 @@ def _preference(preference: Preference) -> str:
 
 
 def _curves(card: PolicyCard, history: Sequence[Mapping[str, Any]]) -> list[str]:
-    quarter = max(1, len(history) // 4)
     rows = ["| preference | requested | first quarter | last quarter |", "|---|---|---|---|"]
     for preference in card.preferences.preferences:
         for level in preference.requestable:
-            name = f"expected_level/{preference.name}/{level}"
-            first, last = ([log[name] for log in part if log.get(name) is not None] for part in (history[:quarter], history[-quarter:]))
+            first, last = (_recorded(preference, level, part) for part in _quarters(history))
             rows.append(f"| {preference.name} | {level} of {preference.k} | {_mean(first)} | {_mean(last)} |")
     return rows
+
+
+def _quarters(history: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """The first and the last quarter of the updates."""
+    quarter = max(1, len(history) // 4)
+    return history[:quarter], history[-quarter:]
+
+
+def _recorded(preference: Preference, level: int, part: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The expected levels of the answers to requests for a level."""
+    name = f"expected_level/{preference.name}/{level}"
+    return [log[name] for log in part if log.get(name) is not None]
 
 
 def _mean(values: list[float]) -> str:

@@ -57,6 +57,7 @@ class Passed(NamedTuple):
 
     @property
     def tensors(self) -> list[Tensor]:
+        """What a loss is a function of: log-probabilities and, with a critic, values, each (r, c)."""
         return [t for t in (self.log_probs, self.values) if t is not None]
 
 

@@ -184,7 +184,7 @@ def figures(of: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, flo
 
 
 def zero_variance(values: np.ndarray, group: np.ndarray) -> float | None:
-    """Share of the groups of two values or more whose values do not differ: they give this preference no gradient. None without such."""
+    """Share of the groups of two of the values (n,) or more that do not differ: such give no gradient. None without groups."""
     by_group = defaultdict(list)
     for value, key in zip(values, group, strict=True):
         by_group[key].append(value)

@@ -123,7 +123,7 @@ class PolicySettings(Section):
     temperature: float = Field(default=1.0, ge=LOWEST_TEMPERATURE, description="sampling temperature of rollouts")
     update: Literal["adamw", "muon"] = Field(
         default="adamw",
-        description="how the adapter is updated; muon: in all directions of a gradient by as much, where few would outweigh the rest",
+        description="how the adapter is updated; muon: with equal singular values, so that no few directions of a gradient dominate",
     )
     learning_rate: float = Field(
         default=1e-4, gt=0, description="learning rate of the adapter; muon's updates have a fifth of it as their root mean square"
@@ -132,23 +132,23 @@ class PolicySettings(Section):
         default=1.0, ge=0, le=1, description="share of the learning rate that is left in the last step, in a straight line from the first"
     )
     average_steps: int = Field(
-        default=1, ge=1, description="the policy is the mean of the adapter as it was after each of so many last steps: less luck in it"
+        default=1, ge=1, description="the policy is the adapter's mean over so many last steps, which has less noise"
     )
     truncation_penalty: float = Field(
         default=0.0,
         ge=0,
-        description="reward that an answer loses that reaches max_new_tokens, says nothing, or, where rated answers are sentences, "
-        "ends without punctuation",
+        description="reward subtracted from an answer that is cut off, empty or, where rated answers are sentences, without a last "
+        "punctuation mark",
     )
     off_topic_penalty: float = Field(
         default=0.0,
         ge=0,
-        description="reward that an answer loses that a sentence encoder (minilm-l6) finds off its question's topic",
+        description="reward subtracted from an answer that a sentence encoder (minilm-l6) finds off its question's topic",
     )
     cross_talk_penalty: float = Field(
         default=0.0,
         ge=0,
-        description="how strongly answers are held back from what requests move that they leave open, in rewards per whole range moved",
+        description="penalty for moving preferences that the request does not name, in rewards per whole range moved",
     )
     beta: float = Field(
         default=0.02,
@@ -166,7 +166,6 @@ class PolicySettings(Section):
     )
     held_out_fraction: float = Field(default=0.05, ge=0, le=0.25, description="share of level pairs kept from training")
     checkpoint_every: int = Field(default=5, ge=1, description="steps between checkpoints; the last two are kept")
-    save_merged: bool = Field(default=False, description="also save the policy as one plain model, in the policy's folder `merged`")
     sft: WarmStartSettings = Field(default_factory=WarmStartSettings, description="what the warm start alone needs")
     grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="what GRPO alone needs")
     ppo: PPOSettings = Field(default_factory=PPOSettings, description="what PPO alone needs")

@@ -53,9 +53,11 @@ class SteerablePolicy:
     ) -> str:
         """The answer to a message or a conversation under `targets` {preference: level}; what is not named is left open.
 
+        An answer that is cut at `max_new_tokens` ends with an ellipsis (…); `chat_batch` gives the bare text.
         `max_new_tokens` is by default what the policy was trained with. Raises UserError for unknown preferences and levels.
         """
-        return self.chat_batch([messages], [targets], temperature, max_new_tokens, seed)[0].text
+        answer = self.chat_batch([messages], [targets], temperature, max_new_tokens, seed)[0]
+        return f"{answer.text}…" if answer.truncated else answer.text
 
     def chat_batch(
         self,
@@ -79,7 +81,8 @@ class SteerablePolicy:
         max_new_tokens: int | None = None,
         seed: int = 0,
     ) -> Iterator[str]:
-        """The answer of `chat` in pieces, as it is drawn; each ends on a whole character. Raises as `chat`, at the first piece.
+        """The answer of `chat` in pieces, as it is drawn; each ends on a whole character, and none marks a cut. Raises as `chat`, at the
+        first piece.
 
         A model whose batches can't be put together (a recurrent state) gives its answer in one piece.
         """

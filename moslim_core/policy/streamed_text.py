@@ -53,6 +53,7 @@ class Pieces:
 
     @property
     def text(self) -> str:
+        """All of the answer so far."""
         return self.read(self.ids).strip()
 
     def _settled(self, text: str) -> str:

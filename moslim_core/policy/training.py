@@ -14,7 +14,6 @@ from transformers import set_seed
 
 from moslim_core import models
 from moslim_core.data.rows import read_json_lines
-from moslim_core.export.merged import merge_beside
 from moslim_core.models.identity import ModelId, content_digest, identify
 from moslim_core.policy import engines
 from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
@@ -144,6 +143,4 @@ def train(
     card, adapter = PolicyCard.of(settings, start, done, mapping.state()), learner.adapter()
     if is_first():
         save_policy(output, learner.plain, adapter, tokenizer, card, log.history)
-        if policy.save_merged:
-            merge_beside(output, cache, str(model.dtype).removeprefix("torch."), model.device.type, base)  # type: ignore[arg-type]
     wait()

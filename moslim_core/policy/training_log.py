@@ -25,6 +25,7 @@ class TrainingLog:
         self.phases: dict[str, float] = {}
 
     def seconds(self) -> float:
+        """Of training so far, those before a resumption included."""
         return time.monotonic() - self.begun
 
     def is_over(self, minutes: float | None) -> bool:

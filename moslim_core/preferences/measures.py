@@ -53,8 +53,10 @@ def warmth(text: str) -> float:
 
 @measure("cheerfulness")
 def cheerfulness(text: str) -> float:
-    """VADER's sum of valences per square root of the words, and 1 more with an exclamation mark: closer than `warmth` to how warm short
-    answers read, and not greater for longer ones (ours; docs/sorted_answers.md)"""
+    """VADER's sum of valences per square root of the words, and 1 more with an exclamation mark (ours)
+
+    Closer than `warmth` to how warm short answers read, and not greater for longer ones (docs/sorted_answers.md).
+    """
     words = len(text.split())
     if not words:
         return 0.0

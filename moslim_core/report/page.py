@@ -7,13 +7,14 @@ escaped by the template; only the figures' SVG, which this package draws, goes i
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from moslim_core.evaluation.controllability import Control
 from moslim_core.preferences import Preference
-from moslim_core.report import attack, benchmarks, front, overoptimisation, wording
+from moslim_core.report import attack, benchmarks, front, next_steps, overoptimisation, wording
 from moslim_core.report.content import ReportContent
 from moslim_core.report.differences import difference, overlap_said
 from moslim_core.report.drawing import to_svg
@@ -51,6 +52,10 @@ MEASURES = (
 )
 
 
+# A page may be reused in another work directory, so it takes what commands take where nothing is said.
+POLICY = ".moslim/latest/policy"
+
+
 def render(content: ReportContent) -> str:
     """The page as HTML text."""
     templates = environment()
@@ -59,10 +64,15 @@ def render(content: ReportContent) -> str:
         measured=measured, difference=difference, overlap_said=overlap_said, zip=zip,
         attack=attack, front=front, benchmarks=benchmarks, overoptimisation=overoptimisation,
     )  # fmt: skip
+    summary = summarise(content)
+    best = content.preferences[summary.best]
     return templates.get_template("page.html.j2").render(
         content=content,
         schema=content.preferences,
-        summary=summarise(content),
+        summary=summary,
+        best=best,
+        chats=[shlex.join(["moslim", *words]) for words in next_steps.chats(best, "--policy", POLICY)],
+        policy=POLICY,
         cards=_cards(content),
         measures=MEASURES,
         steered=[p for p in content.preferences.preferences if not p.is_guard],
@@ -100,7 +110,7 @@ def distance(level: float | None, requested: int) -> str:
 
 
 def _cards(content: ReportContent) -> list[Card]:
-    """Spearman of each steered preference first, then what bounds its meaning and what it cost."""
+    """Spearman of each steered preference first, then what bounds its meaning and what it cost; none without a value."""
     cards = []
     for preference in content.preferences.preferences:
         if not preference.is_guard:
@@ -121,32 +131,24 @@ def _cards(content: ReportContent) -> list[Card]:
         )  # fmt: skip
     time = sum(content.seconds.values()) if content.seconds else None
     memory = content.peak_memory_gb
-    series = training_series(content.training)
-    steps, values = series.get("kl_sequence", ([], []))
+    steps, values = training_series(content.training).get("kl_sequence", ([], []))
     cards += [
         Card("Answers evaluated", f"{content.after.answers:,}", "", f"prompt only {content.before.answers:,}"),
         Card(
             "Answers cut at the limit", wording.percent(content.after.truncated), "",
             f"prompt only {wording.percent(content.before.truncated)}",
         ),
-        *_off_topic(content),
+        Card(
+            "Answers off the topic", wording.percent(content.after.off_topic), "",
+            f"prompt only {wording.percent(content.before.off_topic)}",
+        ),
         Card(
             "KL to the starting policy", f"{wording.number(values[-1], 1)} nats" if values else wording.UNDEFINED, "",
-            f"per answer, at step {steps[-1]:.0f}" if steps else "not logged",
+            f"per answer, at step {steps[-1]:.0f}" if steps else "",
         ),
-        Card(
-            "Time of the stages run", wording.duration(time), "",
-            f"peak memory {wording.number(memory, 1)}{' GB' if memory is not None else ''}",
-        ),
+        Card("Time of the stages run", wording.duration(time), "", f"peak memory {memory:.1f} GB" if memory is not None else ""),
     ]  # fmt: skip
-    return cards
-
-
-def _off_topic(content: ReportContent) -> list[Card]:
-    before, after = content.before.off_topic, content.after.off_topic
-    if after is None:
-        return []
-    return [Card("Answers off the topic", wording.percent(after), "", f"prompt only {wording.percent(before)}")]
+    return [card for card in cards if card.value != wording.UNDEFINED]
 
 
 def _phases(training: list[dict[str, float]]) -> dict[str, float]:

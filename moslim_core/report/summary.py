@@ -33,9 +33,10 @@ class Finding(BaseModel):
 
 
 class Summary(BaseModel):
-    """The headline, one finding a preference (schema order), and remarks on the whole."""
+    """The headline, one finding a preference (schema order), and remarks on the whole. `best`: the preference to try first."""
 
     headline: str
+    best: str
     findings: list[Finding]
     remarks: list[str]
 
@@ -46,7 +47,17 @@ def summarise(content: ReportContent) -> Summary:
     for preference in content.preferences.preferences:
         before, after = content.before.preferences[preference.name], content.after.preferences[preference.name]
         findings.append(_guard(preference, before, after) if after.guard else _steered(preference, before, after))
-    return Summary(headline=_headline(findings), findings=findings, remarks=_remarks(content))
+    return Summary(headline=_headline(findings), best=_best(content), findings=findings, remarks=_remarks(content))
+
+
+def _best(content: ReportContent) -> str:
+    """The steered preference that the policy follows most; a guard where there is nothing else."""
+
+    def control(preference: Preference) -> tuple[bool, float]:
+        followed = content.after.preferences[preference.name].spearman.value
+        return not preference.is_guard, -1.0 if followed is None else followed
+
+    return max(content.preferences.preferences, key=control).name
 
 
 def _steered(preference: Preference, before: Control, after: Control) -> Finding:

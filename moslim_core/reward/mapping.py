@@ -89,6 +89,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: Array) -> Moments:
+        """Of utilities (n,), n > 0."""
         return cls(float(values.mean()), float(values.var()), len(values))
 
     def standardise(self, values: Array) -> Array:
@@ -116,6 +117,7 @@ class Statistics:
         return result
 
     def moments(self, name: str, level: int) -> Moments | None:
+        """Of a level where it has rows enough, else of its preference; None where neither was measured."""
         moments = self.by_level.get((name, level))
         return moments if moments is not None and moments.rows >= MIN_ROWS else self.pooled.get(name)
 
@@ -217,7 +219,7 @@ class RewardMapping:
         return rewards
 
     def fit_reference(self, probabilities: Mapping[str, Array], targets: Sequence[Targets]) -> None:
-        """Measure the statistics once, on rollouts of the starting policy; they stay as they are from then on."""
+        """Measure the statistics once, on n rollouts of the starting policy: probabilities {preference: (n, K)}. They stay from then on."""
         levels = self._levels(targets)
         self.statistics = self._measure(self._earned(self._utilities(probabilities, levels)), levels)
 

@@ -146,7 +146,10 @@ def high_against_low(expected: Array, levels: Array, k: int) -> float | None:
 
 
 def reliability(probabilities: Array, levels: Array, bins: int = BINS) -> list[Bin]:
-    """Confidence and accuracy of the top level per equal-width bin of confidence; empty bins are left out."""
+    """Confidence and accuracy of the top level per equal-width bin of confidence, of probabilities (n, K) and levels (n,) from 1.
+
+    Empty bins are left out.
+    """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) + 1 == levels
     index = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -157,7 +160,10 @@ def reliability(probabilities: Array, levels: Array, bins: int = BINS) -> list[B
 
 
 def expected_calibration_error(probabilities: Array, levels: Array, bins: int = BINS) -> float:
-    """Mean |confidence - accuracy| over equal-width confidence bins, weighted by rows (Guo et al. 2017)."""
+    """Mean |confidence - accuracy| over equal-width confidence bins, weighted by rows (Guo et al. 2017).
+
+    Of probabilities (n, K) and levels (n,) from 1, n > 0.
+    """
     return sum(abs(b.confidence - b.accuracy) * b.rows for b in reliability(probabilities, levels, bins)) / len(levels)
 
 

@@ -25,18 +25,18 @@ class JudgeAgreement(BaseModel):
 
 
 def exact(first: Array, second: Array) -> float:
-    """Share of rows that are equal; NaN without rows."""
+    """Share of rows (n,) that are equal; NaN without rows."""
     return float((first == second).mean()) if len(first) else float("nan")
 
 
 def cohen_kappa(first: Array, second: Array) -> float:
-    """Agreement beyond chance of two columns of levels (Cohen 1960); NaN where both only ever say one level."""
+    """Agreement beyond chance of two columns (n,) of levels (Cohen 1960); NaN where both only ever say one level."""
     chance = sum(float((first == level).mean() * (second == level).mean()) for level in np.union1d(first, second))
     return (exact(first, second) - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
 def quadratic_kappa(first: Array, second: Array) -> float:
-    """Kappa that weighs a disagreement by its squared distance (Cohen 1968); NaN where both only ever say one level."""
+    """Kappa of levels (n,) that weighs a disagreement by its squared distance (Cohen 1968); NaN where both only ever say one level."""
     # E(x - y)^2 of independent x and y is var x + var y + (E x - E y)^2: no table of levels is needed.
     chance = float(first.var() + second.var() + (first.mean() - second.mean()) ** 2) if len(first) else 0.0
     return 1 - float(((first - second) ** 2).mean()) / chance if chance > 0 else float("nan")
@@ -57,7 +57,7 @@ def judge_agreement(first: Array, second: Array, prompts: Array, bootstrap: int,
 
 
 def spearman(requested: Array, obtained: Array) -> float:
-    """Rank correlation over answers, mid-ranks for ties; NaN where one side is constant."""
+    """Rank correlation of levels (n,), mid-ranks for ties; NaN where one side is constant."""
     from scipy.stats import rankdata
 
     return _correlation(rankdata(requested), rankdata(obtained)) if len(requested) > 2 else float("nan")

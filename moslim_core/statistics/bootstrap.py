@@ -49,7 +49,7 @@ def resamples(groups: Array, count: int, seed: int) -> list[Array]:
 
 
 def interval(statistic: Callable[..., float], columns: tuple[Array, ...], draws: list[Array]) -> Interval:
-    """`statistic(*columns)` on all rows, and its 2.5 and 97.5 percentiles over the draws where it is defined.
+    """`statistic(*columns)` on all rows (n, ...), and its 2.5 and 97.5 percentiles over the draws where it is defined.
 
     Bounds are null if fewer than half of the draws define the statistic: an interval of the rest would mislead.
     """

@@ -67,7 +67,7 @@ def parts(local: T) -> list[T]:
 
 
 def total(local: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes."""
+    """The sum over all processes of a tensor of the same shape in each."""
     if processes() > 1:
         import torch.distributed as dist
 
@@ -79,7 +79,7 @@ def total(local: torch.Tensor) -> torch.Tensor:
 
 
 def gather(local: np.ndarray) -> np.ndarray:
-    """The rows of all processes, in their order."""
+    """The rows (n, ...) of all processes, in the order of these; each may have another n."""
     return np.concatenate(parts(local))
 
 

@@ -61,7 +61,7 @@ def describe(ledger: Ledger, run_id: str, text: str) -> None:
 
 def link(ledger: Ledger, run_id: str, text: str) -> str:
     """Markdown that leads to a run's page: of the server that has the store, else of the one that `moslim ui` or `up` starts."""
-    server = ledger.uri if ledger.served else os.environ.get(PAGE) or f"http://127.0.0.1:{mlflow_port(ledger.home)}"
+    server = ledger.uri if ledger.served else os.environ.get(PAGE) or f"http://127.0.0.1:{kept_port(ledger.home)}"
     return f"[{text}]({server}/{_place(ledger, run_id)})"
 
 
@@ -70,8 +70,8 @@ def link_within(ledger: Ledger, run_id: str, text: str) -> str:
     return f"[{text}]({_place(ledger, run_id)})"
 
 
-def mlflow_port(home: Path) -> int:
-    """The loopback port of the MLflow server of a ledger in `home`: that of the last one, or the one that the first is going to have."""
+def kept_port(home: Path) -> int:
+    """The loopback port of the server whose files are in `home`: that of the last one, or the one that the first is going to have."""
     try:
         return int((home / PORT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def mlflow_port(home: Path) -> int:
 
 
 def note_port(home: Path, port: int) -> None:
-    """Keep `port` for the next MLflow server of this ledger, and for links to it."""
+    """Keep `port` for the next server in `home`, and for links to it."""
     partial = home / f".{PORT_FILE}.{os.getpid()}"
     partial.write_text(str(port), encoding="utf-8")
     os.replace(partial, home / PORT_FILE)

@@ -9,6 +9,7 @@ from pathlib import Path
 from moslim_core import models
 from moslim_core.errors import UserError
 from moslim_core.models.identity import ModelRef, identify
+from moslim_core.models.sources import commit
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from tasks.execution import network, work_dirs
@@ -117,6 +118,12 @@ def model_cache(work_dir: Path) -> Path:
 def model_of(named: str, settings: Settings) -> ModelRef:
     """The model that a setting names, with the digest of its content. Raises UserError where there is none."""
     return identify(named, model_cache(settings.work_dir))
+
+
+def described(named: str, settings: Settings) -> str:
+    """What tells a model's configuration and tokenizer from another's: a hub id's commit, for which no weights are fetched, else the
+    digest of the model's content. Raises UserError where there is no such model."""
+    return commit(named, model_cache(settings.work_dir)) or model_of(named, settings).id.digest
 
 
 def pinned(settings: Settings) -> Settings:

@@ -284,7 +284,6 @@ def _disk(settings: Settings, work: set[str]) -> float:
     total += rewards * backbone.parameters * 4 * (4 if settings.reward.tuning == "full" else 0.1) / 1e9
     if "train_policy" in work:
         total += adapter_gb(settings, base)
-        total += base.parameters * 4 / 1e9 if settings.policy.save_merged else 0.0
     return total
 
 

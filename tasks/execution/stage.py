@@ -48,7 +48,7 @@ def unchecked() -> None:
 class Stage:
     """A step of the pipeline. `section` gives the settings that its result depends on; raise `version` when its results change.
 
-    `pool`: whose workers run it where stages are placed on pools.
+    `pool`: whose workers run it where stages are placed on pools. `computes`: whether models run in it, so that dtype and device count.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Stage:
     section: Callable[[Settings], dict[str, Any]]
     launch: Callable[[Settings], Launch] = lambda settings: Launch()
     pool: Literal["cpu", "gpu"] = "cpu"
+    computes: Callable[[Settings], bool] = lambda settings: True
 
 
 class Job(BaseModel):
@@ -101,7 +102,7 @@ def folder_of(reference: str, work_dir: Path) -> Path:
 
 
 def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef]) -> str:
-    """Of everything that the stage's result depends on, the versions, the dtype and the device type included."""
+    """Of everything that the stage's result depends on, the versions included, and where models run in it the dtype and device type."""
     section = stage.section(settings)
     # A reward model's heads say what comes of it wherever it is read.
     others = makers(section if inputs.keys().isdisjoint({"reward_model", "judge"}) else [section, {"head": settings.reward.head}])
@@ -112,7 +113,7 @@ def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactR
             "settings": section,
             "inputs": {name: ref.digest for name, ref in inputs.items()},
             "packages": environment.versions(),
-            "compute": list(compute(settings)),
+            "compute": list(compute(settings)) if stage.computes(settings) else None,
             **({"plugins": others} if others else {}),
         }
     )
@@ -168,7 +169,8 @@ def run_stage(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef
             return Outcome(ref=ref, stage=stage.name, cached=True, **recorded)
         check()
         # What trains, and what else uses a GPU, takes turns; so does the rest.
-        with on_worker.slot("gpu" if stage.pool == "gpu" or compute(settings)[0] == "cuda" else "cpu"):
+        on_gpu = stage.pool == "gpu" or (stage.computes(settings) and compute(settings)[0] == "cuda")
+        with on_worker.slot("gpu" if on_gpu else "cpu"):
             return _work(stage, settings, inputs, parent, ledger, key)
 
 
@@ -201,10 +203,13 @@ def _work(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef], p
     checkpoints = Handover(ledger, run_id, home)
     checkpoints.fetch()
     spent = _spent(clock)
-    device, dtype = compute(settings)
+    resolved = settings
+    if stage.computes(settings):
+        device, dtype = compute(settings)
+        resolved = changed(settings, model=changed(settings.model, device=device, dtype=dtype))
     job = Job(
         stage=stage.name,
-        settings=environment.pinned(changed(settings, model=changed(settings.model, device=device, dtype=dtype))),
+        settings=environment.pinned(resolved),
         inputs={name: ledger.download(ref.uri) for name, ref in inputs.items()},
         output=output,
         checkpoints=checkpoints.folder,

@@ -21,6 +21,7 @@ from moslim_core.errors import UserError
 from tasks.display.mlflow_pages import MODEL_TRAINING, show_columns
 from tasks.execution import on_worker
 from tasks.execution.processes import is_alive, own_name
+from tasks.ledger import logged_model
 from tasks.ledger.references import ArtifactRef, digest_of, intact_digest
 from tasks.ledger.store_reachable import require_answer
 
@@ -239,6 +240,9 @@ class Ledger:
 
     def finish(self, run_id: str, kind: str, output: Path, digest: str) -> ArtifactRef:
         """Upload `output` and close the run as FINISHED; the tags that make it findable come last."""
+        # The manifest is written by now: what is there for MLflow alone counts in no digest.
+        for key, value in logged_model.describe(output, run_id, OUTPUT).items():
+            self.client.set_tag(run_id, key, value)
         self.client.log_artifacts(run_id, str(output), OUTPUT)
         self.client.set_tag(run_id, KIND, kind)
         self.client.set_tag(run_id, DIGEST, digest)

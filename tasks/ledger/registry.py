@@ -7,6 +7,7 @@ kill finds a move that is not done, and finishes it first.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from pydantic import BaseModel
 
 from moslim_core.errors import UserError
 from tasks.execution.stage import folder_of, ledger_of
-from tasks.ledger.ledger import DIGEST, Ledger
+from tasks.ledger.ledger import DIGEST, OUTPUT, Ledger
 from tasks.ledger.references import ArtifactRef, intact_digest
 
 # The registered model that policies are versions of, unless another name is given.
@@ -89,7 +90,8 @@ class Registry:
         return ArtifactRef(kind="policy", uri=str(entry.source), digest=intact, run_id=str(entry.run_id))
 
     def register(self, policy: ArtifactRef, text: str | None = None) -> str:
-        """The version of a finished policy, described by `text` if given; a policy that is registered already keeps its own."""
+        """The version of a finished policy, described by `text`, else by the run that made it; one that is there already keeps its own
+        description unless `text` is given."""
         from mlflow.exceptions import MlflowException
 
         with self._lock:
@@ -103,8 +105,29 @@ class Registry:
                     if text is not None:
                         self.client.update_model_version(self.name, str(known.version), text)
                     return str(known.version)
-            made = self.client.create_model_version(self.name, policy.uri, policy.run_id, tags={DIGEST: policy.digest}, description=text)
+            about = self._made_by(policy.run_id) if text is None else text
+            made = self.client.create_model_version(self.name, policy.uri, policy.run_id, tags={DIGEST: policy.digest}, description=about)
             return str(made.version)
+
+    def _made_by(self, stage_run: str) -> str:
+        """The pipeline whose stage made a policy: its run's name after those above it, and its report's headline if it has one."""
+        from mlflow.exceptions import MlflowException
+
+        # They load the hub's client, which no other command of the registry needs.
+        from tasks.ledger.export_facts import RUN_OF
+        from tasks.stages.report import FINDINGS
+
+        run, above, headline = self.client.get_run(stage_run), [], ""
+        # Runs and outputs may have been removed since: a policy is registered all the same.
+        with contextlib.suppress(MlflowException, OSError):
+            while parent := run.data.tags.get("mlflow.parentRunId"):
+                run = self.client.get_run(parent)
+                above.append(run)
+            if above and (report := above[0].data.tags.get(f"{RUN_OF}report")):
+                findings = self.ledger.download(f"runs:/{report}/{OUTPUT}") / FINDINGS
+                headline = json.loads(findings.read_text(encoding="utf-8"))["headline"]
+        names = [of.info.run_name for of in reversed(above)] or [STAGE_NAME]
+        return f"{', '.join(names)}. {headline}".rstrip()
 
     def challenge(self, version: str, why: str) -> Move | None:
         """Make a version the challenger; None if it is."""

@@ -22,7 +22,7 @@ def _section(name: str, settings: Settings) -> dict[str, Any]:
     from moslim_core.baselines.measure import method_of
 
     method = method_of(name)
-    chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "bootstrap"}
+    chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "together", "topic", "bootstrap"}
     evaluation = settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED})
     learning = {"sft": settings.policy.sft.model_dump(mode="json")} if method.supervised else {}
     training = train_policy.section(settings)

@@ -92,7 +92,7 @@ def work(job: Job) -> dict[str, float]:
             content: list[str | None] = [card.base.digest]
         else:
             model, tokenizer, _ = load_policy(job.inputs["policy"], job.cache, settings.model.dtype, settings.model.device)
-            content.append(path_digest(job.inputs["policy"]))
+            content.append(intact_digest(job.inputs["policy"]) or path_digest(job.inputs["policy"]))
         with shared(job.checkpoints / name, _store(job, content)) as answers_dir:
             system = System(label, model, tokenizer, card.preferences, card.placement, settings.seed, answers_dir, Progress(job.events))
             for part in parts:

@@ -6,7 +6,7 @@ from typing import Any
 
 from moslim_core import registry
 from moslim_core.settings import Settings
-from tasks.execution.environment import model_of
+from tasks.execution.environment import described
 from tasks.execution.stage import Check, Job, Outcome, Stage, stage_task, unchecked
 from tasks.ledger.references import path_digest
 
@@ -30,7 +30,8 @@ def _section(settings: Settings) -> dict[str, Any]:
         "annotator_digest": path_digest(settings.annotation.reward_model),
         "judge_prompt": VERSION,
         "preferences": dumped["preferences"],
-        "base": model_of(settings.model.base, settings).id.digest,
+        # Its tokenizer and its context say which prompts are short enough; its weights say nothing here.
+        "base": described(settings.model.base, settings),
         "prompts": policy["prompts"],
         "prompts_digest": path_digest(settings.policy.prompts),
         **{key: policy[key] for key in ("placement", "max_prompt_tokens", "max_new_tokens")},
@@ -38,7 +39,11 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("label", version=8, kind="rows", section=_section)
+def _computes(settings: Settings) -> bool:
+    return "reward_model" in settings.annotation.fill
+
+
+STAGE = Stage("label", version=9, kind="rows", section=_section, computes=_computes)
 
 
 def work(job: Job) -> dict[str, float]:

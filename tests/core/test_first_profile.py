@@ -259,6 +259,19 @@ def test_choices_are_told_by_split(tmp_path: Path, tiny_chat: Path, capsys: pyte
     assert "chosen over another" in (said := capsys.readouterr().out) and "the worse answer" not in said
 
 
+def test_a_preview_shows_rows_and_nothing_of_them_reaches_the_terminal_as_a_command(
+    tmp_path: Path, tiny_chat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = [{**r, "response": f"\x1b[2J[red]:boom:\n{r['response']}"} for r in rows()]
+    settings = made(lines(tmp_path / "own.jsonl", values), tiny_chat)
+    capsys.readouterr()
+    found = preview(settings, tmp_path / "cache")
+    assert len(found.examples) == 5 and all(example["levels"] for example in found.examples)
+    show_preview(settings, "mine.yaml", [], False)
+    said = capsys.readouterr().out
+    assert "Examples" in said and "\x1b" not in said and said.count("[red]:boom:") == 5
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     file, output = table(tmp_path / "own.csv", rows()), tmp_path / "mine.yaml"
     output.write_text("mine")

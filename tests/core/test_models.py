@@ -39,6 +39,15 @@ def test_a_process_sees_one_revision_of_a_hub_model_and_hands_it_on(tiny_chat: P
         models.resolve("owner/none", tmp_path)
 
 
+def test_weights_that_come_later_are_of_the_commit_that_was_read_before(tiny_chat: Path, hub: Hub, tmp_path: Path) -> None:
+    first = hub.commit("owner/name", tiny_chat, "a" * 40)
+    assert models.resolve("owner/name", tmp_path, weights=False) == str(first)
+    assert sources.commit("owner/name", tmp_path) == "a" * 40
+    hub.commit("owner/name", tiny_chat, "b" * 40)
+    assert models.resolve("owner/name", tmp_path) == str(first)
+    assert sources.commit(str(tiny_chat), tmp_path) is sources.commit("smollm2-135m", tmp_path) is None
+
+
 def test_damaged_or_missing_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (damaged := tmp_path / "model.safetensors").write_bytes(b"cut")
     monkeypatch.setattr(sources, "packaged_file", lambda name: damaged)

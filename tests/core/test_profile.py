@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows import profile as profiles
-from flows.cli.printed_commands import with_settings
+from flows.cli.printed_commands import command, with_settings
 from moslim_core.data.settings import LabelColumn
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
@@ -212,8 +212,9 @@ def test_a_setting_is_given_once() -> None:
 
 def test_rows_in_place_of_a_profile_lead_to_init(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("prompt,response\n")
-    with pytest.raises(UserError, match=r"that is a file of rows.\nWrite a profile for it: moslim init "):
+    with pytest.raises(UserError, match=r"that is a file of rows.\nWrite a profile for it: ") as caught:
         profiles.load(str(tmp_path / "own.csv"))
+    assert str(caught.value).endswith(command("init", str(tmp_path / "own.csv")))
 
 
 def test_unknown_profile_lists_the_packaged_ones() -> None:

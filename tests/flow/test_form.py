@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter, ValidationError
 
 from flows import profile as profiles
 from flows.align import align
 from flows.compare import compare
-from flows.form import Form, FromFile, FromProfile, filled_in, form_of
+from flows.compare_systems import compare_systems
+from flows.form import Form, FromFile, FromProfile, filled_in, form_of, name_of
 from flows.retrain import retrain
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
+from tests.flow.conftest import served
+from tests.flow.test_up import ask
 
 READER: TypeAdapter[FromProfile | FromFile | Settings] = TypeAdapter(Form)
 
@@ -58,8 +65,44 @@ def test_a_form_reads_no_file_that_is_no_profile(name: str, kind: str, tmp_path:
     assert [error["loc"][:2] for error in caught.value.errors()] == [(kind, kind)]
 
 
-def test_a_profile_as_it_is_stays_a_name_and_a_changed_one_fills_in_everything(tmp_path: Path) -> None:
+def test_a_profile_as_it_is_stays_a_name_and_a_changed_one_fills_in_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = f"work_dir={tmp_path}"
     assert form_of(profiles.load("demo", [here]), "demo") == FromProfile(profile="demo", work_dir=tmp_path)
+    text = files("flows").joinpath("profiles", "demo.yaml").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.yaml", "mine.profile"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    mine = profiles.load("mine.yaml", [here])
+    form = form_of(mine, "mine.yaml")
+    assert form == FromFile(file=str(tmp_path / "mine.yaml"), work_dir=tmp_path)
+    assert name_of(form, filled_in(form), "report").startswith("mine, ")
+    assert form_of(mine, "mine.profile") == mine, "a form's file is YAML or JSON by its name"
     changed = profiles.load("demo", [here, "policy.steps=9"])
     assert form_of(changed, "demo") == form_of(changed, "mine.yaml") == changed
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_what_is_wrong_in_a_form_is_what_its_flow_failed_with(
+    tmp_path: Path, prepared: Callable[[Path], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow_runs = logging.getLogger("prefect.flow_runs")
+    monkeypatch.setattr(flow_runs, "handlers", [*flow_runs.handlers, caplog.handler])
+    calls: dict[Flow[..., Any], dict[str, Any]] = {
+        align: {},
+        compare: {"over": "reward.head=classification,ordinal", "seeds": [0]},
+        compare_systems: {"baselines": ["all"], "seeds": [0]},
+        retrain: {},
+    }
+    work_dir = prepared(tmp_path / "work")
+    form = FromProfile(work_dir=work_dir, set=("policy.stepz=7",))
+    says = "unknown setting 'policy.stepz' (profile demo): did you mean policy.steps?"
+    with served(work_dir) as api:
+        for flow, arguments in calls.items():
+            state = flow(form, **arguments, return_state=True)
+            kept = ask(api, f"/flow_runs/{state.state_details.flow_run_id}")["state"]
+            assert (kept["type"], kept["message"]) == ("FAILED", says)
+        with pytest.raises(UserError) as caught:
+            align(form)
+        assert str(caught.value) == says
+    assert says in caplog.text and "Traceback" not in caplog.text

@@ -208,7 +208,7 @@ def test_every_flow_is_deployed_and_lost_runs_are_looked_for(service: Service) -
     service.deploy()
     found = ask(service.api, "/deployments/filter", {})
     flows = {of["name"]: of for of in found if of["entrypoint"] != "flows.stage.stage"}
-    assert set(flows) == {"label", "train_reward", "train_policy", "evaluate", "align", "compare", "compare_systems", "retrain"}
+    assert set(flows) == {"label", "train_reward", "train_policy", "evaluate", "align", "compare", "compare_systems", "retrain", "sample"}
     assert flows["label"]["parameters"] == {"settings": {"profile": "demo", "work_dir": "/work"}, "until": "label"}
     assert {of["name"]: of["work_pool_name"] for of in found if of["entrypoint"] == "flows.stage.stage"} == {"cpu": "cpu", "gpu": "gpu"}
     automations = ask(service.api, "/automations/filter", {})

@@ -19,7 +19,13 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.service.up import MARK, STATE
+from flows import profile as profiles
+from flows.form import FromFile, FromProfile, form_of
+from flows.service.up import MARK, STATE, bring_up, form_in, write_deployments
+from moslim_core.errors import UserError
+from moslim_core.settings import Settings
+from tasks.execution.network import free_port
+from tasks.execution.processes import own_name
 from tests.flow.conftest import Moslim
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -71,25 +77,32 @@ def work_dir(tmp_path: Path, prepared: Callable[[Path], Path]) -> Iterator[Path]
 
 
 def test_up_serves_every_flow_and_down_leaves_nothing(work_dir: Path, profile: Path, moslim: Moslim) -> None:
-    up = ("up", "--profile", str(profile), "--set", f"work_dir={work_dir}")
-    result = moslim(*up)
+    up, port = ("up", "--profile", str(profile), "--set", f"work_dir={work_dir}"), free_port()
+    result = moslim(*up, "--prefect-port", str(port))
     assert result.returncode == 0, result.stdout + result.stderr
     state = json.loads((work_dir / STATE).read_text())
     api = state["prefect"]
+    assert api == f"http://127.0.0.1:{port}/api"
 
     found = ask(api, "/deployments/filter", {})
     assert {of["name"] for of in found if of["work_pool_name"] == "gpu"} == {"gpu"}
     deployments = {of["name"]: of for of in found if of["entrypoint"] != "flows.stage.stage"}
-    assert set(deployments) == {"label", "train_reward", "train_policy", "evaluate", "align", "compare", "compare_systems", "retrain"}
+    flows = {"label", "train_reward", "train_policy", "evaluate", "align", "sample", "compare", "compare_systems", "retrain"}
+    assert set(deployments) == flows
     (schedule,) = deployments["retrain"]["schedules"]
     assert schedule["schedule"]["cron"] and not schedule["active"]
     for of in deployments.values():
         assert of["description"] and "moslim" in of["tags"] and of["enforce_parameter_schema"]
         assert "Settings" in of["parameter_openapi_schema"]["definitions"]
         assert of["parameters"]["settings"]["work_dir"] == str(work_dir)
+        assert of["parameters"]["settings"]["file"] == str(profile)
         assert of["global_concurrency_limit"]["limit"] == 1
 
     assert moslim(*up).returncode == 0
+    for others, says in ((("--set", "policy.steps=9"), f"profile {profile}"), (("--prefect-port", str(port + 1)), f"prefect at {api}")):
+        refused = moslim(*up, *others)
+        assert refused.returncode == 2 and f"is up with {says}." in refused.stderr and "Traceback" not in refused.stderr
+        assert refused.stderr.endswith(f"-m flows.cli down --work-dir {work_dir}\n")
     assert json.loads((work_dir / STATE).read_text()) == state, "what is up stays as it is"
     only_loopback_is_served(work_dir)
 
@@ -98,6 +111,27 @@ def test_up_serves_every_flow_and_down_leaves_nothing(work_dir: Path, profile: P
     assert family(work_dir) == [] and not any(psutil.pid_exists(pid) for pid in state["pids"].values())
     assert not (work_dir / STATE).exists()
     assert "nothing was running" in moslim("down", "--work-dir", str(work_dir)).stdout
+
+
+def test_what_is_up_is_never_taken_for_what_is_asked_for_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The state file alone: nothing is started."""
+    demo, changed = (profiles.load("demo", [f"work_dir={tmp_path}", f"policy.steps={steps}"]) for steps in (12, 9))
+    servers = {"mlflow": "http://127.0.0.1:5000/#/experiments/1", "prefect": "http://127.0.0.1:4200/api"}
+
+    def up(form: FromProfile | FromFile | Settings | None, settings: Settings, *ports: int | None) -> None:
+        kept = {} if form is None else {"form": form_in(write_deployments(form))}
+        (tmp_path / STATE).write_text(json.dumps({"owner": own_name(), **servers, "workers": ["cpu"], **kept}))
+        bring_up(settings, "demo", *(ports or (None, None)))
+
+    for form in (form_of(demo, "demo"), demo, None):
+        up(form, demo)
+        assert "http://127.0.0.1:4200\n" in capsys.readouterr().out
+    up(None, changed)
+    up(changed, changed, 5000, 4200)
+    with pytest.raises(UserError, match=r"is up with policy\.steps=9\.\n.* down --work-dir "):
+        up(changed, demo)
+    with pytest.raises(UserError, match=r"is up with profile demo, mlflow at http://127\.0\.0\.1:5000/"):
+        up(form_of(demo, "demo"), changed, 5001, 4200)
 
 
 def only_loopback_is_served(work_dir: Path) -> None:

@@ -63,7 +63,7 @@ def test_answers_are_those_of_the_policy(policy: SteerablePolicy, client: openai
         answers.add(expected.text)
     assert len(answers) > 3
     named = client.chat.completions.create(model="moslim:length=1,warmth=neutral", messages=said, temperature=0)
-    assert named.choices[0].message.content == policy.chat(said, TARGETS[3], temperature=0)
+    assert named.choices[0].message.content == policy.chat_batch([said], [TARGETS[3]], temperature=0)[0].text
     assert named.model == "moslim:length=1,warmth=neutral"
 
 
@@ -71,7 +71,7 @@ def test_a_seed_gives_the_answer_of_the_policy_with_that_seed(policy: SteerableP
     found = {
         client.chat.completions.create(model="moslim", messages=HELLO, temperature=1.2, seed=5).choices[0].message.content for _ in "ab"
     }
-    assert found == {policy.chat("Hello", temperature=1.2, seed=5)}
+    assert found == {policy.chat_batch(["Hello"], [None], temperature=1.2, seed=5)[0].text}
     assert (
         len({client.chat.completions.create(model="moslim", messages=HELLO, temperature=1.2).choices[0].message.content for _ in "abc"}) > 1
     )
@@ -207,7 +207,7 @@ def test_clients_that_go_away_free_their_places(slow: SteerablePolicy) -> None:
                 client.chat.completions.create(**LONG)
             assert int(refusal.value.response.headers["retry-after"]) >= 1
             stream.close()
-            assert waiting.result(20).choices[0].message.content == slow.chat("Hello", temperature=0)
+            assert waiting.result(20).choices[0].message.content == slow.chat_batch(["Hello"], [None], temperature=0)[0].text
         assert until(lambda: running.service.going == 0)
 
 
@@ -238,6 +238,5 @@ def test_a_model_that_fails_costs_those_answers_and_no_others(policy: SteerableP
             patch.setattr(policy.model, "forward", lambda **inputs: 1 / 0)
             with pytest.raises(openai.InternalServerError, match="the model could not answer: division by zero"):
                 client.chat.completions.create(model="moslim", messages=HELLO)
-        assert client.chat.completions.create(model="moslim", messages=HELLO, temperature=0).choices[0].message.content == policy.chat(
-            "Hello", temperature=0
-        )
+        found = client.chat.completions.create(model="moslim", messages=HELLO, temperature=0).choices[0].message.content
+        assert found == policy.chat_batch(["Hello"], [None], temperature=0)[0].text

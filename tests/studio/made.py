@@ -18,6 +18,7 @@ SCHEMA = PreferenceSchema.model_validate(
     ]
 )
 LONGEST = 24
+RUN_NAME = "mine, online DPO, seed 0"
 
 
 def make_policy(base: Path, folder: Path, cache: Path) -> Path:
@@ -78,17 +79,19 @@ def make_evaluation(folder: Path) -> Path:
 
 
 def record(work_dir: Path, policy: Path, reward_model: Path, evaluation: Path) -> None:
-    """Runs that made these outputs, and a registered name; the folders given stay."""
+    """A pipeline's run and those of its stages that made these outputs, and a registered name; the folders given stay."""
+    from moslim_core.settings import Settings
     from tasks.execution.stage import ledger_of
     from tasks.ledger.ledger import Ledger
     from tasks.ledger.references import ArtifactRef, write_manifest
     from tasks.ledger.registry import Registry
 
     ledger: Ledger = ledger_of(work_dir)
+    pipeline = ledger.open_pipeline("f", RUN_NAME, Settings(preferences=SCHEMA, seed=7).content())
 
-    def run(stage: str, kind: str, folder: Path, inputs: dict[str, ArtifactRef], params: dict[str, object]) -> ArtifactRef:
+    def run(stage: str, kind: str, folder: Path, inputs: dict[str, ArtifactRef]) -> ArtifactRef:
         output = Path(shutil.copytree(folder, folder.with_name(f"{folder.name}-output")))
-        made = ledger.open_stage(stage, stage * 4, None, params)
+        made = ledger.open_stage(stage, stage * 4, pipeline, {})
         for name, ref in inputs.items():
             ledger.log_dataset(made, name, ref.digest, ref.uri)
         return ledger.finish(made, kind, output, write_manifest(output))
@@ -96,9 +99,10 @@ def record(work_dir: Path, policy: Path, reward_model: Path, evaluation: Path) -
     rows_folder = evaluation.with_name("rows")
     rows_folder.mkdir()
     (rows_folder / "train.jsonl").write_text("")
-    rows = run("label", "rows", rows_folder, {}, {"data": {"source": ["starter"], "path": None}})
-    reward = run("train_reward", "reward_model", reward_model, {"rows": rows}, {})
-    trained = run("train_policy", "policy", policy, {"rows": rows, "reward_model": reward}, {})
-    run("evaluate", "evaluation", evaluation, {"rows": rows, "policy": trained}, {})
+    rows = run("label", "rows", rows_folder, {})
+    reward = run("train_reward", "reward_model", reward_model, {"rows": rows})
+    trained = run("train_policy", "policy", policy, {"rows": rows, "reward_model": reward})
+    run("evaluate", "evaluation", evaluation, {"rows": rows, "policy": trained})
+    ledger.close(pipeline, "FINISHED")
     registry = Registry(work_dir, "policy")
     registry.promote(registry.register(trained), "the test's")

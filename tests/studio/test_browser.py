@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import threading
@@ -12,18 +13,20 @@ from typing import Any
 
 import pytest
 
+from flows.cli.printed_commands import command
 from flows.studio.ratings import FILE
 from moslim_core.data.rows import read_json_lines
 from moslim_core.data.settings import DataSettings
 from moslim_core.data.sources import open_sources
 from moslim_core.policy.open_batch import OpenBatch
-from tests.studio.made import SCHEMA
+from tests.studio.made import RUN_NAME, SCHEMA
 
 pytest.importorskip("nicegui", reason="the extra `studio` is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")]
+SKIPPED = CHROMIUM is None and "MOSLIM_NEEDS_BROWSER" not in os.environ
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(SKIPPED, reason="no chromium is installed")]
 # Of a machine that others use, too.
 PATIENCE = 60_000
 # Nothing that can be used is without a name for who hears the page.
@@ -161,7 +164,10 @@ def test_a_rating_is_a_row_that_labelling_reads(visit: Callable[..., Any], studi
     page.locator(".rating").get_by_label("warmth").click()
     page.get_by_role("option", name="1 · cold").click()
     page.get_by_role("button", name="Save the rating").click()
-    page.get_by_text("Saved: 1 rated answer").wait_for()
+    told = page.get_by_text("Saved: 1 rated answer").inner_text()
+    (profile,) = studio.home.glob("training/*/profile.yaml")
+    assert told.endswith(command("label", "--profile", str(profile)))
+    assert page.get_by_role("combobox", name="Policy").input_value().startswith(f"policy@champion, version 1 · {RUN_NAME}")
     (file,) = studio.home.glob(f"ratings/*/{FILE}")
     (row,) = [row for _, row in read_json_lines(file)]
     assert (row["prompt"], row["warmth"], row["verbosity"]) == ("Rate <this>?", 1, None)

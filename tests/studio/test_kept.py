@@ -105,7 +105,7 @@ def test_what_is_no_rating_is_refused_and_nothing_is_written(tmp_path: Path) -> 
         named.add(MESSAGES, "Yes.", {"source": 1})
 
 
-def test_other_levels_have_another_file_and_the_command_finds_it(tmp_path: Path) -> None:
+def test_other_levels_have_another_file(tmp_path: Path) -> None:
     other = PreferenceSchema.model_validate(
         [{**p.model_dump(), "annotator": None, "levels": ["a", "b", "c", "d"]} for p in SCHEMA.preferences]
     )
@@ -114,9 +114,6 @@ def test_other_levels_have_another_file_and_the_command_finds_it(tmp_path: Path)
     many = PreferenceSchema.model_validate([{"name": f"a_long_name_{n}", "levels": ["a", "b"]} for n in range(30)])
     assert len(Ratings(tmp_path, many).folder.name) < 255
     ratings = Ratings(tmp_path / "a b", SCHEMA)
-    assert ratings.command() == f"moslim label --profile PROFILE --set data.source=jsonl --set 'data.path={ratings.file}'"
-    beside = ratings.command(["starter"])
-    assert "data.source=starter,jsonl" in beside and f"'data.path={ratings.folder}'" in beside
     ratings.add(MESSAGES, "Yes.", {"warmth": 1})
     from moslim_core.data.files import place_of
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from flows.cli.printed_commands import command
 from flows.studio import loaded_models as module
 from flows.studio.loaded_models import Opened, Workshop, newest
 from flows.studio.session import Asked, Drawn
 from moslim_core.errors import UserError
 from moslim_core.models import chat
 from moslim_core.policy.generation import Answer
-from tests.studio.made import LONGEST, SCHEMA
+from tasks.execution.stage import ledger_of
+from tasks.ledger.lineage import known_policies
+from tests.studio.made import LONGEST, RUN_NAME, SCHEMA
 
 RAIN = [{"role": "user", "content": "Rain?"}]
 
@@ -47,8 +51,27 @@ def test_the_registrys_name_is_taken_first_and_what_belongs_to_a_policy_is_found
     found = opened.find(RAIN, "It rains.", Asked("policy", {"warmth": 2}))
     assert all(one.probabilities for one in found)
     fronts = opened.fronts()
-    assert opened.lineage.sources == ("starter",)
+    assert opened.lineage.parameters["data.source"] == "['starter']" and opened.lineage.parameters["seed"] == "7"
     assert fronts is not None and fronts.before is not None and len(fronts.after.points) == 2
+
+
+def test_policies_are_listed_by_the_name_of_their_run_and_versions_also_without_an_alias(workshop: Workshop) -> None:
+    registered, trained = workshop.choices()
+    run_id = trained.reference.split("/")[1]
+    assert registered.title == f"policy@champion, version 1 · {RUN_NAME} · {run_id[:8]}"
+    assert trained.title.startswith(f"{RUN_NAME} · {run_id[:8]} · trained 2")
+    client = ledger_of(workshop.work_dir).client
+    try:
+        for _ in range(3):
+            client.create_model_version("policy", trained.reference, run_id)
+        client.set_registered_model_alias("policy", "challenger", "3")
+        listed = known_policies(workshop.work_dir)
+        names = [f"models:/policy{end}" for end in ("@champion", "@challenger", "/4", "/2")]
+        assert [policy.reference for policy in listed] == [*names, trained.reference]
+        assert listed[2].title == f"policy, version 4 · {RUN_NAME} · {run_id[:8]}"
+    finally:
+        for version in "234":
+            client.delete_model_version("policy", version)
 
 
 def test_a_policy_of_no_run_answers_without_a_reward_model_or_a_front(workshop: Workshop, policy_folder: Path, tmp_path: Path) -> None:
@@ -57,14 +80,14 @@ def test_a_policy_of_no_run_answers_without_a_reward_model_or_a_front(workshop: 
     copied = Path(shutil.copytree(policy_folder, tmp_path / "copied"))
     (copied / "note.txt").write_text("another policy")
     alone = workshop.open(str(copied))
-    assert alone.lineage == (None, None, ()) and alone.fronts() is None
+    assert alone.lineage == (None, None, {}) and alone.fronts() is None
     assert [one.probabilities for one in alone.find(RAIN, "It rains.", Asked("policy", {}))] == [None] * 3
     with pytest.raises(UserError, match="no such folder"):
         workshop.open(str(tmp_path / "none"))
 
 
 def test_a_page_without_policies_says_how_to_get_one() -> None:
-    with pytest.raises(UserError, match="moslim run --profile demo"):
+    with pytest.raises(UserError, match=re.escape(command("run", "--profile", "demo"))):
         newest([])
 
 
@@ -79,7 +102,7 @@ def test_all_who_ask_at_once_hear_what_each_would_hear_alone(opened: Opened) -> 
     heard = asyncio.run(together())
     for (asked, drawn), (pieces, answer) in zip(asks, heard, strict=True):
         speaker = opened.voice(asked.system).speaker
-        assert answer.text == "".join(pieces) == speaker.chat(RAIN, asked.targets, *drawn)
+        assert answer.text == "".join(pieces) == speaker.chat_batch([RAIN], [asked.targets], *drawn)[0].text
         assert answer.truncated == (answer.tokens == LONGEST)
     assert len({answer.text for _, answer in heard}) == len(asks), "systems, levels and seeds make a difference"
     assert any(len(pieces) > 3 for pieces, _ in heard), "answers stream"

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import commands, policy_commands
+from flows.cli.printed_commands import called
 from flows.studio import snippets
 from flows.studio.session import Drawn
 from tests.studio.made import SCHEMA
@@ -23,8 +24,9 @@ def test_the_chat_command_gives_chat_what_the_page_asked(monkeypatch: pytest.Mon
     monkeypatch.setattr("flows.cli.chat.talk", lambda *given: said.extend(given))
     monkeypatch.setattr(policy_commands, "opened", lambda reference, work_dir: (work_dir, reference))
     words = shlex.split(snippets.chat("models:/a b@champion", ONE, TARGETS, Drawn(0.4, 9, 5), "/w d", "/base"))
-    assert words[:2] == ["moslim", "chat"]
-    result = CliRunner().invoke(commands.app, words[1:])
+    before = shlex.split(called())
+    assert words[: len(before)] == before
+    result = CliRunner().invoke(commands.app, words[len(before) :])
     assert result.exit_code == 0, result.output
     folder, prefer, message, temperature, longest, seed, _, base = said
     assert (folder, message, temperature, longest, seed, base) == ("models:/a b@champion", ODD, 0.4, 9, 5, "/base")
@@ -50,6 +52,8 @@ def test_the_program_asks_the_policy_what_the_page_asked(monkeypatch: pytest.Mon
 def test_the_request_is_one_that_the_server_reads() -> None:
     from flows.serve.request import Offer, read
 
-    *_, data = shlex.split(snippets.curl("p", TALK, TARGETS, Drawn(0.4, 9, 5)), comments=True)
+    copied = snippets.curl("p", TALK, TARGETS, Drawn(0.4, 9, 5))
+    assert f"{called()} serve --policy p" in copied
+    *_, data = shlex.split(copied, comments=True)
     asked = read(data.encode(), Offer("moslim", SCHEMA, 24, 99))
     assert (asked.messages, dict(asked.targets), asked.temperature, asked.max_tokens, asked.seed) == (TALK, TARGETS, 0.4, 9, 5)

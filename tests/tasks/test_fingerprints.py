@@ -41,3 +41,9 @@ def test_only_what_reads_the_mapping_depends_on_it() -> None:
 
     assert changed("mapping.utility=target_probability") == {"best_of_n"}
     assert changed("mapping.weights.warmth=4") == set(compare_systems.stages())
+
+
+@pytest.mark.parametrize("change", ["together=9", "topic=false", "operating_points=9", "bootstrap=900"])
+def test_all_systems_depend_on_how_they_are_measured(change: str) -> None:
+    other = load("demo", [f"evaluation.{change}"])
+    assert [name for name, stage in compare_systems.stages().items() if stage.section(other) == stage.section(DEMO)] == []

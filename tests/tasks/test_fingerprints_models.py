@@ -9,6 +9,7 @@ import pytest
 
 from flows.profile import load
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from tasks.execution import machine
 from tasks.execution.stage import Stage, fingerprint
 from tasks.stages import compare_systems, evaluate, label, train_policy, train_reward
@@ -54,6 +55,19 @@ def test_a_model_counts_by_its_content(stage: Stage, key: str, tiny_chat: Path, 
     assert of(stage, work, f"{key}={model}") != before, "other weights in the same folder"
     (model / "README.md").write_text("about it")
     assert of(stage, work, f"{key}={model}") == of(stage, work, f"{key}={copy}")
+
+
+def test_dtype_and_device_count_where_models_run(tiny_chat: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    models = [f"model.base={tiny_chat}", f"reward.backbone={tiny_encoder}"]
+    by_reward_model = ["annotation.fill=reward_model", f"annotation.reward_model={tiny_encoder}"]
+
+    def changes(stage: Stage, *more: str) -> bool:
+        plain = settings_of(tmp_path, *models, *more)
+        other = changed(plain, model=changed(plain.model, dtype="bfloat16"))
+        return fingerprint(stage, plain, {}) != fingerprint(stage, other, {})
+
+    assert not changes(label.STAGE)
+    assert changes(label.STAGE, *by_reward_model) and changes(train_reward.REWARD_STAGE)
 
 
 def test_a_reward_model_shares_the_base_whatever_the_base_is_called(tiny_chat: Path, tiny_encoder: Path, tmp_path: Path) -> None:

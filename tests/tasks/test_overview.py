@@ -10,7 +10,7 @@ import pytest
 
 from flows import profile as profiles
 from flows.form import FromProfile, name_of
-from tasks.display.mlflow_pages import FIGURES, link, link_within, mlflow_port, note_port
+from tasks.display.mlflow_pages import FIGURES, kept_port, link, link_within, note_port
 from tasks.display.overview import LONGEST_NAME, headline_figures, run_name, stages_table
 from tasks.execution.network import free_port
 from tasks.ledger.ledger import Ledger
@@ -71,16 +71,16 @@ def test_the_table_of_stages_leads_to_their_runs() -> None:
 def test_links_stay_good_while_the_port_is_free(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MOSLIM_MLFLOW", raising=False)
     first = link(ledger, "abc", "a run")
-    assert first == link(ledger, "abc", "a run") and f"http://127.0.0.1:{mlflow_port(ledger.home)}/#/experiments/" in first
+    assert first == link(ledger, "abc", "a run") and f"http://127.0.0.1:{kept_port(ledger.home)}/#/experiments/" in first
     assert link_within(ledger, "abc", "a run").startswith("[a run](#/experiments/") and "/runs/abc?" in link_within(ledger, "abc", "")
-    port = mlflow_port(ledger.home)
+    port = kept_port(ledger.home)
     assert free_port(port) == port
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
         assert free_port(port) != port
     note_port(ledger.home, 99_999)
-    assert 0 < free_port(mlflow_port(ledger.home)) < 65_536
+    assert 0 < free_port(kept_port(ledger.home)) < 65_536
     monkeypatch.setenv("MOSLIM_MLFLOW", "http://127.0.0.1:5000")
     assert link(ledger, "abc", "a run").startswith("[a run](http://127.0.0.1:5000/#/experiments/")
 

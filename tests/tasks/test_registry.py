@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +28,10 @@ def work_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield tmp_path_factory.mktemp("work")
 
 
-def finish(ledger: Ledger, folder: Path, text: str) -> ArtifactRef:
+def finish(ledger: Ledger, folder: Path, text: str, pipeline: str | None = None) -> ArtifactRef:
     folder.mkdir()
     (folder / "policy.txt").write_text(text)
-    run = ledger.open_stage("train_policy", text * 8, None, {})
+    run = ledger.open_stage("train_policy", text * 8, pipeline, {})
     return ledger.finish(run, "policy", folder, write_manifest(folder))
 
 
@@ -53,6 +54,26 @@ def test_a_policy_has_one_version_however_often_it_is_registered(registry: Regis
     assert registry.register(made) == registry.register(made) == "4"
     assert registry.policy("4") == made
     assert ledger_of(work_dir).made("train_policy", made.digest) == made
+
+
+def test_a_version_is_described_by_the_run_that_made_it(registry: Registry, tmp_path: Path) -> None:
+    ledger, client = registry.ledger, registry.client
+
+    def described(version: str) -> str:
+        return client.get_model_version(registry.name, version).description
+
+    assert described("1") == "train_policy.", "no pipeline made it"
+    retraining = ledger.open_retraining("r", "retrain policy", {})
+    pipeline = ledger.open_pipeline("p", "challenger", {}, retraining)
+    made = finish(ledger, tmp_path / "f", "f", pipeline)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "findings.json").write_text(json.dumps({"headline": "It follows."}))
+    report = ledger.finish(ledger.open_stage("report", "q", pipeline, {}), "report", tmp_path / "report", "digest")
+    client.set_tag(pipeline, "moslim.run.report", report.run_id)
+    version = registry.register(made)
+    assert described(version) == "retrain policy, challenger. It follows."
+    assert registry.register(made, "mine") == registry.register(made) == version
+    assert described(version) == "mine"
 
 
 def test_promote_and_rollback_go_along_the_champions_and_say_who_when_and_why(registry: Registry) -> None:

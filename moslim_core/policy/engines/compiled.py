@@ -1,6 +1,6 @@
-"""`generate` on a cache of fixed size, its decoding step compiled into one graph of kernels: for GPUs, where starting kernels takes longer
-than their work.
+"""`generate` on a cache of fixed size, its decoding step compiled into one graph of kernels, for GPUs.
 
+There starting a kernel takes longer than its work.
 transformers compiles the step by itself where the cache is static and the device is a GPU. Shapes must stay: prompts are padded to a
 multiple of `STEP` tokens, and all answers of a step are drawn together.
 """

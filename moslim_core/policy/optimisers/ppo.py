@@ -47,7 +47,7 @@ class PPO(Optimiser):
     def prepared(self, batch: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
         assert batch.values is not None
         settings, mask = self.policy.ppo, batch.mask.float()
-        # After few batches a critic knows no prompts: what all answers to a request have in common is taken off before it.
+        # A critic of few batches can't predict what prompts earn, so the mean of a request's answers is subtracted first.
         scores = batch.pairs.by_table(centred, batch.weight, batch.rewards)
         coefficient = self.beta if self.kl == "reward" else 0.0
         rewards = token_rewards(scores, batch.divergence, mask, coefficient)

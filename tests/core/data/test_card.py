@@ -96,6 +96,31 @@ def test_percentiles_do_not_depend_on_the_order() -> None:
     assert cards[0]["answer_words"]["50"] == sorted(lengths)[149]
 
 
+def test_the_same_rows_give_the_same_few_examples_in_any_order() -> None:
+    rows = [Row([{"role": "user", "content": f"Rain {n}?"}], f"Yes, {n}. ", {"warmth": 1 + n % 3}, "made") for n in range(40)]
+    shown_of = []
+    for order in (rows, rows[::-1], [*rows, *rows[:20]]):
+        tally = Tally(SCHEMA)
+        for row in order:
+            tally.add("train", row)
+        shown_of.append(tally.examples())
+    assert shown_of[0] == shown_of[1] == shown_of[2]
+    assert len({example["question"] for example in shown_of[0]}) == 5
+    other = Tally(SCHEMA)
+    for row in rows:
+        other.add("train", row._replace(response="No."))
+    assert {example["question"] for example in other.examples()} != {example["question"] for example in shown_of[0]}
+
+
+def test_examples_are_cut_and_have_words_for_levels() -> None:
+    tally = Tally(SCHEMA)
+    row = Row([{"role": "user", "content": "a" * 301}], "b" * 300, {}, "made", worse={"harm": "the worse answer"})
+    tally.add("train", row.with_levels({"warmth": 1.5}))
+    (example,) = tally.examples()
+    assert (example["question"], example["answer"]) == ("a" * 300 + "…", "b" * 300)
+    assert example["levels"] == {"warmth": "1.5, near neutral", "harm": "chosen over another answer"}
+
+
 def test_markdown_and_page_tell_what_is_in_the_card() -> None:
     both = {"preference": "warmth", "first": "rules", "second": "judge", "n": 40}
     card = made(
@@ -116,14 +141,17 @@ def test_markdown_and_page_tell_what_is_in_the_card() -> None:
 
 
 def test_page_is_self_contained_and_escapes_what_it_shows() -> None:
-    card = made(source=EVIL, dropped={EVIL: 1})
+    evil = {"question": f"question {EVIL}", "answer": f"answer {EVIL}", "levels": {f"level {EVIL}": f"word {EVIL}"}}
+    card = made(source=EVIL, dropped={EVIL: 1}, examples=[evil])
     page = html(card, SCHEMA)
+    assert all(f"{what} &lt;script&gt;alert(1)" in page for what in ("question", "answer", "level", "word"))
     assert "<script" not in page and "&lt;script&gt;" in page
     assert not re.search(r"(?:src|href)=", page) and "url(" not in page
-    assert page.count("<section>") == page.count("</section>") == 9
+    assert page.count("<section>") == page.count("</section>") == 10
     lines = markdown(card, SCHEMA).splitlines()
     tables = [line.replace(r"\|", "").count("|") for line in lines if line.startswith("|")]
     assert r"\|" in "".join(lines) and min(tables) >= 3
+    assert "question" not in markdown(card, SCHEMA), "what goes out with a policy has nobody's text"
 
 
 def test_cells() -> None:

@@ -17,7 +17,7 @@ from moslim_core.data.preview import preview
 from moslim_core.errors import UserError
 from moslim_core.preferences import Message
 from moslim_core.settings_section import changed
-from tests.core.chat_server import says, serving
+from tests.core.chat_server import Reply, Request, says, serving
 
 DEMO = profile.load("demo")
 SCHEMA = DEMO.preferences
@@ -103,6 +103,23 @@ def test_prompts_may_be_lines_of_a_text_and_where_no_answer_can_be_used_nothing_
     with serving(lambda request: says(f"It is {request.asked}.")) as server:
         sample.sample(settings, "demo", [], file, 2, output, (server.url, "n"))
     assert {json.loads(line)["prompt"] for line in output.read_text().splitlines()} == {"What is rain?", "Why is it wet?"}
+
+
+def test_of_an_answer_that_the_endpoint_cut_the_whole_sentences_are_kept_however_it_ends(tmp_path: Path, tiny_chat: Path) -> None:
+    file, output = tmp_path / "prompts.txt", tmp_path / "rows.jsonl"
+    file.write_text("What is rain?\nWhat is snow?\n")
+    settings = changed(DEMO, work_dir=tmp_path / "work", model=changed(DEMO.model, base=str(tiny_chat)))
+
+    def behave(request: Request) -> Reply:
+        cut = "rain" in request.asked
+        reply = says("It is water. It falls (often)" if cut else "Frozen rain, without a point at its end")
+        reply.body["choices"][0]["finish_reason"] = "length" if cut else "stop"
+        return reply
+
+    with serving(behave) as server:
+        sample.sample(settings, "demo", [], file, 1, output, (server.url, "m"))
+    rows = {row["prompt"]: row["response"] for row in map(json.loads, output.read_text().splitlines())}
+    assert rows == {"What is rain?": "It is water.", "What is snow?": "Frozen rain, without a point at its end"}
 
 
 def test_who_could_say_levels_is_named(tmp_path: Path) -> None:

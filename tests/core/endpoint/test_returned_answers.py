@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from moslim_core.judging.endpoint import Endpoint, Usage, _retry_after, parse
+from moslim_core.judging.endpoint import Endpoint, Question, Usage, _retry_after, parse
 from moslim_core.judging.settings import JudgeSettings
 from tests.core.chat_server import Reply, Request, error, in_turn, says, serving
 from tests.core.endpoint.asking import FINE, KEY, SCHEMA, questions, refused
@@ -167,6 +169,29 @@ def test_only_an_object_that_fits_the_schema_is_an_answer() -> None:
     assert [parse(text, SCHEMA) for text in GOOD] == [{"level": 2}] * len(GOOD)
     assert parse('{"level": null}', SCHEMA) == {"level": None}
     assert [parse(text, SCHEMA) for text in BAD] == [None] * len(BAD)
+
+
+def ended(reply: Reply, reason: str | None) -> Reply:
+    """The reply with another finish_reason; None: it has none."""
+    (choice,) = reply.body["choices"]
+    choice["finish_reason"] = reason
+    return Reply({**reply.body, "choices": [choice if reason else {k: v for k, v in choice.items() if k != "finish_reason"}]})
+
+
+def test_of_plain_text_it_is_said_and_kept_how_it_ended(endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
+    replies = in_turn(says("Whole"), ended(says("<think>2?</think> It is. And th"), "length"), ended(says("Who knows."), None), says(" "))
+    asked = [Question(question.messages, None, "v1") for question in questions(4)]
+    told = [("Whole", "stop"), ("It is. And th", "length"), ("Who knows.", "")]
+    with serving(replies) as server:
+        for _ in range(2):
+            answers = endpoint(server, concurrency=1).ask(asked)
+            assert answers == [*({"text": text, "finish_reason": reason} for text, reason in told), None]
+        assert len(server.requests) == 4
+        # As a file of an earlier version.
+        with contextlib.closing(sqlite3.connect(tmp_path / "answers.sqlite")) as kept, kept:
+            kept.execute("ALTER TABLE answers DROP COLUMN finish_reason")
+        assert endpoint(server).ask(asked[:1]) == [{"text": "Whole", "finish_reason": ""}]
+        assert len(server.requests) == 4
 
 
 def test_unparsable_answer_is_missing_counted_and_paid_for_once(endpoint: Callable[..., Endpoint]) -> None:

@@ -13,11 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moslim_core.errors import UserError
 from moslim_core.export import folder as folders
+from moslim_core.export.card import Record
 from moslim_core.export.gguf_file import FILE, export_gguf, write_gguf
 from moslim_core.export.merged import export_merged
 from moslim_core.export.ollama import export_ollama, modelfile, turns_of
 from moslim_core.models import load_chat_model
 from moslim_core.policy.artifact import PolicyCard
+from moslim_core.policy.card import model_card
 from moslim_core.policy.steerable import SteerablePolicy
 from moslim_core.preferences import PreferenceSchema, chat_text
 from tests.conftest import naming
@@ -48,6 +50,31 @@ def test_the_merged_folder_answers_as_the_adapter_does(family: str, placement: s
     assert len({answer.text for answer in wanted}) > 1, "answers that say nothing would be equal whatever the weights"
     assert naming(output, tmp_path) == []
     assert "moslim_core" not in (output / "README.md").read_text()
+
+
+def example_of(readme: str) -> str:
+    """The card's program."""
+    return re.search(r"(?s)```python\n(.*?)```", readme)[1]  # type: ignore[index]
+
+
+def test_the_examples_of_the_cards_run_as_they_are(
+    tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = make_policy("llama", tiny_chat, tmp_path)
+    found = Record({"headline": "", "findings": [], "remarks": [], "best": "safety"}, None)
+    for record, name, ends in ((None, "warmth", ["1", "3"]), (found, "safety", ["2", "3"])):
+        output = export_merged(policy, tmp_path / f"out-{name}", tmp_path, "float32", None, record)
+        monkeypatch.chdir(output)
+        exec(example_of(readme := (output / "README.md").read_text()), {})
+        assert [line[0] for line in capsys.readouterr().out.splitlines() if line[:2] in ("1 ", "2 ", "3 ")] == ends
+        assert f"with {name} at its lowest and at its highest level" in readme and f"{name}=3 gives the model" in readme
+    log = {"expected_level/safety/2": 2.0, "expected_level/safety/3": 2.9, "expected_level/warmth/1": 2.0}
+    readme = model_card(PolicyCard.load(policy), [log])
+    assert "with safety at its lowest" in readme, "what training moved most; of warmth one end was never asked for"
+    monkeypatch.chdir(policy)
+    monkeypatch.setattr("moslim_core.policy.steerable._own_cache", lambda: tmp_path)
+    exec(example_of(readme), {})
+    assert capsys.readouterr().out.count("…\n") == 2, "answers of a random model are cut, and marked"
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])

@@ -158,7 +158,9 @@ def test_a_stream_is_the_answer_in_pieces(policy: SteerablePolicy, temperature: 
     for seed, message in enumerate(("Rain?", "Wie h\u00e4lt man Brot frisch? \U0001f35e", "Bread")):
         asked = message, {"warmth": 3}, temperature, 16, seed
         pieces = list(policy.stream(*asked))
-        assert "".join(pieces) == policy.chat(*asked)
+        (answer,) = policy.chat_batch([message], [asked[1]], temperature, 16, seed)
+        assert "".join(pieces) == answer.text
+        assert policy.chat(*asked) == (f"{answer.text}…" if answer.truncated else answer.text), "a cut answer is marked"
         assert len(pieces) > 1
         assert all(pieces)
 

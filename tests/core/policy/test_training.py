@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from moslim_core import models
 from moslim_core.errors import UserError
+from moslim_core.export.merged import export_merged
 from moslim_core.policy import learner, training
 from moslim_core.policy.artifact import PolicyCard, load_policy
 from moslim_core.policy.conditioning import held_out_combinations
@@ -65,13 +66,14 @@ def test_policy_loads_and_is_not_the_base(trained: tuple[Path, Settings], tiny_c
 
 
 def test_card_says_what_can_be_asked_and_merged_weights_are_the_policy(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:
-    train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"}, save_merged=True)
+    train(tmp_path, tiny_chat, reward_folder, "output", {"standardisation": "none"})
     card = (tmp_path / "output" / "README.md").read_text()
     assert "- **warmth**: 1 = cold, 2 = neutral, 3 = warm" in card and "| length | 2 of 2 |" in card
     assert f'base_model: "{tiny_chat.name}"' in card and f"base=FOLDER)  # FOLDER: where {tiny_chat.name} is" in card
     assert naming(tmp_path / "output", tiny_chat) == [], "whoever gets the policy does not learn whose folder its base was in"
     policy, tokenizer, _ = load_policy(tmp_path / "output", tmp_path, "float32", "cpu")
-    merged, _ = models.load_chat_model(str(tmp_path / "output" / "merged"), tmp_path, "float32", "cpu")
+    exported = export_merged(tmp_path / "output", tmp_path / "merged", tmp_path, "float32", None, None)
+    merged, _ = models.load_chat_model(str(exported), tmp_path, "float32", "cpu")
     ids = tokenizer("Rain number 1?", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         torch.testing.assert_close(policy(ids).logits, merged(ids).logits, atol=1e-4, rtol=1e-4)

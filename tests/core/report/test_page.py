@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
@@ -15,7 +17,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from typer.main import get_command
 
+from flows.cli.commands import app
 from moslim_core.evaluation.benchmarks.benchmark import less
 from moslim_core.evaluation.controllability import Obtained, controllability
 from moslim_core.report import Both, ReportContent, Sample, SampleRow, all_figures, render, save_png, summarise, to_svg
@@ -103,12 +107,12 @@ def test_undefined_is_na_never_zero(content: ReportContent) -> None:
     assert "No held-out combination of levels was measured." in summary.remarks
     html = render(bare)
     cards = text_of(html, "key-numbers")
-    assert "verbosity: Spearman n/a prompt only n/a" in cards
-    assert "KL to the starting policy n/a not logged" in cards and "Time of the stages run n/a peak memory n/a" in cards
+    assert "Answers evaluated 5 prompt only 5" in cards and not re.search("n/a|Spearman|KL to|Time of", cards)
     row = re.search(r"verbosity 5 levels prompt only (.*?) policy", text_of(html, "preferences"))
     assert row and row.group(1).startswith("n/a 1.20") and " n/a 5 0" in row.group(1)
-    assert text_of(html, "held-out").count("n/a") == 4
-    assert "None" not in html.replace("<p>None.</p>", "") and not re.search(r"\bnan\b", html)
+    assert not {"samples", "held-out", "training", "reward-model", "data", "notes"} & set(re.findall(r'<section id="([\w-]+)">', html))
+    assert "n/a" not in text_of(html, "cost")
+    assert "None" not in html and not re.search(r"\bnan\b", html)
 
 
 def test_undefined_kappa_is_na() -> None:
@@ -138,13 +142,42 @@ def test_choices_stand_beside_the_heads() -> None:
         made(reward_choices={"candour": choices["warmth"]})
 
 
+def test_a_value_without_its_counterpart_keeps_its_card() -> None:
+    cards = told(made(peak_memory_gb=None), "key-numbers")
+    assert "Time of the stages run 37 min 44 s" in cards and "peak memory" not in cards
+    data = told(made(data_card={"rows": {"train": 3}, "labels": {"warmth": {"labelled": 2, "levels": {"1": 2}}}}), "data")
+    assert data.startswith("Data card Rows per split train 3 Labels warmth: 2 rows labelled") and "n/a" not in data
+
+
+# --- what to do next --------------------------------------------------------------------------------------------------
+
+
+def test_next_steps_name_the_preference_that_is_followed_most(content: ReportContent, page: str) -> None:
+    said = text_of(page, "next")
+    assert summarise(content).best == "verbosity"
+    assert "with verbosity, which it follows most, at its lowest level (very short) and at its highest (very long)" in said
+    commands = re.findall(r"moslim (?:chat|studio|ui)[^<\n]*", page)
+    assert commands == [
+        "moslim chat --policy .moslim/latest/policy --prefer verbosity=1",
+        "moslim chat --policy .moslim/latest/policy --prefer verbosity=5",
+        "moslim studio --policy .moslim/latest/policy",
+        "moslim ui",
+    ]
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    for command in commands:
+        _, name, *arguments = shlex.split(command)
+        known[name].make_context(name, arguments)  # raises where an option is unknown or missing
+    swapped = made(before=measured(STRONG), after=measured({"simplicity": 0.9}))
+    assert "--prefer simplicity=3" in told(swapped, "next")
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def test_sections_stand_in_order(page: str) -> None:
     assert re.findall(r'<section id="([\w-]+)">', page) == [
-        "summary", "samples", "control", "findings", "key-numbers", "preferences", "cross-talk", "together", "held-out", "attack", "front",
-        "benchmarks", "judges", "training", "overoptimisation", "reward-model", "data", "cost", "settings", "notes",
+        "summary", "samples", "next", "control", "findings", "key-numbers", "preferences", "cross-talk", "together", "held-out", "attack",
+        "front", "benchmarks", "judges", "training", "overoptimisation", "reward-model", "data", "cost", "settings", "notes",
     ]  # fmt: skip
 
 
@@ -263,11 +296,17 @@ def test_training_figure_leaves_gaps_out(content: ReportContent) -> None:
     assert "training" not in all_figures(made(training=[{"step": 1.0, "reward": math.nan}]))
 
 
+@pytest.fixture
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None and "MOSLIM_NEEDS_BROWSER" not in os.environ:
+        pytest.skip("no chromium is installed")
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_browser_shows_the_page(page: str, scheme: str, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not on PATH")
+def test_browser_shows_the_page(page: str, scheme: str, chromium: str, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page, encoding="utf-8")
     shot = tmp_path / "shot.png"
     # 0 is dark and 1 is light in Blink's PreferredColorScheme.
@@ -280,6 +319,24 @@ def test_browser_shows_the_page(page: str, scheme: str, tmp_path: Path) -> None:
     assert background < 0.2 if scheme == "dark" else background > 0.8
     drawn = (np.abs(pixels - background) > 0.25).any(axis=2).mean()
     assert 0.03 < drawn < 0.7, "text and figures stand on the background"
+
+
+def test_a_narrow_screen_says_where_there_is_more_beside(page: str, chromium: str, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    (tmp_path / "report.html").write_text(page.replace("<details>", "<details open>"), encoding="utf-8")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for width, said in ((400, {True: "block", False: "none"}), (1200, {False: "inline"})):
+            opened = browser.new_page(viewport={"width": width, "height": 800})
+            opened.goto((tmp_path / "report.html").as_uri())
+            found = opened.evaluate(
+                "() => [...document.querySelectorAll('.drawing, .scroll')]"
+                ".map(e => [e.scrollWidth > e.clientWidth, getComputedStyle(e, '::before').display])"
+            )
+            assert {overflows for overflows, _ in found} == set(said)
+            assert all(display == said[overflows] for overflows, display in found)
+            assert opened.evaluate("() => document.documentElement.scrollWidth") == width, "the page itself stays"
+        browser.close()
 
 
 def test_what_a_judge_asked_for_money_is_among_the_costs() -> None:
