@@ -30,7 +30,7 @@ from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks.execution.launcher import LAST_LINES
 from tasks.execution.processes import is_alive, is_here, pid_of
-from tasks.ledger.ledger import flatten
+from tasks.ledger.parameters import flatten
 
 STATE, LOG, MARK = "up.json", "up.log", "MOSLIM_UP"
 START_SECONDS, STOP_SECONDS = 300.0, 60.0

@@ -22,6 +22,7 @@ from tasks.display.mlflow_pages import MODEL_TRAINING, show_columns
 from tasks.execution import on_worker
 from tasks.execution.processes import is_alive, own_name
 from tasks.ledger import logged_model
+from tasks.ledger.parameters import flatten
 from tasks.ledger.references import ArtifactRef, digest_of, intact_digest
 from tasks.ledger.store_reachable import require_answer
 
@@ -389,14 +390,3 @@ def store_error(error: BaseException) -> UserError | None:
         f"If another program has locked it for {LOCKED_SECONDS:.0f} s, end that one; if its disk is full, make room.\n"
         "Then run again: what is finished is kept, and what was at work goes on from its last checkpoint."
     )
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys; lists stay whole."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
