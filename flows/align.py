@@ -10,7 +10,8 @@ from typing import Literal, get_args
 from prefect import flow
 from pydantic import BaseModel
 
-from flows.form import Form, filled_in, name_of, user_errors
+from flows.failed_state import failed_on_user_error
+from flows.form import Form, filled_in, name_of
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks.display.latest_folder import publish
@@ -88,7 +89,7 @@ def run_pipeline(settings: Settings, until: StageName, name: str, parent: str | 
 
 
 @flow(name="align")
-@user_errors
+@failed_on_user_error
 def align(settings: Form, until: StageName = "report", name: str | None = None) -> Pipeline:
     """Rated answers and an off-the-shelf chat model -> one policy that follows preferences stated in the prompt, with a report.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,14 @@ from pydantic import BaseModel
 
 from flows.align import STAGES, Pipeline, StageName, run_pipeline
 from flows.cli.compare_arguments import FIGURES, LastStage, parse_over
-from flows.form import Form, filled_in, user_errors
+from flows.failed_state import failed_on_user_error
+from flows.form import Form, filled_in
 from flows.profile import override
-from moslim_core.evaluation.comparison import Comparison, Measured
+from moslim_core.evaluation.comparison import Comparison, Measured, SamplePrompt
 from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import Interval
-from tasks.display.prefect_page import entitle
+from tasks.display.mlflow_pages import describe
+from tasks.display.prefect_page import entitle, show_comparison
 from tasks.execution.side_by_side import all_of
 from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import Ledger
@@ -32,6 +35,7 @@ Pooled = dict[str, tuple[list[int], dict[str, Interval]]]
 OF = {"train_reward": "head/", "evaluate": "after/"}
 # The starting model under the same instructions and no RL: the row that every policy is measured against.
 PROMPT_ONLY, BEFORE = "prompt only", "before/"
+ABOUT = {PROMPT_ONLY: "the starting model under the same instructions, and no training"}
 PAGE, RESULT = "compare.html", "compare.json"
 
 
@@ -44,7 +48,7 @@ class PublishedComparison(BaseModel):
 
 
 @flow(name="compare")
-@user_errors
+@failed_on_user_error
 def compare(settings: Form, over: str, seeds: list[int], until: LastStage = "train_reward") -> PublishedComparison:
     """Run every value of a setting with every seed up to a stage, and compare their figures.
 
@@ -107,7 +111,30 @@ def _compared(
             settings = variants[value, seeds_of[value][0]]
             pooled[name] = seeds_of[value], pooling.control(answers, settings.preferences, settings.evaluation.bootstrap)
     missing = f"Not finished: {len(pipelines)} of {len(variants)} runs are here." if len(pipelines) < len(variants) else ""
-    return comparing.compare(key, runs, pooled={name: intervals for name, (_, intervals) in pooled.items()}, missing=missing)
+    sample = _sample(systems, pipelines, variants, ledger) if until == "evaluate" else None
+    return comparing.compare(
+        key, runs, pooled={name: intervals for name, (_, intervals) in pooled.items()}, missing=missing, about=ABOUT, sample=sample
+    )
+
+
+def _sample(
+    systems: Sequence[tuple[str, str, str]], pipelines: Mapping[Variant, Pipeline], variants: Mapping[Variant, Settings], ledger: Ledger
+) -> SamplePrompt | None:
+    """One prompt under the seed that most values have by now. `systems`: (name, `OF` or BEFORE, value)."""
+    from moslim_core.data.rows import plain_text, read_json_lines
+    from moslim_core.evaluation.suite import read_answers
+    from moslim_core.report import side_by_side
+
+    seed = Counter(seed for _, seed in pipelines).most_common(1)[0][0]
+    folders = {value: ledger.download(of.outcomes["evaluate"].ref.uri) for (value, under), of in pipelines.items() if under == seed}
+    prompts = {
+        value: [plain_text(of["prompt"]) for _, of in read_json_lines(folder / "prompts.jsonl")] for value, folder in folders.items()
+    }
+    first = next(iter(folders))
+    # A setting may change which prompts are evaluated.
+    alike = [system for system in systems if prompts.get(system[2]) == prompts[first]]
+    answers = {name: read_answers(folders[value], of.removesuffix("/")) for name, of, value in alike}
+    return side_by_side(answers, prompts[first], variants[first, seed].preferences, seed)
 
 
 def folder_name(key: str, fingerprint: str) -> str:
@@ -137,11 +164,17 @@ def show(result: Comparison, folder: Path) -> None:
 
 
 def publish(result: Comparison, folder: Path, run_id: str, ledger: Ledger) -> PublishedComparison:
-    """What `show` has put in `folder` with the comparison's run, its means as that run's metrics; the run is finished then."""
+    """What `show` has put in `folder` with the comparison's run, its means as that run's metrics, its words as that run's description and
+    on Prefect's page; the run is finished then."""
+    from moslim_core.report.leaders import told
+
     for name in (RESULT, PAGE):
         ledger.client.log_artifact(run_id, str(folder / name))
     means = {f"{v}/{name}": f.mean.value for name, of in result.figures.items() for v, f in of.items() if f.mean.value is not None}
     ledger.log_points(run_id, [(0, means)])
+    words = told(result)
+    describe(ledger, run_id, words)
+    show_comparison(words, folder / PAGE, run_id, ledger)
     ledger.close(run_id, "FINISHED")
     return PublishedComparison(run_id=run_id, folder=folder, comparison=result)
 

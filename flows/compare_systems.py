@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -15,10 +16,11 @@ from prefect import flow
 from flows.align import run_pipeline
 from flows.cli.compare_arguments import parse_baselines, parse_search
 from flows.compare import PAGE, PublishedComparison, closing_on_error, publish, show
-from flows.form import Form, filled_in, user_errors
+from flows.failed_state import failed_on_user_error
+from flows.form import Form, filled_in
 from flows.profile import override
-from moslim_core.baselines import START, ours
-from moslim_core.evaluation.comparison import Measured
+from moslim_core.baselines import START, methods, ours
+from moslim_core.evaluation.comparison import Measured, SamplePrompt
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from moslim_core.statistics.bootstrap import Interval
@@ -58,7 +60,7 @@ GUARDS = "Of a guard, which has one level to ask for, the mean error in levels s
 
 
 @flow(name="compare_systems")
-@user_errors
+@failed_on_user_error
 def compare_systems(settings: Form, baselines: list[str], seeds: list[int], search: Sequence[float] = ()) -> PublishedComparison:
     """Run every method under every seed, one stage each, and compare their fronts and costs.
 
@@ -96,15 +98,16 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
         notes.append(_search_said(factor_of, search, seeds[0]))
         total, pooled = len(seeds) * len(baselines), dict[str, dict[str, Interval]]()
         measured: dict[tuple[str, int], Measured] = {}
-        with closing(rows for seed in seeds for rows in _under(changed(settings, seed=seed), factor_of, run_id, ledger)) as methods:
-            for done, rows in enumerate(methods, start=1):
+        with closing(rows for seed in seeds for rows in _under(changed(settings, seed=seed), factor_of, run_id, ledger)) as ended:
+            for done, rows in enumerate(ended, start=1):
                 ran += rows
                 measured |= {(of.row.name, of.seed): _measured(of, settings) for of in rows}
                 # Resampling takes its time: rows that nothing came to are as they were.
                 for name in {of.row.name for of in rows}:
                     pooled[name] = _pooled([of for of in ran if of.row.name == name], settings)
                 runs = [measured[of.row.name, of.seed] for of in _in_order(ran, baselines)]
-                result = comparing.compare(KEY, runs, notes, pooled, _missing(done, total))
+                about = {of.row.name: methods()[of.method] for of in ran}
+                result = comparing.compare(KEY, runs, notes, pooled, _missing(done, total), about, _sample(ran, settings))
                 show(result, folder)
                 if done == 1:
                     progress.note(f"rows stand in {folder / PAGE} as they end")
@@ -118,16 +121,34 @@ def _missing(done: int, total: int) -> str:
 
 def _in_order(ran: Sequence[Ran], baselines: Sequence[str]) -> list[Ran]:
     """Rows in the order of their methods, each with all its seeds, whichever ended first."""
-    return sorted(ran, key=lambda of: (baselines.index(of.outcomes[-1].stage.removeprefix(COMPARED)), of.row.name, of.seed))
+    return sorted(ran, key=lambda of: (baselines.index(of.method), of.row.name, of.seed))
+
+
+def _sample(ran: Sequence[Ran], settings: Settings) -> SamplePrompt | None:
+    """One prompt under the seed that most rows have by now."""
+    from moslim_core.baselines.measure import read_answers
+    from moslim_core.data.rows import plain_text, read_json_lines
+    from moslim_core.report import side_by_side
+
+    seed = Counter(of.seed for of in ran).most_common(1)[0][0]
+    shown = [of for of in ran if of.seed == seed]
+    prompts = [plain_text(value["prompt"]) for _, value in read_json_lines(shown[0].rows / "prompts.evaluation.jsonl")]
+    answers = {of.row.name: read_answers(of.folder, of.row)[1] for of in shown}
+    return side_by_side(answers, prompts, settings.preferences, seed)
 
 
 class Ran(NamedTuple):
-    """A row under a seed, with the stages that are its method's own and the output of the last one."""
+    """A row under a seed, with the stages that are its method's own, the output of the last one, and the rows that it learnt from."""
 
     seed: int
     row: Row
     outcomes: list[Outcome]
     folder: Path
+    rows: Path
+
+    @property
+    def method(self) -> str:
+        return self.outcomes[-1].stage.removeprefix(COMPARED)
 
 
 def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger: Ledger) -> Iterator[list[Ran]]:
@@ -135,11 +156,12 @@ def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger
     from moslim_core.baselines.measure import read_rows
 
     shared, start = _shared(settings, run_id)
+    rows = ledger.download(shared["rows"].uri)
     others = [partial(_run, name, _learning(settings, factor), shared, run_id) for name, factor in factors.items() if name != START]
     with closing(all_of(others, settings.placement)) as ended:
         for outcomes in chain([[start]], ended):
             folder = ledger.download(outcomes[-1].ref.uri)
-            yield [Ran(settings.seed, row, outcomes, folder) for row in read_rows(folder)]
+            yield [Ran(settings.seed, row, outcomes, folder, rows) for row in read_rows(folder)]
 
 
 def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:

@@ -1,29 +1,19 @@
-"""What a deployment's form asks for: a profile, packaged or a file on the worker's machine, and changes to it, or every setting.
-
-And how a flow says what is wrong with that.
-"""
+"""What a deployment's form asks for: a profile, packaged or a file on the worker's machine, and changes to it, or every setting."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import wraps
-from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from flows import profile as profiles
-from moslim_core.errors import UserError
 from moslim_core.models.identity import public_name
 from moslim_core.settings import Settings
 from moslim_core.settings_section import Section
 from tasks.display.overview import run_name
 from tasks.execution import on_worker
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # What flows/profiles holds: this form offers names, and no path.
 if TYPE_CHECKING:
@@ -128,21 +118,3 @@ def name_of(form: FromProfile | FromFile | Settings, settings: Settings, until: 
     if isinstance(form, Settings):
         return run_name(settings, public_name(settings.model.base), (), until)
     return run_name(settings, form.profile, form.set, until)
-
-
-def user_errors(work: Callable[P, T]) -> Callable[P, T]:
-    """Let the flow of this function end Failed with the lines of a UserError. Who calls the flow gets the error itself."""
-
-    @wraps(work)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return work(*args, **kwargs)
-        except UserError as error:
-            from prefect.states import Failed
-
-            # Of an exception that leaves the function Prefect logs the traceback; a state that it returns is the flow run's.
-            return cast(T, Failed(message=str(error), data=error))
-
-    # Prefect would look up the names in `work`'s annotations here, where they mean nothing.
-    wrapped.__signature__ = signature(work, eval_str=True)  # type: ignore[attr-defined]
-    return wrapped

@@ -6,7 +6,8 @@ from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
 from flows.align import run_pipeline
-from flows.form import Form, filled_in, user_errors
+from flows.failed_state import failed_on_user_error
+from flows.form import Form, filled_in
 from moslim_core.errors import UserError
 from moslim_core.evaluation.promotion_gate import Bounds, Decision, gate
 from moslim_core.policy.artifact import PolicyCard
@@ -34,7 +35,7 @@ class Retrained(BaseModel):
 
 
 @flow(name="retrain")
-@user_errors
+@failed_on_user_error
 def retrain(settings: Form, name: str = "policy", bounds: Bounds = DEFAULT_BOUNDS) -> Retrained:
     """Train a challenger, measure it and the champion on the same prompts, and promote it only if the gate holds.
 

@@ -12,7 +12,8 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 
 from flows.cli.sample import by_level, drawn
-from flows.form import Form, filled_in, user_errors
+from flows.failed_state import failed_on_user_error
+from flows.form import Form, filled_in
 from moslim_core.data.rows import Row
 from moslim_core.models.identity import public_name
 from moslim_core.settings import Settings
@@ -39,7 +40,7 @@ class Sampled(BaseModel):
 
 
 @flow(name="sample")
-@user_errors
+@failed_on_user_error
 def sample(
     settings: Form,
     prompts: Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.failed_state import failed_on_user_error
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from tasks.execution import on_worker
@@ -14,6 +15,7 @@ from tasks.stages import stage_named
 
 
 @flow(name=FLOW, flow_run_name="{name}")
+@failed_on_user_error
 def stage(settings: Settings, name: str, inputs: dict[str, ArtifactRef], parent: str) -> None:
     """Run the stage `name` here, and leave its outcome with the MLflow run `parent`. Other flows start this one.
 

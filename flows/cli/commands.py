@@ -42,10 +42,10 @@ first_steps.add_to(app, data_app)
 settings_help.add_to(app)
 
 
-def _run(profile: str, overrides: list[str] | None, until: StageName) -> None:
+def _run(profile: str, overrides: list[str] | None, until: StageName, as_json: bool = False) -> None:
     from flows.cli.console import run_with_display
 
-    run_with_display(settings_of(profile, overrides), until, profile, overrides or [])
+    run_with_display(settings_of(profile, overrides), until, profile, overrides or [], as_json)
 
 
 def _version(requested: bool) -> None:
@@ -78,9 +78,9 @@ def _systems() -> str:
 
 @app.command(cls=_Listing)
 @user_errors
-def run(profile: ProfileOption = "demo", set_: SetOption = None) -> None:
+def run(profile: ProfileOption = "demo", set_: SetOption = None, json: JsonOption = False) -> None:
     """The whole path: label, train the reward model, train the policy, evaluate, report."""
-    _run(profile, set_, "report")
+    _run(profile, set_, "report", json)
 
 
 @app.command()
@@ -243,7 +243,7 @@ def clean(
 
 
 @app.command()
-@app.command("check", hidden=True)
+@app.command("check", help="The same as doctor: with --profile, in seconds, what its run would stumble on later.")
 @user_errors
 def doctor(
     work_dir: Annotated[Path | None, typer.Option(help="where runs are kept; default: the profile's, or .moslim")] = None,
@@ -253,7 +253,7 @@ def doctor(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing. Also called check."""
+    """What is installed, what is missing and how to get it. Ends with code 1 if something needed is missing."""
     from flows.cli.doctor import check
 
     network.reach_loopback()

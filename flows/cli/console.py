@@ -164,10 +164,11 @@ def display(settings: Settings, foretold: Callable[[], str] | None = None) -> It
             progress.listener = None
 
 
-def run_with_display(settings: Settings, until: StageName, profile: str, overrides: Sequence[str] = ()) -> None:
+def run_with_display(settings: Settings, until: StageName, profile: str, overrides: Sequence[str] = (), as_json: bool = False) -> None:
     """Run the flow with a Prefect server and bars, and say at the end what there is. Raises UserError from any stage.
 
-    `profile` and `overrides` are what the settings were loaded from: they name the run.
+    `profile` and `overrides` are what the settings were loaded from: they name the run. `as_json`: of a whole run, print the folder of
+    what there is, and its summary.json.
     """
     started = time.monotonic()
     what = {"report": "label, train the reward model and the policy, evaluate, report", "label": "label"}.get(until, f"all up to {until}")
@@ -182,7 +183,12 @@ def run_with_display(settings: Settings, until: StageName, profile: str, overrid
 
         figures = {"profile": profile, "wall_seconds": round(wall, 1), "peak_memory_gb": round(memory.bytes / 1e9, 2)}
         write_summary(settings.work_dir / "latest", {"run_id": pipeline.run_id, **figures})
-        _print_summary(Console(), settings, pipeline, wall, memory.bytes)
+        if as_json:
+            latest = settings.work_dir / "latest"
+            summary = json.loads((latest / "summary.json").read_text(encoding="utf-8"))
+            typer.echo(json.dumps({"folder": str(latest), **summary}, indent=1, ensure_ascii=False))
+        else:
+            _print_summary(Console(), settings, pipeline, wall, memory.bytes)
     elif until == "evaluate":
         _print_evaluation(Console(), settings, pipeline)
     else:
@@ -331,10 +337,11 @@ def _title(comparison: Comparison) -> str:
 
 def _print_comparison(compared: PublishedComparison, table: Table) -> None:
     from flows.compare import PAGE, RESULT
-    from moslim_core.report.leaders import leaders
+    from moslim_core.report.leaders import leaders, verdict
 
     console = Console()
     console.print(table)
-    for leader in leaders(compared.comparison):
-        console.print(leader.sentence, highlight=False)
+    found = leaders(compared.comparison)
+    for sentence in filter(None, [verdict(found, compared.comparison.variants), *(leader.sentence for leader in found)]):
+        console.print(sentence, highlight=False, soft_wrap=True)
     console.print(f"page     {compared.folder / PAGE}\nfigures  {compared.folder / RESULT}", highlight=False, soft_wrap=True)

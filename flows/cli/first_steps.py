@@ -30,11 +30,12 @@ def init(
         list[str] | None,
         typer.Option(metavar="COLUMN=WORD,...", help="the order of a column's words, lowest first; may be given often"),
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Write a commented profile for your own rows: columns, preferences and levels as they look, models as this machine has room for."""
     from flows.cli.init_profile import write
 
-    write(file, output, levels or [])
+    write(file, output, levels or [], json)
 
 
 @user_errors
@@ -81,6 +82,7 @@ def sample(
         str | None, typer.Option("--endpoint", metavar="URL", help="draw from an OpenAI-compatible address in place of the profile's model")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="with --endpoint: the model's name there")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Draw answers at every level from a chat model and label them: rated rows for who has prompts only. The same command resumes."""
     from flows.cli.sample import sample as draw
@@ -88,4 +90,4 @@ def sample(
     if (endpoint is None) != (model is None):
         raise UserError("--endpoint URL and --model NAME go together, and one was given without the other.\nGive both, or none.")
     served = (endpoint, model) if endpoint is not None and model is not None else None
-    draw(settings_of(profile, set_), profile, set_ or [], prompts, answers, output, served)
+    draw(settings_of(profile, set_), profile, set_ or [], prompts, answers, output, served, json)

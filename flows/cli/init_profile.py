@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections import Counter
@@ -58,10 +59,11 @@ def machine() -> Machine:
     return Machine(model, model, True, f"{torch.cuda.get_device_name(0)} with {memory:.0f} GB; fetched from the hub")
 
 
-def write(file: Path, output: Path, levels: Sequence[str] = ()) -> None:
+def write(file: Path, output: Path, levels: Sequence[str] = (), as_json: bool = False) -> None:
     """Look at `file`, write `output`, say what is unclear. Raises UserError where `output` is there or `file` can't be used.
 
-    `levels`: of columns whose words have an order that nobody else knows, `COLUMN=WORD,WORD,...`, lowest first.
+    `levels`: of columns whose words have an order that nobody else knows, `COLUMN=WORD,WORD,...`, lowest first. `as_json`: say it as one
+    object.
     """
     if os.path.lexists(output):
         raise UserError(f"{output} is there already, and nothing is overwritten.\nGive another name: --output FILE.yaml")
@@ -87,7 +89,8 @@ def write(file: Path, output: Path, levels: Sequence[str] = ()) -> None:
         raise UserError(f"{output}: can't be written ({error.strerror or error}).\nGive another: --output FILE.yaml") from error
     finally:
         beside.unlink(missing_ok=True)
-    _tell(output, layout, here, left_out)
+    told = _told(output, layout, here, left_out)
+    typer.echo(json.dumps(told, indent=1, ensure_ascii=False) if as_json else _worded(told))
 
 
 def _order(given: str) -> tuple[str, list[str]]:
@@ -280,21 +283,39 @@ def _unclear(layout: Found) -> list[str]:
     return notes
 
 
-def _tell(output: Path, layout: Found, here: Machine, left_out: LeftOut) -> None:
-    what = f"column {layout.messages}" if layout.messages else f"prompt {layout.prompt}, answer {layout.response}"
-    typer.echo(f"{layout.rows} rows, {layout.prompts} prompts ({'chosen and rejected' if layout.pairs else what})")
-    for column, name, levels in layout.ratings:
-        typer.echo(f"  {name} (column {shown(column)}): " + ", ".join(f"{w} {n}" for w, n in zip(levels.labels, levels.rows, strict=True)))
-        for note in levels.notes:
-            typer.echo(f"    unclear: {note}")
-    if layout.pairs and not layout.ratings:
-        typer.echo(f"  quality: {layout.rows} choices between two answers")
-    if not layout.ratings and not layout.pairs:
-        typer.echo("  unclear: no column rates the answers; a rule measures their length until you give another")
-    for column, why in layout.unused.items():
-        typer.echo(f"  not used: column {shown(column)} ({why})")
-    for note in (*_unclear(layout), *([f"{left_out.said}: they are left out"] if left_out.said else [])):
-        typer.echo(f"  unclear: {note}")
-    typer.echo(f"models: {here.base} and {here.backbone} ({here.why})")
-    typer.echo(f"profile  {output}")
-    typer.echo(f"next     {command('data', 'preview', '--profile', str(output))}")
+def _told(output: Path, layout: Found, here: Machine, left_out: LeftOut) -> dict[str, Any]:
+    """What was found in the file and written for it."""
+    nobody = [] if layout.ratings or layout.pairs else ["no column rates the answers; a rule measures their length until you give another"]
+    return {
+        "profile": str(output),
+        "rows": layout.rows,
+        "prompts": layout.prompts,
+        "columns": {"prompt": layout.prompt, "answer": layout.response, "messages": layout.messages, "chosen and rejected": layout.pairs},
+        "preferences": [
+            {"name": name, "column": column, "rows": dict(zip(levels.labels, levels.rows, strict=True)), "unclear": list(levels.notes)}
+            for column, name, levels in layout.ratings
+        ],
+        "not_used": layout.unused,
+        "unclear": [*nobody, *_unclear(layout), *([f"{left_out.said}: they are left out"] if left_out.said else [])],
+        "models": {"base": here.base, "backbone": here.backbone, "why": here.why},
+        "next": command("data", "preview", "--profile", str(output)),
+    }
+
+
+def _worded(told: dict[str, Any]) -> str:
+    """The same for a person."""
+    columns = told["columns"]
+    what = f"column {columns['messages']}" if columns["messages"] else f"prompt {columns['prompt']}, answer {columns['answer']}"
+    lines = [f"{told['rows']} rows, {told['prompts']} prompts ({'chosen and rejected' if columns['chosen and rejected'] else what})"]
+    for of in told["preferences"]:
+        levels = ", ".join(f"{word} {count}" for word, count in of["rows"].items())
+        lines += [f"  {of['name']} (column {shown(of['column'])}): {levels}", *(f"    unclear: {note}" for note in of["unclear"])]
+    if columns["chosen and rejected"] and not told["preferences"]:
+        lines.append(f"  quality: {told['rows']} choices between two answers")
+    lines += [f"  not used: column {shown(column)} ({why})" for column, why in told["not_used"].items()]
+    lines += [f"  unclear: {note}" for note in told["unclear"]]
+    models = told["models"]
+    lines += [
+        f"models: {models['base']} and {models['backbone']} ({models['why']})", f"profile  {told['profile']}", f"next     {told['next']}"
+    ]  # fmt: skip
+    return "\n".join(lines)

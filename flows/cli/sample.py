@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,8 +37,12 @@ def sample(
     answers: int,
     output: Path,
     endpoint: tuple[str, str] | None,
+    as_json: bool = False,
 ) -> None:
-    """`drawn`, with a bar, and how the levels are spread. Raises UserError; the same command goes on after a kill."""
+    """`drawn`, with a bar, and how the levels are spread. Raises UserError; the same command goes on after a kill.
+
+    `as_json`: say what there is as one object.
+    """
     with Waiting(Console(stderr=True)) as waiting:
         rows, dropped = drawn(
             settings,
@@ -47,12 +52,17 @@ def sample(
             endpoint,
             lambda done, total: waiting.update("sample", f"prompts with {answers} answers each", done, total),
         )
+    reads = ["data.source=jsonl", f"data.path={output}", *(["data.columns={}"] if settings.data.columns.model_fields_set else [])]
+    following = with_settings("label", profile=profile, overrides=[*overrides, *reads])
+    if as_json:
+        levels = [dict(zip(("preference", "level", "rows", "advice"), of, strict=True)) for of in by_level(rows, settings.preferences)]
+        told = {"output": str(output), "rows": len(rows), "left_out": dropped, "levels": levels, "next": following}
+        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
     _tell(rows, settings.preferences)
     for reason, count in dropped.items():
         typer.echo(f"left out: {count} x {reason}")
-    typer.echo(f"{len(rows)} rows: {output}")
-    reads = ["data.source=jsonl", f"data.path={output}", *(["data.columns={}"] if settings.data.columns.model_fields_set else [])]
-    typer.echo(f"next     {with_settings('label', profile=profile, overrides=[*overrides, *reads])}")
+    typer.echo(f"{len(rows)} rows: {output}\nnext     {following}")
 
 
 def drawn(

@@ -8,8 +8,7 @@ from markupsafe import Markup
 
 from flows.studio.found_levels import Found, said
 from moslim_core.preferences import Preference, PreferenceSchema
-from moslim_core.report.page import distance, obtained
-from moslim_core.report.wording import percent
+from moslim_core.report.wording import distance, obtained, percent
 
 LEGEND = "Shade: the reward model's probability of the level. ▼ asked for, ● what the rules find."
 

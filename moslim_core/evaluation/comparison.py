@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from scipy.stats import t
 
 from moslim_core.evaluation.figure_kinds import Kind, kind_of
+from moslim_core.preferences import PreferenceSchema
 from moslim_core.statistics.bootstrap import Interval, finite
 
 # Two seeds have an interval 13 times their standard error wide: not worth showing.
@@ -39,11 +40,35 @@ class Figure(BaseModel):
     over_prompts: Interval | None = None
 
 
+class Given(BaseModel):
+    """An answer as it is shown, and the level that the judge gave it; null where it gave none."""
+
+    text: str
+    obtained: float | None
+
+
+class SampleRequest(BaseModel):
+    """`level` of `preference`, and each variant's answer to the request for it."""
+
+    preference: str
+    level: int
+    answers: dict[str, Given]
+
+
+class SamplePrompt(BaseModel):
+    """One evaluation prompt of one seed under several requests."""
+
+    prompt: str
+    seed: int
+    preferences: PreferenceSchema
+    requests: list[SampleRequest]
+
+
 class Comparison(BaseModel):
     """`figures[name][variant]`, in the order of the variants; means per run: `seconds` of work and `costs[name][variant]`.
 
     `notes`: sentences that say how the variants were compared. `runs`: what all of it was made from, a run per variant and seed.
-    `missing`: a sentence on what has still to come.
+    `missing`: a sentence on what has still to come. `about`: what a variant is, where its name does not say it.
     """
 
     key: str
@@ -55,6 +80,8 @@ class Comparison(BaseModel):
     notes: list[str] = []
     runs: list[Measured] = []
     missing: str = ""
+    about: dict[str, str] = {}
+    sample: SamplePrompt | None = None
 
     @property
     def intervals(self) -> str:
@@ -80,6 +107,8 @@ def compare(
     notes: Sequence[str] = (),
     pooled: Mapping[str, Mapping[str, Interval]] | None = None,
     missing: str = "",
+    about: Mapping[str, str] | None = None,
+    sample: SamplePrompt | None = None,
 ) -> Comparison:
     """Of runs in the order of their variants. A figure that a run lacks is left out of that variant's mean.
 
@@ -114,6 +143,8 @@ def compare(
         notes=list(notes),
         runs=list(runs),
         missing=missing,
+        about={variant: about[variant] for variant in variants if about and variant in about},
+        sample=sample,
     )
 
 

@@ -26,6 +26,11 @@ class Obtained(BaseModel):
     truncated: bool
     levels: dict[str, float]
 
+    @property
+    def shown(self) -> str:
+        """The text, with a mark where the longest length cut it."""
+        return f"{self.text}…" if self.truncated else self.text
+
 
 class LevelMean(BaseModel):
     """What answers looked like where one level was requested."""

@@ -9,7 +9,7 @@ from moslim_core.evaluation.comparison import Comparison
 from moslim_core.evaluation.comparison import Figure as Found
 from moslim_core.evaluation.figure_kinds import kind_of, label_of
 from moslim_core.report.drawing import AFTER, INK, dress, grid, to_svg
-from moslim_core.report.leaders import leaders
+from moslim_core.report.leaders import leaders, verdict
 from moslim_core.report.templates import environment
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
@@ -24,7 +24,13 @@ def render_comparison(comparison: Comparison) -> str:
     made = environment()
     made.filters["headed"] = headed
     return made.get_template("comparison.html.j2").render(
-        comparison=comparison, picture=picture, leaders=first, best={of.figure: of.variant for of in first}, ACROSS=ACROSS
+        comparison=comparison,
+        title=f"{comparison.key[:1].upper()}{comparison.key[1:]}" if "." not in comparison.key else f"Values of {comparison.key}",
+        verdict=verdict(first, comparison.variants),
+        picture=picture,
+        leaders=first,
+        best={of.figure: of.variant for of in first},
+        ACROSS=ACROSS,
     )
 
 

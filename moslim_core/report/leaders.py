@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from moslim_core.evaluation.comparison import Comparison
@@ -55,3 +57,27 @@ def leaders(comparison: Comparison) -> list[Leader]:
         beside = [v for v, figure in of.items() if v != best and overlap(figure.mean, means[best]) is not False]
         found.append(Leader(name, best, means[best], None if means[best].low is None else beside))
     return found
+
+
+def verdict(found: Sequence[Leader], variants: Sequence[str]) -> str:
+    """'Best, or not shown to be behind the best: a by 5 of 6 figures, b and c by 4.' Nothing where no figure has intervals."""
+    told = [leader for leader in found if leader.beside is not None]
+    if not told:
+        return ""
+    times = Counter(variant for leader in told for variant in (leader.variant, *(leader.beside or ())))
+    ranks = defaultdict(list)
+    for variant in variants:
+        ranks[times[variant]].append(variant)
+    counts = [
+        f"{listing(names) if len(names) <= MOST_NAMED else counted(len(names), 'row')} by {count or 'none'}"
+        for count, names in sorted(ranks.items(), reverse=True)
+    ]
+    counts[0] += f" of {counted(len(told), 'figure')}"
+    return f"Best, or not shown to be behind the best: {', '.join(counts)}."
+
+
+def told(comparison: Comparison) -> str:
+    """The verdict and the leaders as markdown; where nothing differs, what was compared."""
+    found = leaders(comparison)
+    first = verdict(found, comparison.variants) or f"{comparison.key}: {listing(comparison.variants)}."
+    return "\n\n".join(filter(None, [f"**{first}**", "\n".join(f"- {leader.sentence}" for leader in found)]))

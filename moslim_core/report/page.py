@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from moslim_core.evaluation.controllability import Control
-from moslim_core.preferences import Preference
 from moslim_core.report import attack, benchmarks, front, next_steps, overoptimisation, wording
 from moslim_core.report.content import ReportContent
 from moslim_core.report.differences import difference, overlap_said
@@ -59,7 +58,6 @@ POLICY = ".moslim/latest/policy"
 def render(content: ReportContent) -> str:
     """The page as HTML text."""
     templates = environment()
-    templates.filters.update(obtained=obtained, distance=distance)
     templates.globals.update(
         measured=measured, difference=difference, overlap_said=overlap_said, zip=zip,
         attack=attack, front=front, benchmarks=benchmarks, overoptimisation=overoptimisation,
@@ -92,21 +90,6 @@ def measured(control: Control, measure: Measure) -> dict[str, Any]:
     interval: Interval = getattr(control, measure.field)
     shown = wording.percent if measure.as_percent else wording.number
     return {"value": shown(interval.value), "bounds": wording.bounds(interval, measure.as_percent)}
-
-
-def obtained(level: float | None, preference: Preference) -> str:
-    """The judge's level, as 'obtained 2 · short'; a level between two carries the nearest one's label."""
-    if level is None:
-        return f"obtained {wording.UNDEFINED}"
-    label = preference.label(min(max(round(level), 1), preference.k))
-    return f"obtained {level:.0f} · {label}" if float(level).is_integer() else f"obtained {level:.1f} · near {label}"
-
-
-def distance(level: float | None, requested: int) -> str:
-    """How far off an obtained level is, as the class of its badge: hit, near (1 off), far, or unknown."""
-    if level is None:
-        return "unknown"
-    return ("hit", "near", "far")[min(abs(round(level) - requested), 2)]
 
 
 def _cards(content: ReportContent) -> list[Card]:

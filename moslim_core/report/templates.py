@@ -22,5 +22,7 @@ def environment() -> Environment:
         duration=wording.duration,
         listing=wording.listing,
         count_or_share=wording.count_or_share,
+        obtained=wording.obtained,
+        distance=wording.distance,
     )
     return made

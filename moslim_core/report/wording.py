@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from moslim_core.preferences import Preference
 from moslim_core.statistics.bootstrap import Interval
 
 UNDEFINED = "n/a"
@@ -63,3 +64,18 @@ def listing(names: Sequence[str]) -> str:
 def counted(n: int, noun: str) -> str:
     """'1 answer', '1,200 answers'."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def obtained(level: float | None, preference: Preference) -> str:
+    """The judge's level, as 'obtained 2 · short'; a level between two carries the nearest one's label."""
+    if level is None:
+        return f"obtained {UNDEFINED}"
+    label = preference.label(min(max(round(level), 1), preference.k))
+    return f"obtained {level:.0f} · {label}" if float(level).is_integer() else f"obtained {level:.1f} · near {label}"
+
+
+def distance(level: float | None, requested: int) -> str:
+    """How far off an obtained level is, as the class of its badge: hit, near (1 off), far, or unknown."""
+    if level is None:
+        return "unknown"
+    return ("hit", "near", "far")[min(abs(round(level) - requested), 2)]

@@ -64,6 +64,17 @@ def show_report(
     )
 
 
+def show_comparison(words: str, page: Path, run_id: str, ledger: Ledger) -> None:
+    """What a comparison says, with where its page is and a link to its run in MLflow."""
+    from prefect.artifacts import create_markdown_artifact
+
+    create_markdown_artifact(
+        f"{words}\n\nThe whole page: `{page}`, and with {link(ledger, run_id, 'the run in MLflow')}, while that is served.",
+        key="comparison",
+        description=words.partition("\n")[0].strip("*"),
+    )
+
+
 def show_curves(preferences: PreferenceSchema, systems: Mapping[str, Controllability], key: str) -> None:
     """Requested against obtained levels of `systems` as a picture; nothing where no preference is steered."""
     from prefect.artifacts import create_image_artifact

@@ -149,19 +149,14 @@ def _samples(settings: Settings, evaluation: Path) -> list[Any]:
             rows.append(
                 SampleRow(
                     level=level,
-                    before=_shown(old),
-                    after=_shown(new),
+                    before=old.shown,
+                    after=new.shown,
                     before_obtained=old.levels.get(preference.name),
                     after_obtained=new.levels.get(preference.name),
                 )
             )
         samples.append(Sample(prompt=prompts[chosen], preference=preference.name, rows=rows))
     return samples
-
-
-def _shown(answer: Any) -> str:
-    """An answer's text, with a mark where the limit cut it."""
-    return f"{answer.text}…" if answer.truncated else str(answer.text)
 
 
 def report(settings: Settings, inputs: dict[str, ArtifactRef], parent: str | None) -> Outcome:

@@ -233,6 +233,15 @@ def test_words_of_no_known_order_get_one(tmp_path: Path, capsys: pytest.CaptureF
             init_profile.write(file, tmp_path / "other.yaml", [order])
 
 
+def test_what_was_found_is_told_to_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = table(tmp_path / "own.csv", rows(who=lambda p, a: f"person {p}"))
+    init_profile.write(file, tmp_path / "mine.yaml", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"], told["prompts"], told["profile"]) == (60, 20, str(tmp_path / "mine.yaml"))
+    assert [(of["name"], sum(of["rows"].values())) for of in told["preferences"]] == [("warmth", 60)] and "who" in told["not_used"]
+    assert told["next"].endswith(f"data preview --profile {tmp_path / 'mine.yaml'}")
+
+
 def test_a_run_that_labelling_would_refuse_is_not_planned(tmp_path: Path, tiny_chat: Path) -> None:
     settings = made(table(tmp_path / "own.csv", rows(3)), tiny_chat)
     with pytest.raises(UserError, match="no labelled row in the"):

@@ -19,6 +19,7 @@ from flows.compare import compare
 from flows.compare_systems import compare_systems
 from flows.form import Form, FromFile, FromProfile, filled_in, form_of, name_of
 from flows.retrain import retrain
+from flows.stage import stage
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tests.flow.conftest import served
@@ -96,6 +97,7 @@ def test_what_is_wrong_in_a_form_is_what_its_flow_failed_with(
     }
     work_dir = prepared(tmp_path / "work")
     form = FromProfile(work_dir=work_dir, set=("policy.stepz=7",))
+    form_settings = profiles.load("demo", [f"work_dir={work_dir}"])
     says = "unknown setting 'policy.stepz' (profile demo): did you mean policy.steps?"
     with served(work_dir) as api:
         for flow, arguments in calls.items():
@@ -105,4 +107,8 @@ def test_what_is_wrong_in_a_form_is_what_its_flow_failed_with(
         with pytest.raises(UserError) as caught:
             align(form)
         assert str(caught.value) == says
+        # A stage on a pool gets settings that were checked, and a parent that its ledger may lack.
+        state = stage(form_settings, "label", {}, "0" * 32, return_state=True)
+        kept = ask(api, f"/flow_runs/{state.state_details.flow_run_id}")["state"]
+        assert kept["type"] == "FAILED" and kept["message"].startswith(f"run {'0' * 32}, for which this stage is, is not in ")
     assert says in caplog.text and "Traceback" not in caplog.text

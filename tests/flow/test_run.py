@@ -110,6 +110,9 @@ def test_second_run_reuses_every_stage(again: Finished, profile: Path) -> None:
     after = {name: len(found) for name, found in stage_runs(again.work_dir).items()}
     assert after == {**before, "pipeline": before["pipeline"] + 1}
     assert "reused: label, train_reward, train_policy, evaluate, report" in result.stdout
+    result = inside("run", "--profile", str(profile), "--set", f"work_dir={again.work_dir}", "--json")
+    told = json.loads(result.stdout)
+    assert told.pop("folder") == str(again.work_dir / "latest") and told == json.loads(summary.read_text())
 
 
 def test_a_plan_knows_what_is_reused(again: Finished, profile: Path) -> None:
@@ -262,6 +265,7 @@ def test_compare_of_one_process_with_two_beside_the_starting_model(
     assert found["variants"] == ["prompt only", "1", "2"]
     assert set(found["figures"]["length/mae"]) == {"prompt only", "1", "2"}
     assert found["seconds"]["prompt only"] == 0 < found["seconds"]["2"]
+    assert [set(of["answers"]) for of in found["sample"]["requests"]] == [{"prompt only", "1", "2"}] * 4
     after = stage_runs(again.work_dir)
     (new,) = {run.info.run_id for run in after["train_policy"]} - {run.info.run_id for run in before["train_policy"]}
     client = MlflowClient(f"sqlite:///{again.work_dir}/mlflow/mlflow.db")
@@ -287,6 +291,13 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path) 
     assert {"value", "low", "high"} <= set(soup["over_prompts"]["front/hypervolume"])
     page = (folder / "compare.html").read_text()
     assert "rewarded_soups_exact" in page and "Not finished" not in page and found["missing"] == ""
+    assert [set(of["answers"]) for of in found["sample"]["requests"]] == [set(found["variants"])] * 4
+    (parent,) = [run for run in stage_runs(again.work_dir)["comparison"] if "rewarded_soups/length/mae" in run.data.metrics]
+    assert "rewarded_soups" in parent.data.tags["mlflow.note.content"].partition("\n")[0]
+    with sqlite3.connect(again.work_dir / "prefect" / "prefect.db") as server:
+        ((shown,),) = server.execute("SELECT data FROM artifact WHERE key = 'comparison' ORDER BY created DESC LIMIT 1").fetchall()
+    assert str(folder / "compare.html") in shown
+    assert found["sample"]["prompt"] in page and found["about"]["rewarded_soups_exact"].startswith("Rewarded Soups")
     assert "rows stand in" in result.stderr
     after = stage_runs(again.work_dir)
     new = {name: of for name, of in after.items() if name.startswith("compared_")}

@@ -93,7 +93,9 @@ def test_rows_of_an_endpoint_are_taken_by_the_label_stage(tmp_path: Path, tiny_c
     assert 110 < written <= 120 and sum(found.rows.values()) == written and found.refused is None
 
 
-def test_prompts_may_be_lines_of_a_text_and_where_no_answer_can_be_used_nothing_is_left(tmp_path: Path, tiny_chat: Path) -> None:
+def test_prompts_may_be_lines_of_a_text_and_where_no_answer_can_be_used_nothing_is_left(
+    tmp_path: Path, tiny_chat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, output = tmp_path / "prompts.txt", tmp_path / "rows.jsonl"
     file.write_text("What is rain?\n\nWhy is it wet?\n")
     settings = changed(DEMO, work_dir=tmp_path / "work", model=changed(DEMO.model, base=str(tiny_chat)))
@@ -101,7 +103,9 @@ def test_prompts_may_be_lines_of_a_text_and_where_no_answer_can_be_used_nothing_
         sample.sample(settings, "demo", [], file, 2, output, (server.url, "m"))
     assert not output.exists()
     with serving(lambda request: says(f"It is {request.asked}.")) as server:
-        sample.sample(settings, "demo", [], file, 2, output, (server.url, "n"))
+        sample.sample(settings, "demo", [], file, 2, output, (server.url, "n"), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["rows"] == len(output.read_text().splitlines()) == sum(of["rows"] for of in told["levels"] if of["preference"] == "warmth")
     assert {json.loads(line)["prompt"] for line in output.read_text().splitlines()} == {"What is rain?", "Why is it wet?"}
 
 

@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from moslim_core.evaluation.comparison import Comparison, Figure, Measured, compare, t_interval
+from moslim_core.evaluation.comparison import Comparison, Figure, Given, Measured, SamplePrompt, SampleRequest, compare, t_interval
+from moslim_core.preferences import PreferenceSchema
 from moslim_core.report.comparison import render_comparison
-from moslim_core.report.leaders import leaders
+from moslim_core.report.leaders import leaders, verdict
 from moslim_core.statistics.bootstrap import Interval
 
 
@@ -81,6 +82,10 @@ def test_who_leads_is_told_with_who_is_not_shown_to_be_behind() -> None:
     assert found["front/hypervolume"].sentence == "Highest hypervolume: a, 0.040 [0.030, 0.050]; not shown to be beyond b."
     assert found["left open/cross-talk"].sentence == "Lowest cross-talk: b, 0.10 [0.05, 0.20], beyond all others."
     assert found["truncated"].sentence == "Lowest cut off: a, 0.00; without intervals a lead shows nothing."
+    # Of the two figures with intervals a is not behind by one, b by none, c by both.
+    said = "Best, or not shown to be behind the best: b by 2 of 2 figures, a by 1, c by none."
+    assert verdict(list(found.values()), made.variants) == said and said in render_comparison(made)
+    assert verdict([found["truncated"]], made.variants) == ""
     # One that could not be measured is not shown to be behind.
     unknown = Figure(by_seed={}, mean=Interval(value=None, low=None, high=None), difference=None)
     errors = {"x/mae": at(a=(0.5, 0.4, 0.6), b=(0.9, 0.8, 1.0)) | {"c": unknown}}
@@ -90,7 +95,7 @@ def test_who_leads_is_told_with_who_is_not_shown_to_be_behind() -> None:
     partial = made.model_copy(update={"missing": "Not finished: 3 of 9 are here.", "seeds": [0, 1]})
     assert leaders(partial) == []
     page = render_comparison(made.model_copy(update={"missing": "Not finished: 3 of 9 are here."}))
-    assert found["left open/cross-talk"].sentence in page and page.index("Not finished") < page.index("Who leads")
+    assert found["left open/cross-talk"].sentence in page and page.index("Not finished") < page.index("Who leads by each figure")
     assert "Not finished" not in render_comparison(made)
 
 
@@ -104,6 +109,16 @@ def test_page_has_every_figure_and_no_resource_from_elsewhere() -> None:
     assert "reward.&lt;head&gt;" in page and "area under the ROC curve of x ↑" in page and "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
     assert page == render_comparison(compare("reward.<head>", runs()))
+
+
+def test_words_and_samples_come_before_figures() -> None:
+    schema = PreferenceSchema.model_validate([{"name": "x", "levels": ["low", "high"]}])
+    request = SampleRequest(preference="x", level=2, answers={"a": Given(text="Yes, <b>you</b> may.", obtained=2)})
+    sample = SamplePrompt(prompt="May I?", seed=0, preferences=schema, requests=[request.model_copy(update={"level": 1}), request])
+    page = render_comparison(compare("reward.head", runs(), about={"a": "by softmax", "z": "no row"}, sample=sample))
+    order = ["Values of reward.head", "By softmax", "May I?", "Yes, &lt;b&gt;you&lt;/b&gt; may.", "no answer", "<svg", "<h2>Figures"]
+    assert [page.index(of) for of in order] == sorted(page.index(of) for of in order)
+    assert 'class="badge hit">obtained 2 · high' in page and 'class="badge near">obtained 2 · high' in page and "no row" not in page
 
 
 def test_many_variants_stand_below_one_another() -> None:
