@@ -322,7 +322,7 @@ class Page:
 def _to_learn(opened: Opened, ratings: Ratings, work_dir: Path) -> str:
     """The command that labels the ratings beside the rows that trained the policy, or why there is none."""
     try:
-        profile = training_profile.write(opened.lineage.parameters, ratings, work_dir)
+        profile = training_profile.write(opened.lineage.settings, ratings, work_dir)
     except UserError as error:
         return str(error)
     if profile is None:

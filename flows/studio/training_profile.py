@@ -7,16 +7,13 @@ prompt and answer in one column.
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import csv
 import io
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 from filelock import FileLock
@@ -30,7 +27,7 @@ from moslim_core.data.tables import FORMATS
 from moslim_core.errors import UserError
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.settings import Settings
-from moslim_core.settings_section import Section, changed
+from moslim_core.settings_section import changed
 from tasks.ledger.references import digest_of
 
 FOLDER, PROFILE = "training", "profile.yaml"
@@ -38,16 +35,16 @@ FOLDER, PROFILE = "training", "profile.yaml"
 FORMS = ("jsonl", "csv")
 
 
-def write(parameters: Mapping[str, str], ratings: Ratings, work_dir: Path) -> Path | None:
-    """The profile's file, written anew with all ratings there are; None where the parameters of the policy's run are no settings.
+def write(trained_by: Mapping[str, Any], ratings: Ratings, work_dir: Path) -> Path | None:
+    """The profile's file, written anew with all ratings there are; None where `trained_by`, of the policy's run, are no settings.
 
     Raises UserError where the ratings can't stand beside the policy's own rows, or the folder can't be written.
     """
-    recorded = settings_of(parameters, ratings.schema)
+    recorded = settings_of(trained_by, ratings.schema)
     if recorded is None:
         return None
     home = work_dir.absolute() / "studio" / FOLDER
-    folder = home / digest_of(dict(parameters))[:16]
+    folder = home / digest_of(dict(trained_by))[:16]
     own = _own_sources(recorded.data, home)
     form = next((form for form in FORMS if form not in own), None)
     if form is None:
@@ -72,53 +69,13 @@ def write(parameters: Mapping[str, str], ratings: Ratings, work_dir: Path) -> Pa
     return folder / PROFILE
 
 
-def settings_of(parameters: Mapping[str, str], schema: PreferenceSchema) -> Settings | None:
-    """The settings whose flattened form a run has as parameters, with the preferences of its policy, as the ledger cuts long parameters.
-
-    None where they are none, as those of a run by another version may be.
-    """
-    flat = {re.sub(r"-x([0-9a-f]+)-", lambda match: chr(int(match[1], 16)), name): _value(text) for name, text in parameters.items()}
+def settings_of(recorded: Mapping[str, Any], schema: PreferenceSchema) -> Settings | None:
+    """The settings that a run has on record, with the preferences of its policy; None where they are none, as those of a run by another
+    version may be."""
     try:
-        return Settings.model_validate({**_unflattened(Settings, flat), "preferences": schema.model_dump(mode="json")}) if flat else None
+        return Settings.model_validate({**recorded, "preferences": schema.model_dump(mode="json")}) if recorded else None
     except (ValidationError, UserError):
         return None
-
-
-def _value(text: str) -> Any:
-    """A parameter as it was before it became text, as far as the type of the setting does not say it."""
-    if text == "None":
-        return None
-    if text.startswith(("[", "{")):
-        with contextlib.suppress(ValueError, SyntaxError):
-            return ast.literal_eval(text)
-    return text
-
-
-def _unflattened(section: type[Section], flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a section, from its flattened form. Names in a mapping may have dots too."""
-    values: dict[str, Any] = {}
-    for name, field in section.model_fields.items():
-        inner = _below(name, flat)
-        if name in flat:
-            values[name] = flat[name]
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            values[name] = _unflattened(field.annotation, inner)
-        elif inner:
-            values[name] = _mapping(field.annotation, inner)
-    return values
-
-
-def _mapping(kind: Any, flat: Mapping[str, Any]) -> dict[str, Any]:
-    of = get_args(kind)[1] if get_origin(kind) is dict else None
-    if not (isinstance(of, type) and issubclass(of, Section)):
-        return dict(flat)
-    # A section has all its fields there, so that the first tells where a name ends.
-    end = f".{next(iter(of.model_fields))}"
-    return {name: _unflattened(of, _below(name, flat)) for name in (key.removesuffix(end) for key in flat if key.endswith(end))}
-
-
-def _below(name: str, flat: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix(f"{name}."): value for key, value in flat.items() if key.startswith(f"{name}.")}
 
 
 def _own_sources(data: DataSettings, home: Path) -> tuple[str, ...]:

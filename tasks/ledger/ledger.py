@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -37,7 +38,7 @@ STAGE, FINGERPRINT, DIGEST, KIND, OWNER, FLOW_RUN = (
     "moslim.owner",
     "moslim.flow_run",
 )
-OUTPUT = "output"
+OUTPUT, SETTINGS = "output", "settings.json"
 DATABASE_FILE = "mlflow.db"
 # MLflow's own variable for where its server keeps records. May hold a password.
 DATABASE = "MLFLOW_BACKEND_STORE_URI"
@@ -126,9 +127,22 @@ class Ledger:
         for run in self._search(where):
             self.close(run.info.run_id, "KILLED")
 
-    def open_pipeline(self, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None = None) -> str:
-        """The run id of this pipeline: an interrupted one of the same fingerprint is taken up again."""
-        return self._open("pipeline", fingerprint, name, params, parent)
+    def open_pipeline(self, fingerprint: str, name: str, settings: Mapping[str, Any], parent: str | None = None) -> str:
+        """The run id of this pipeline: an interrupted one of the same fingerprint is taken up again. Its settings are kept whole, too."""
+        run_id = self._open("pipeline", fingerprint, name, settings, parent)
+        self.client.log_dict(run_id, dict(settings), SETTINGS)
+        return run_id
+
+    def settings_of(self, pipeline: str) -> dict[str, Any]:
+        """Those that a pipeline's run was opened with; empty where there is no such run, or it has none."""
+        from mlflow.exceptions import MlflowException
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found: dict[str, Any] = json.loads(Path(self.client.download_artifacts(pipeline, SETTINGS, folder)).read_bytes())
+            except (MlflowException, OSError, ValueError):
+                return {}
+        return found
 
     def open_comparison(self, fingerprint: str, name: str, params: Mapping[str, Any]) -> str:
         """The run id of a comparison, above its pipelines' runs: an interrupted one of the same fingerprint is taken up again."""

@@ -27,12 +27,12 @@ class KnownPolicy(NamedTuple):
 
 
 class Lineage(NamedTuple):
-    """Folders of what belongs to a policy, None where no run on record has it; `parameters`: of the pipeline that trained it, its flattened
-    settings as MLflow keeps them, none where no pipeline did."""
+    """Folders of what belongs to a policy, None where no run on record has it; `settings`: of the pipeline that trained it, empty where
+    no pipeline did."""
 
     reward_model: Path | None = None
     evaluation: Path | None = None
-    parameters: Mapping[str, str] = MappingProxyType({})
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 def known_policies(work_dir: Path) -> list[KnownPolicy]:
@@ -69,7 +69,7 @@ def lineage_of(policy: Path, work_dir: Path) -> Lineage:
     return Lineage(
         _folder(ledger, reward_model),
         _folder(ledger, f"runs:/{evaluated.info.run_id}/{OUTPUT}" if evaluated else None),
-        dict(pipeline.data.params) if (pipeline := _by_id(ledger, [parent]).get(parent)) else {},
+        ledger.settings_of(parent),
     )
 
 

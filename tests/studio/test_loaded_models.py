@@ -51,7 +51,7 @@ def test_the_registrys_name_is_taken_first_and_what_belongs_to_a_policy_is_found
     found = opened.find(RAIN, "It rains.", Asked("policy", {"warmth": 2}))
     assert all(one.probabilities for one in found)
     fronts = opened.fronts()
-    assert opened.lineage.parameters["data.source"] == "['starter']" and opened.lineage.parameters["seed"] == "7"
+    assert opened.lineage.settings["data"]["source"] == ["starter"] and opened.lineage.settings["seed"] == 7
     assert fronts is not None and fronts.before is not None and len(fronts.after.points) == 2
 
 

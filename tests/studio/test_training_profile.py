@@ -42,19 +42,19 @@ FOLLOW_UP = [
 ]
 
 Labelled = Callable[[Path], tuple[Settings, list[Row]]]
-Recorded = Callable[[Settings], Mapping[str, str]]
+Recorded = Callable[[Settings], Mapping[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    """The parameters of a run with given settings, as MLflow keeps them."""
+    """What a run with given settings has on record of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         ledger = Ledger(tmp_path_factory.mktemp("ledger"))
 
-    def recorded(settings: Settings) -> Mapping[str, str]:
+    def recorded(settings: Settings) -> Mapping[str, Any]:
         content = settings.content()
-        return dict(ledger.client.get_run(ledger.open_pipeline(digest_of(content), "mine", content)).data.params)
+        return ledger.settings_of(ledger.open_pipeline(digest_of(content), "mine", content))
 
     return recorded
 
@@ -148,11 +148,11 @@ def test_settings_are_read_from_what_their_run_has_on_record(name: str, tmp_path
 def test_no_record_makes_no_profile_and_forms_that_are_taken_are_said(tmp_path: Path) -> None:
     ratings = Ratings(tmp_path / "studio", SCHEMA)
     ratings.add(FOLLOW_UP, "Rain.", {"warmth": 2})
-    other: dict[str, Any] = {"policy.a_setting_of_another_version": "1", "seed": "many"}
-    for parameters in ({}, other):
-        assert training_profile.write(parameters, ratings, tmp_path) is None
+    other: dict[str, Any] = {"policy": {"a_setting_of_another_version": 1}, "seed": 1}
+    for settings in ({}, other):
+        assert training_profile.write(settings, ratings, tmp_path) is None
     with pytest.raises(UserError, match="own rows are in jsonl and csv files"):
-        training_profile.write({"data.source": "['jsonl', 'csv']", "data.path": str(tmp_path)}, ratings, tmp_path)
+        training_profile.write({"data": {"source": ["jsonl", "csv"], "path": str(tmp_path)}}, ratings, tmp_path)
     assert not (tmp_path / "studio" / training_profile.FOLDER).exists()
     with pytest.raises(UserError, match=r"own rows, .*gone.csv, are not there any more"):
-        training_profile.write({"data.source": "['csv']", "data.path": str(tmp_path / "gone.csv")}, ratings, tmp_path)
+        training_profile.write({"data": {"source": ["csv"], "path": str(tmp_path / "gone.csv")}}, ratings, tmp_path)
