@@ -27,6 +27,12 @@ from moslim_core.training.progress import Progress
 
 # Tokens of a word of English, as small models cut it, with room for names and punctuation.
 TOKENS_A_WORD = 1.6
+# Updates of a warm start, rows in each, and its learning rate: enough for a small model to answer in the rows' manner.
+WARM_UPDATES, WARM_BATCH, WARM_RATE = 30, 8, 1e-3
+# Passes over the rows are no more than this: beyond, they are known by heart.
+WARM_EPOCHS = 10.0
+# The share of rows that the policy may learn from: an independent judge has half of what tests and calibration leave.
+TRAINING = 0.4
 # What the instruction and the chat template add to a prompt, in tokens.
 INSTRUCTION = 96
 # On a CPU each token costs; a GPU has room for the longest answers.
@@ -216,14 +222,13 @@ def _training(layout: Found, here: Machine) -> Iterator[str]:
     packaged = yaml.safe_load(files("flows").joinpath("profiles", f"{SMALL}.yaml").read_text(encoding="utf-8"))
     names = [r.preference for r in layout.ratings] or ["quality" if layout.pairs else "verbosity"]
     prompt, answer = (int(np.quantile(layout.lengths[:, i], 0.95) * TOKENS_A_WORD) + 8 for i in (0, 1))
-    # An independent judge has half of what tests and calibration leave.
-    training = int(layout.several * 0.4)
+    training = int(layout.several * TRAINING)
     longest = min(LONGEST if here.gpu else LONGEST_ON_CPU, max(16, answer))
     several = layout.several >= 10
     reward = {**packaged["reward"], "backbone": here.backbone, "max_length": min(512, max(64, prompt + answer))}
     policy = {
         **packaged["policy"],
-        "prompts_per_step": max(1, min(packaged["policy"]["prompts_per_step"], training if several else int(layout.prompts * 0.4))),
+        "prompts_per_step": max(1, min(packaged["policy"]["prompts_per_step"], training if several else int(layout.prompts * TRAINING))),
         "rated_answers": packaged["policy"]["rated_answers"] if several else 0.0,
         "max_new_tokens": longest,
         "max_prompt_tokens": min(1024, prompt + INSTRUCTION + 64),
@@ -235,6 +240,10 @@ def _training(layout: Found, here: Machine) -> Iterator[str]:
         answers = requests * policy["group_size"]
         policy["contrast"] = round(3 / answers, 2)
         policy["rated_answers"] = round(min(policy["rated_answers"], layout.answers / answers), 2)
+    warm = not layout.pairs and not here.gpu
+    if warm:
+        epochs = min(WARM_EPOCHS, WARM_UPDATES * WARM_BATCH / (TRAINING * layout.rows))
+        policy |= {"warm_start": "conditioned_sft", "sft": {"epochs": round(epochs, 2), "batch_size": WARM_BATCH, "learning_rate": WARM_RATE}}
     if layout.rows < 1000:
         # Few rows are passed over more often.
         reward["epochs"] = round(min(12.0, packaged["reward"]["epochs"] * 4000 / layout.rows), 1)
@@ -254,7 +263,10 @@ def _training(layout: Found, here: Machine) -> Iterator[str]:
     yield from _keys({**packaged["mapping"], "weights": dict.fromkeys(names, 2)})
     yield ""
     if not several and not layout.pairs:
-        yield "# Few prompts have several answers, so the policy learns from its own only: `moslim sample` draws more to rate."
+        yield "# Few prompts have several answers to compare, so the policy compares its own: `moslim sample` draws more to rate."
+    if warm:
+        yield "# A model so small hardly ever gives an answer as somebody else wrote it, and learns from its own only what it gives: it first"
+        yield "# learns the rows' answers under their levels (warm_start)."
     yield "policy:"
     if answer > longest:
         yield f"  # UNCLEAR: one answer in twenty has more than about {answer} tokens; longer ones are cut here, to save time."
