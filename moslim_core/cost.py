@@ -36,6 +36,9 @@ SERVERS_GB = 1.0
 # linear maps twice as many were measured.
 ACTIVATION_BYTES, KEPT_BY_CHECKPOINTING = 34 * 2, 0.2
 
+# Passes that supervised learning of an adapter takes: there, back through frozen weights, and the adapter's own.
+SUPERVISED = 3
+
 # Of a measurement of the machine's speed.
 BURSTS, BURST_SECONDS = 6, 0.1
 
@@ -196,7 +199,7 @@ def reward_cost(reward: RewardSettings, size: Size, counts: Counts, split: str, 
 
 
 def policy_cost(policy: PolicySettings, size: Size, judge: Size, counts: Counts, speed: Speed) -> Cost:
-    """Reinforcement learning: drawing, scoring, reading under policy and starting policy, updating."""
+    """Reinforcement learning: drawing, scoring, reading under policy and starting policy, updating; a warm start before it."""
     prompt = TEMPLATE_TOKENS + counts.prompt_words * TOKENS_A_WORD + INSTRUCTION_TOKENS
     prompt = min(prompt, policy.max_prompt_tokens)
     # Of answers that are drawn some end early; in a batch that makes no step shorter. Rated ones are as long as the data has them.
@@ -217,7 +220,8 @@ def policy_cost(policy: PolicySettings, size: Size, judge: Size, counts: Counts,
         + pass_seconds(judge, answers * (counts.prompt_words * TOKENS_A_WORD + answer), speed)
         + passes * pass_seconds(size, tokens, speed) * (1.1 if critic else 1.0)
     )
-    total = START_SECONDS * 1.5 + policy.steps * seconds / policy.processes
+    warm = SUPERVISED * counts.rows.get("train", 0) * policy.sft.epochs * (prompt + rated) if policy.warm_start != "none" else 0.0
+    total = START_SECONDS * 1.5 + (pass_seconds(size, warm, speed) + policy.steps * seconds) / policy.processes
     if policy.max_minutes is not None:
         total = min(total, START_SECONDS * 1.5 + 60 * policy.max_minutes)
     share = min(1.0, policy.micro_batch / rows)
@@ -225,7 +229,7 @@ def policy_cost(policy: PolicySettings, size: Size, judge: Size, counts: Counts,
     # Answers are drawn by a copy of the weights with the adapter in them. What drawing keeps is gone when learning begins.
     kept = max(activations, _kept_to_draw(size, drawn, prompt + policy.max_new_tokens, speed))
     memory = START_GB + ((2 * size.parameters + judge.parameters) * speed.bytes + kept) / 1e9
-    return Cost(total, memory * policy.processes, round(policy.steps * drawn * answer), round(policy.steps * passes * tokens))
+    return Cost(total, memory * policy.processes, round(policy.steps * drawn * answer), round(warm + policy.steps * passes * tokens))
 
 
 def evaluation_answers(evaluation: EvaluationSettings, schema: PreferenceSchema, prompts: int) -> int:
@@ -285,7 +289,7 @@ def compared_cost(
         budget = policy.steps * policy.prompts_per_step * policy.targets_per_prompt * policy.group_size
         # Both learn twice: from the rated answers, and from what was drawn.
         learnt = counts.rows.get("train", 0) * policy.sft.epochs + budget
-        read = round(3 * learnt * (prompt + counts.answer_words * TOKENS_A_WORD))
+        read = round(SUPERVISED * learnt * (prompt + counts.answer_words * TOKENS_A_WORD))
         seconds += draw_seconds(size, budget, prompt, policy.max_new_tokens, policy.micro_batch, speed) + pass_seconds(size, read, speed)
     elif of.trained:
         seconds, read = training.seconds, training.read

@@ -243,7 +243,10 @@ def _training(layout: Found, here: Machine) -> Iterator[str]:
     warm = not layout.pairs and not here.gpu
     if warm:
         epochs = min(WARM_EPOCHS, WARM_UPDATES * WARM_BATCH / (TRAINING * layout.rows))
-        policy |= {"warm_start": "conditioned_sft", "sft": {"epochs": round(epochs, 2), "batch_size": WARM_BATCH, "learning_rate": WARM_RATE}}
+        policy |= {
+            "warm_start": "conditioned_sft",
+            "sft": {"epochs": round(epochs, 2), "batch_size": WARM_BATCH, "learning_rate": WARM_RATE},
+        }
     if layout.rows < 1000:
         # Few rows are passed over more often.
         reward["epochs"] = round(min(12.0, packaged["reward"]["epochs"] * 4000 / layout.rows), 1)

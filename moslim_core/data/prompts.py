@@ -13,7 +13,7 @@ from moslim_core import models
 from moslim_core.data import sources
 from moslim_core.data.bad_rows import skip
 from moslim_core.data.rows import unit_hash, write_json_lines
-from moslim_core.data.splits import TEST, TRAIN, Splits
+from moslim_core.data.splits import TEST, TRAIN, VALIDATION, Splits
 from moslim_core.errors import UserError
 from moslim_core.preferences import (
     Message,
@@ -28,6 +28,7 @@ from moslim_core.preferences import (
 )
 from moslim_core.preferences.distractors import longest_distraction
 from moslim_core.settings import Settings
+from moslim_core.statistics.bootstrap import MIN_PROMPTS
 
 BATCH_PROMPTS = 500
 
@@ -44,7 +45,8 @@ def write_prompts(
 ) -> dict[str, int]:
     """Write prompts.{train,evaluation}.jsonl: those of `policy.prompts`, else of the `rated` (split, prompt); returns their numbers.
 
-    `rated` is iterated over more than once. Evaluation prompts that were trained on, or nearly, are left out and counted in
+    `rated` is iterated over more than once. Where the test split has too few prompts for an interval, the validation split's join those
+    to evaluate on. Evaluation prompts that were trained on, or nearly, are left out and counted in
     `dropped`, as are those that are too long for the settings or for the model. Raises UserError if none is left.
     """
     policy = settings.policy
@@ -59,6 +61,11 @@ def write_prompts(
     trained = splits.trained() | {c.number for c in _side(TRAIN, own or ())}
     fitting = fit(_untrained(_side(TEST, candidates), trained, splits, dropped), TEST)
     evaluation = heapq.nsmallest(settings.evaluation.limit, fitting, key=lambda c: unit_hash(splits.keys[c.number], "evaluation"))
+    few = min(settings.evaluation.limit, MIN_PROMPTS)
+    if evaluation and len(evaluation) < few and own is None:
+        # So few have no interval. Prompts whose rows calibrated the reward models are as new to the policy.
+        more = fit(_side(VALIDATION, candidates), TEST)
+        evaluation += heapq.nsmallest(few - len(evaluation), more, key=lambda c: unit_hash(splits.keys[c.number], "evaluation"))
     write_json_lines(folder / "prompts.evaluation.jsonl", ({"prompt": c.prompt} for c in evaluation))
     if not fit.seen[TRAIN] or not fit.seen[TEST]:
         where = policy.prompts or settings.data.where

@@ -43,7 +43,7 @@ def _computes(settings: Settings) -> bool:
     return "reward_model" in settings.annotation.fill
 
 
-STAGE = Stage("label", version=9, kind="rows", section=_section, computes=_computes)
+STAGE = Stage("label", version=10, kind="rows", section=_section, computes=_computes)
 
 
 def work(job: Job) -> dict[str, float]:

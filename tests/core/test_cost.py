@@ -46,7 +46,14 @@ def test_answers_of_the_demo_are_counted_as_they_were_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "more"), [("steps", 60, True), ("rated_answers", 0.0, True), ("contrast", 1.0, True), ("beta", 0.0, False)]
+    ("key", "value", "more"),
+    [
+        ("steps", 60, True),
+        ("warm_start", "conditioned_sft", True),
+        ("rated_answers", 0.0, True),
+        ("contrast", 1.0, True),
+        ("beta", 0.0, False),
+    ],
 )
 def test_what_makes_training_longer(key: str, value: float, more: bool) -> None:
     other = cost.policy_cost(changed(DEMO.policy, **{key: value}), BASE, BACKBONE, COUNTS, SPEED)

@@ -233,6 +233,17 @@ def test_words_of_no_known_order_get_one(tmp_path: Path, capsys: pytest.CaptureF
             init_profile.write(file, tmp_path / "other.yaml", [order])
 
 
+def test_a_small_model_first_learns_the_rows_answers_where_they_have_levels(tmp_path: Path) -> None:
+    file = table(tmp_path / "own.csv", rows())
+    init_profile.write(file, tmp_path / "mine.yaml")
+    policy = profile.load(str(tmp_path / "mine.yaml")).policy
+    # Thirty updates of eight rows, and no row more than ten times.
+    assert policy.warm_start == "conditioned_sft" and policy.sft.epochs == 10 and policy.sft.batch_size == 8
+    choices = lines(tmp_path / "choices.jsonl", [{"prompt": r["prompt"], "chosen": r["response"], "rejected": "No."} for r in rows()])
+    init_profile.write(choices, tmp_path / "choices.yaml")
+    assert profile.load(str(tmp_path / "choices.yaml")).policy.warm_start == "none"
+
+
 def test_what_was_found_is_told_to_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = table(tmp_path / "own.csv", rows(who=lambda p, a: f"person {p}"))
     init_profile.write(file, tmp_path / "mine.yaml", as_json=True)

@@ -61,6 +61,15 @@ def test_evaluation_prompts_are_never_trained_on(stage: Any, tmp_path: Path) -> 
     assert (limited / "prompts.evaluation.jsonl").read_text() == (again / "prompts.evaluation.jsonl").read_text()
 
 
+def test_where_few_prompts_are_for_tests_those_for_calibration_are_evaluated_on_too(stage: Any) -> None:
+    """With 20 prompts a test split has four, and an interval needs eight."""
+    output, card = stage(rated(prompts=20), evaluation={"limit": 20, "judge": "reward_model"})
+    assert len(keys(output, "test")) == 4 and card["prompts"]["evaluation"] == len(asked(output, "evaluation")) == 8
+    assert keys(output, "test") < asked(output, "evaluation") <= keys(output, "test") | keys(output, "validation")
+    limited, _ = stage(rated(prompts=20), "limited", evaluation={"limit": 3})
+    assert len(asked(limited, "evaluation")) == 3 and asked(limited, "evaluation") <= keys(limited, "test")
+
+
 def test_prompts_that_state_no_split_go_where_their_rated_rows_are(stage: Any, tmp_path: Path) -> None:
     """A set that states its splits has its test prompts evaluated on, whatever their hashes say."""
     values = rated()
