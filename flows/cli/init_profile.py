@@ -268,8 +268,8 @@ def _training(layout: Found, here: Machine) -> Iterator[str]:
     if not several and not layout.pairs:
         yield "# Few prompts have several answers to compare, so the policy compares its own: `moslim sample` draws more to rate."
     if warm:
-        yield "# A model so small hardly ever gives an answer as somebody else wrote it, and learns from its own only what it gives: it first"
-        yield "# learns the rows' answers under their levels (warm_start)."
+        yield "# A model so small hardly ever answers as somebody else wrote, and from its own answers it learns only what they show: it"
+        yield "# first learns the rows' answers under their levels (warm_start)."
     yield "policy:"
     if answer > longest:
         yield f"  # UNCLEAR: one answer in twenty has more than about {answer} tokens; longer ones are cut here, to save time."
