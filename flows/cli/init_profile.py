@@ -31,6 +31,8 @@ TOKENS_A_WORD = 1.6
 WARM_UPDATES, WARM_BATCH, WARM_RATE = 30, 8, 1e-3
 # Passes over the rows are no more than this: beyond, they are known by heart.
 WARM_EPOCHS = 10.0
+# How often a prompt is asked at most: with the same few again and again answers go to pieces.
+MOST_ASKED = 5
 # The share of rows that the policy may learn from: an independent judge has half of what tests and calibration leave.
 TRAINING = 0.4
 # What the instruction and the chat template add to a prompt, in tokens.
@@ -242,6 +244,9 @@ def _training(layout: Found, here: Machine) -> Iterator[str]:
         policy["rated_answers"] = round(min(policy["rated_answers"], layout.answers / answers), 2)
     warm = not layout.pairs and not here.gpu
     if warm:
+        asked_a_step = policy["prompts_per_step"]
+        policy["steps"] = min(policy["steps"], max(1, round(MOST_ASKED * TRAINING * layout.prompts / asked_a_step)))
+        policy["average_steps"] = min(policy["average_steps"], policy["steps"])
         epochs = min(WARM_EPOCHS, WARM_UPDATES * WARM_BATCH / (TRAINING * layout.rows))
         policy |= {
             "warm_start": "conditioned_sft",

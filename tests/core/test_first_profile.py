@@ -237,7 +237,8 @@ def test_a_small_model_first_learns_the_rows_answers_where_they_have_levels(tmp_
     file = table(tmp_path / "own.csv", rows())
     init_profile.write(file, tmp_path / "mine.yaml")
     policy = profile.load(str(tmp_path / "mine.yaml")).policy
-    # Thirty updates of eight rows, and no row more than ten times.
+    # Thirty updates of eight rows, and no row more than ten times; of 20 prompts eight are learnt from, six a step.
+    assert policy.steps == 7 and policy.average_steps == 6
     assert policy.warm_start == "conditioned_sft" and policy.sft.epochs == 10 and policy.sft.batch_size == 8
     choices = lines(tmp_path / "choices.jsonl", [{"prompt": r["prompt"], "chosen": r["response"], "rejected": "No."} for r in rows()])
     init_profile.write(choices, tmp_path / "choices.yaml")
