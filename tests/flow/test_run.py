@@ -296,7 +296,7 @@ def test_compared_systems_are_stages_of_one_run(again: Finished, profile: Path) 
     assert "rewarded_soups" in parent.data.tags["mlflow.note.content"].partition("\n")[0]
     with sqlite3.connect(again.work_dir / "prefect" / "prefect.db") as server:
         ((shown,),) = server.execute("SELECT data FROM artifact WHERE key = 'comparison' ORDER BY created DESC LIMIT 1").fetchall()
-    assert str(folder / "compare.html") in shown
+    assert str(folder / "compare.html") in json.loads(shown)
     assert found["sample"]["prompt"] in page and found["about"]["rewarded_soups_exact"].startswith("Rewarded Soups")
     assert "rows stand in" in result.stderr
     after = stage_runs(again.work_dir)
