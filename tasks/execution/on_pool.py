@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moslim_core.errors import UserError
@@ -84,8 +82,7 @@ def leave_outcome(ledger: Ledger, parent: str, outcome: Outcome) -> None:
 
 def outcome_of(ledger: Ledger, parent: str, stage: str) -> Outcome:
     """What `leave_outcome` put there."""
-    with tempfile.TemporaryDirectory() as folder:
-        return Outcome.model_validate_json(Path(ledger.client.download_artifacts(parent, _place(stage), folder)).read_bytes())
+    return Outcome.model_validate_json(ledger.read(parent, _place(stage)))
 
 
 def _place(stage: str) -> str:

@@ -38,7 +38,7 @@ STAGE, FINGERPRINT, DIGEST, KIND, OWNER, FLOW_RUN = (
     "moslim.owner",
     "moslim.flow_run",
 )
-OUTPUT, SETTINGS = "output", "settings.json"
+OUTPUT = "output"
 DATABASE_FILE = "mlflow.db"
 # MLflow's own variable for where its server keeps records. May hold a password.
 DATABASE = "MLFLOW_BACKEND_STORE_URI"
@@ -127,22 +127,14 @@ class Ledger:
         for run in self._search(where):
             self.close(run.info.run_id, "KILLED")
 
-    def open_pipeline(self, fingerprint: str, name: str, settings: Mapping[str, Any], parent: str | None = None) -> str:
-        """The run id of this pipeline: an interrupted one of the same fingerprint is taken up again. Its settings are kept whole, too."""
-        run_id = self._open("pipeline", fingerprint, name, settings, parent)
-        self.client.log_dict(run_id, dict(settings), SETTINGS)
-        return run_id
+    def open_pipeline(self, fingerprint: str, name: str, params: Mapping[str, Any], parent: str | None = None) -> str:
+        """The run id of this pipeline: an interrupted one of the same fingerprint is taken up again."""
+        return self._open("pipeline", fingerprint, name, params, parent)
 
-    def settings_of(self, pipeline: str) -> dict[str, Any]:
-        """Those that a pipeline's run was opened with; empty where there is no such run, or it has none."""
-        from mlflow.exceptions import MlflowException
-
+    def read(self, run_id: str, place: str) -> bytes:
+        """What stands in a run's file. Raises MlflowException or OSError where there is none."""
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                found: dict[str, Any] = json.loads(Path(self.client.download_artifacts(pipeline, SETTINGS, folder)).read_bytes())
-            except (MlflowException, OSError, ValueError):
-                return {}
-        return found
+            return Path(self.client.download_artifacts(run_id, place, folder)).read_bytes()
 
     def open_comparison(self, fingerprint: str, name: str, params: Mapping[str, Any]) -> str:
         """The run id of a comparison, above its pipelines' runs: an interrupted one of the same fingerprint is taken up again."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import DIGEST, OUTPUT, STAGE, Ledger
+from tasks.ledger.pipeline import settings_of
 from tasks.ledger.references import intact_digest, path_digest
 from tasks.ledger.registry import CHAMPION, STAGE_NAME
 
@@ -69,7 +70,7 @@ def lineage_of(policy: Path, work_dir: Path) -> Lineage:
     return Lineage(
         _folder(ledger, reward_model),
         _folder(ledger, f"runs:/{evaluated.info.run_id}/{OUTPUT}" if evaluated else None),
-        ledger.settings_of(parent),
+        settings_of(ledger, parent),
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from moslim_core.settings import Settings
 from tasks.display.mlflow_pages import describe, link_within
 from tasks.display.overview import headline_figures, stages_table
 from tasks.execution.stage import Outcome, ledger_of
+from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import digest_of
+
+SETTINGS = "settings.json"
 
 
 def open_pipeline(settings: Settings, until: str, name: str, parent: str | None = None) -> str:
@@ -17,7 +22,21 @@ def open_pipeline(settings: Settings, until: str, name: str, parent: str | None 
     ledger = ledger_of(settings.work_dir)
     ledger.reconcile()
     section = settings.content()
-    return ledger.open_pipeline(digest_of({"settings": section, "until": until}), name, section, parent)
+    run_id = ledger.open_pipeline(digest_of({"settings": section, "until": until}), name, section, parent)
+    # MLflow's parameters are flat text, which it cuts.
+    ledger.client.log_dict(run_id, section, SETTINGS)
+    return run_id
+
+
+def settings_of(ledger: Ledger, run_id: str) -> dict[str, Any]:
+    """Those that a pipeline's run was opened with; empty where there is no such run, or it has none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found: dict[str, Any] = json.loads(ledger.read(run_id, SETTINGS))
+    except (MlflowException, OSError, ValueError):
+        return {}
+    return found
 
 
 def close_pipeline(settings: Settings, run_id: str, status: str, outcomes: Mapping[str, Outcome]) -> None:

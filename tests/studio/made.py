@@ -83,11 +83,12 @@ def record(work_dir: Path, policy: Path, reward_model: Path, evaluation: Path) -
     from moslim_core.settings import Settings
     from tasks.execution.stage import ledger_of
     from tasks.ledger.ledger import Ledger
+    from tasks.ledger.pipeline import open_pipeline
     from tasks.ledger.references import ArtifactRef, write_manifest
     from tasks.ledger.registry import Registry
 
     ledger: Ledger = ledger_of(work_dir)
-    pipeline = ledger.open_pipeline("f", RUN_NAME, Settings(preferences=SCHEMA, seed=7).content())
+    pipeline = open_pipeline(Settings(preferences=SCHEMA, seed=7, work_dir=work_dir), "report", RUN_NAME)
 
     def run(stage: str, kind: str, folder: Path, inputs: dict[str, ArtifactRef]) -> ArtifactRef:
         output = Path(shutil.copytree(folder, folder.with_name(f"{folder.name}-output")))

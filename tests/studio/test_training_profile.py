@@ -21,9 +21,10 @@ from moslim_core.data.prepare import prepare
 from moslim_core.data.rows import Row, load_rows
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
+from moslim_core.settings_section import changed
 from moslim_core.training.progress import Progress
-from tasks.ledger.ledger import Ledger
-from tasks.ledger.references import digest_of
+from tasks.execution.stage import ledger_of
+from tasks.ledger.pipeline import open_pipeline, settings_of
 from tests.studio.made import SCHEMA
 
 # What makes rows' levels and names of columns as odd as they get.
@@ -48,13 +49,13 @@ Recorded = Callable[[Settings], Mapping[str, Any]]
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """What a run with given settings has on record of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        ledger = Ledger(tmp_path_factory.mktemp("ledger"))
+    work_dir = tmp_path_factory.mktemp("ledger")
 
     def recorded(settings: Settings) -> Mapping[str, Any]:
-        content = settings.content()
-        return ledger.settings_of(ledger.open_pipeline(digest_of(content), "mine", content))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            run_id = open_pipeline(changed(settings, work_dir=work_dir), "report", "mine")
+            return settings_of(ledger_of(work_dir), run_id)
 
     return recorded
 
