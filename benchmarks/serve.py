@@ -82,9 +82,9 @@ def tiny_policy(folder: Path) -> Path:
 
 
 @contextmanager
-def server(policy: Path, work_dir: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """(its process, its address), once it serves; killed at the end if it still lives."""
-    command = [sys.executable, "-m", "flows.cli", "serve", "--policy", str(policy), "--port", str(port), "--work-dir", str(work_dir)]
+def server(policy: Path, work_dir: Path, port: int = 0, which: str = "serve") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """(its process, its address), once `moslim serve`, or `which`, serves; killed at the end if it still lives."""
+    command = [sys.executable, "-m", "flows.cli", which, "--policy", str(policy), "--port", str(port), "--work-dir", str(work_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
@@ -94,7 +94,7 @@ def server(policy: Path, work_dir: Path, port: int = 0) -> Iterator[tuple[subpro
             said += line
             if line.startswith("Ctrl-C"):
                 break
-        match = re.search(r"Serving at (http://\S+/v1)", said)
+        match = re.search(r"(http://127\S+)", said)
         assert match, said
         yield process, match[1]
     finally:

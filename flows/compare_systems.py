@@ -241,7 +241,7 @@ def _measured(ran: Ran, settings: Settings) -> Measured:
     figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
     figures |= {pooling.CROSS_TALK: row.control.left_open} if row.control.left_open is not None else {}
     figures |= {"without verdict": float(sum(point.missing for point in row.front.points))}
-    shares = {name: getattr(row.control, name) for name in ("truncated", "repeats_instruction", "off_topic")}
+    shares = {name: getattr(row.control, name) for name in ("truncated", "repeats_instruction", "off_topic", "restated")}
     figures |= {name: share for name, share in shares.items() if share is not None}
     costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
     costs["peak memory, GB"] = max(outcome.peak_memory_gb for outcome in ran.outcomes)

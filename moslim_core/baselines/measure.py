@@ -17,7 +17,7 @@ from moslim_core import registry
 from moslim_core.baselines import OWN, ours
 from moslim_core.baselines.method import Answering, ByInstruction, Context, Cost, LevelBased, Method
 from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
-from moslim_core.evaluation.answers import answer_pairs, judged, off_topic, requests
+from moslim_core.evaluation.answers import answer_pairs, empty, judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
 from moslim_core.evaluation.joint_requests import requests_together
@@ -66,8 +66,8 @@ def measure(name: str, context: Context) -> dict[str, float]:
         answers, requested, typical = _points(method, row, context, method.trained)
         row_front = _front(answers, requested, context)
         rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
-        off = off_topic(rows, context.prompts, topic) if topic else None
-        control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed, off)
+        nothing = empty(rows, context.prompts, topic)
+        control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed, nothing)
         together = _together(method, answers, typical, context)
         models = 1 if settings.reward.shared else len(settings.preferences)
         cost = changed(method.cost(row), reward_models=models)

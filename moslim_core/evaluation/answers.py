@@ -11,6 +11,7 @@ from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, PreferenceSchema, Targets, is_held_out
+from moslim_core.reward.restatement import restates
 from moslim_core.reward.topic import Topic
 
 
@@ -76,6 +77,8 @@ def judged(
     ]
 
 
-def off_topic(rows: Sequence[Obtained], prompts: Sequence[Sequence[Message]], topic: Topic) -> list[bool]:
-    """Which of the answers are not about their prompts."""
-    return topic.off([plain_text(prompts[r.prompt]) for r in rows], [r.text for r in rows])
+def empty(rows: Sequence[Obtained], prompts: Sequence[Sequence[Message]], topic: Topic | None) -> dict[str, list[bool]]:
+    """Which of the answers tell nothing, by reason: they only say their prompts again or, where `topic` is there, are not about them."""
+    questions, texts = [plain_text(prompts[r.prompt]) for r in rows], [r.text for r in rows]
+    found = {"restated": [restates(question, text) for question, text in zip(questions, texts, strict=True)]}
+    return found | ({"off_topic": topic.off(questions, texts)} if topic else {})

@@ -60,7 +60,8 @@ class Controllability(BaseModel):
     """Of one system. `cross_talk[i][j]` is the slope of the obtained score of j on the requested score of i.
 
     `repeats_instruction`: share of the answers that say what only an instruction says. To a judge `warmth 3/3` may be warm.
-    `off_topic`: share of those that are not about their question; None where it was not measured.
+    `off_topic`: share of those that are not about their question; None where it was not measured. `restated`: of those that only say it
+    again (reward/restatement.py).
     """
 
     preferences: dict[str, Control]
@@ -71,6 +72,7 @@ class Controllability(BaseModel):
     truncated: float
     repeats_instruction: float = 0.0
     off_topic: float | None = None
+    restated: float | None = None
 
     @property
     def following(self) -> dict[str, Interval]:
@@ -152,11 +154,11 @@ def controllability(
     held_out: list[Targets],
     bootstrap: int,
     seed: int,
-    off_topic: Sequence[bool] | None = None,
+    empty: Mapping[str, Sequence[bool]] | None = None,
 ) -> Controllability:
     """Everything of docs/method.md section 5 but fronts, with 95 % intervals by `bootstrap` resamples over prompts.
 
-    `off_topic`: of the rows, where it was measured.
+    `empty`: which of the rows tell nothing, by reason (`off_topic`, `restated`), as far as it was measured.
     """
     found = clauses(schema)
     errors: dict[bool, list[tuple[int, float]]] = {True: [], False: []}
@@ -177,7 +179,7 @@ def controllability(
         answers=len(rows),
         truncated=_share([r.truncated for r in rows]),
         repeats_instruction=_share([found.search(r.text) is not None for r in rows]),
-        off_topic=None if off_topic is None else _share(off_topic),
+        **{reason: _share(of) for reason, of in (empty or {}).items()},
     )
 
 

@@ -34,6 +34,7 @@ KINDS = {
     "truncated": Kind("cut off", "lower", 0.0, 1.0),
     "repeats_instruction": Kind("answers that repeat their instruction", "lower", 0.0, 1.0, headline=False),
     "off_topic": Kind("off the topic", "lower", 0.0, 1.0),
+    "restated": Kind("only the question again", "lower", 0.0, 1.0),
     "without verdict": Kind("number of answers without a verdict", "lower", 0.0, headline=False),
     "accuracy": Kind("intensity accuracy", "higher", 0.0, 1.0),
     "preference_accuracy": Kind("preference accuracy", "higher", 0.0, 1.0),

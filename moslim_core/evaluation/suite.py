@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
 from moslim_core.evaluation import attack, joint_requests
-from moslim_core.evaluation.answers import answer, off_topic, requests
+from moslim_core.evaluation.answers import answer, empty, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fluency import surprise
@@ -64,10 +64,10 @@ class Control:
         """Answers of one system and its figures: each is written to the output folder, the key numbers are returned."""
         rows = answer(system, "controllability", self.prompts, requests(self.schema, self.held_out), self.judges[0], self.sampling)
         write_json_lines(self.output / f"answers.{name}.jsonl", (r.model_dump() for r in rows))
-        off = off_topic(rows, self.prompts, self.topic) if self.topic else None
-        result = controllability(rows, self.schema, self.held_out, self.settings.bootstrap, system.seed, off)
+        nothing = empty(rows, self.prompts, self.topic)
+        result = controllability(rows, self.schema, self.held_out, self.settings.bootstrap, system.seed, nothing)
         _write(self.output / f"controllability.{name}.json", result)
-        metrics: Metrics = {name: getattr(result, name) for name in ("truncated", "repeats_instruction", "off_topic")}
+        metrics: Metrics = {name: getattr(result, name) for name in ("truncated", "repeats_instruction", "off_topic", "restated")}
         metrics["held_out/mae"] = result.held_out.value
         for preference, control in result.preferences.items():
             for figure in ("spearman", "mae", "exact", "within_one", "span"):

@@ -17,6 +17,7 @@ from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
 from moslim_core.reward.mapping import Mapped, RewardMapping
 from moslim_core.reward.metrics import expected_level
+from moslim_core.reward.restatement import restates
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.reward.topic import Topic
 from moslim_core.training.distributed import parts
@@ -36,10 +37,11 @@ class Rewards:
     """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
     `truncation_penalty`: what an unfinished answer loses. One that repeats its instruction earns what the worst one under the same
-    request does, less the penalty: to the heads `academic words` are academic words. `off_topic_penalty`: what one loses that is not about
-    its question (reward/topic.py), as no preference asks for that. `cross_talk_penalty`: what it loses for what requests move that they
-    leave open (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of its prompt. What is good under all
-    of them alike teaches nothing about requests, and while the policy hardly heeds these it would be most of the gradient.
+    request does, less the penalty: to the heads `academic words` are academic words. No preference asks for an answer:
+    `off_topic_penalty` is what one loses that is not about its question (reward/topic.py), `restatement_penalty` what one does that only
+    says it again (reward/restatement.py). `cross_talk_penalty`: what it loses for what requests move that they leave open
+    (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of its prompt. What is good under all of them
+    alike teaches nothing about requests, and while the policy hardly heeds these it would be most of the gradient.
     """
 
     def __init__(self, scorer: RewardScorer, mapping: RewardMapping, policy: PolicySettings, cache: Path, device: torch.device) -> None:
@@ -72,8 +74,10 @@ class Rewards:
             every = self._mapped(probabilities, answers, wanted, False)
         except ValueError as error:
             raise RuntimeError(f"no reward for an answer to {questions[0]!r}...: {error}") from error
-        off_topic = np.array(self.topic.off(questions, texts), dtype=float) if self.topic else np.zeros(len(texts))
-        lost = (self.policy.truncation_penalty * np.array(unfinished, dtype=float) + self.policy.off_topic_penalty * off_topic)[answers]
+        empty = {"restated": np.array([restates(q, text) for q, text in zip(questions, texts, strict=True)], dtype=float)}
+        empty |= {"off_topic": np.array(self.topic.off(questions, texts), dtype=float)} if self.topic else {}
+        lost = self.policy.truncation_penalty * np.array(unfinished, dtype=float) + self.policy.restatement_penalty * empty["restated"]
+        lost = (lost + self.policy.off_topic_penalty * empty.get("off_topic", 0.0))[answers]
         rewards, standardised = every.rewards, every.standardised
         if self.policy.centred:
             levels = {name: torch.tensor([float(t.get(name, 0)) for t in wanted]) for name in standardised}
@@ -82,7 +86,7 @@ class Rewards:
         if any(repeated):
             worst = pairs.by_table(lambda r: r.amin(dim=0, keepdim=True).expand_as(r), torch.from_numpy(rewards)).numpy()
             lost = np.where(np.array(repeated)[answers], rewards - worst + self.policy.truncation_penalty, lost)
-        figures = self._figures(probabilities, first, texts, targets, pairs, own, lost, off_topic)
+        figures = self._figures(probabilities, first, texts, targets, pairs, own, lost, empty)
         if self.policy.cross_talk_penalty:
             self.cross_talk.measure(_of(probabilities, answers[own]), [wanted[row] for row in own])
             lost = lost + self.policy.cross_talk_penalty * self.cross_talk.losses(_of(probabilities, answers), wanted)
@@ -123,14 +127,13 @@ class Rewards:
         pairs: Pairs,
         own: list[int],
         lost: np.ndarray,
-        off_topic: np.ndarray,
+        empty: Mapping[str, np.ndarray],
     ) -> dict[str, float]:
         """Of what all processes drew. `own`: its rows under the requests that it was drawn under; `mapped`: of these; `lost` (r,);
-        `off_topic` (n,) of answers."""
+        `empty`: (n,) each, of answers, which of them tell nothing, by reason."""
         answers, requests = pairs.rollouts[own].tolist(), pairs.requests[own].tolist()
         columns: dict[str, Any] = {"reward": mapped.rewards[: len(own)] - lost[own], "group": np.array(requests, dtype=int)}
-        if self.topic:
-            columns["off_topic"] = off_topic[answers]
+        columns |= {reason: of[answers] for reason, of in empty.items()}
         for preference in self.scorer.schema.preferences:
             name = preference.name
             levels = np.array([targets[r].get(name, 0) for r in requests], dtype=int)
@@ -169,7 +172,7 @@ def figures(of: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, flo
     rewards, groups = of["reward"], of["group"]
     told = {"reward": rewards.mean(), "reward_std": rewards.std(ddof=1) if len(rewards) > 1 else 0.0}
     told["zero_variance"] = zero_variance(rewards, groups)
-    told |= {"off_topic": of["off_topic"].mean()} if "off_topic" in of else {}
+    told |= {name: of[name].mean() for name in ("restated", "off_topic") if name in of}
     for name in names:
         levels, utilities = of[f"level/{name}"], of[f"utility/{name}"]
         active = levels > 0

@@ -145,6 +145,9 @@ class PolicySettings(Section):
         ge=0,
         description="reward subtracted from an answer that a sentence encoder (minilm-l6) finds off its question's topic",
     )
+    restatement_penalty: float = Field(
+        default=0.0, ge=0, description="reward subtracted from an answer whose words only say its question again (English)"
+    )
     cross_talk_penalty: float = Field(
         default=0.0,
         ge=0,

@@ -56,7 +56,7 @@ class ReportContent(BaseModel):
     judge: str = Field(description="how obtained levels were measured, one sentence")
     training: list[dict[str, float]] = Field(
         description="one dict a step: `step` and any of reward, kl, kl_sequence, entropy, completion_tokens, "
-        "truncated, off_topic, zero_variance, utility/<preference>, judged/<preference>, seconds/<phase>"
+        "truncated, off_topic, restated, zero_variance, utility/<preference>, judged/<preference>, seconds/<phase>"
     )
     reward_heads: dict[str, HeadMetrics]
     reward_choices: dict[str, PairAccuracy] = Field(default={}, description="preference -> how often its head prefers the chosen answer")

@@ -126,6 +126,10 @@ def _cards(content: ReportContent) -> list[Card]:
             f"prompt only {wording.percent(content.before.off_topic)}",
         ),
         Card(
+            "Answers that only say the question again", wording.percent(content.after.restated), "",
+            f"prompt only {wording.percent(content.before.restated)}",
+        ),
+        Card(
             "KL to the starting policy", f"{wording.number(values[-1], 1)} nats" if values else wording.UNDEFINED, "",
             f"per answer, at step {steps[-1]:.0f}" if steps else "",
         ),

@@ -33,6 +33,7 @@ PANELS = (
     Panel("Answer length (tokens)", ("completion_tokens",)),
     Panel("Share of answers cut at the limit", ("truncated",), share=True),
     Panel("Share of answers off the topic", ("off_topic",), share=True),
+    Panel("Share of answers that restate the question", ("restated",), share=True),
     Panel("Share of groups without variance", ("zero_variance", "zero_variance/"), share=True),
     Panel("Seconds per phase", ("seconds/",)),
 )

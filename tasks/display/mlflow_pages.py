@@ -32,6 +32,7 @@ FIGURES = {
     "front_start": "the same of the starting model",
     "cut_answers": "share of the policy's answers that the length limit cut",
     "off_topic_answers": "share of the policy's answers that are not about their question (with evaluation.topic)",
+    "restating_answers": "share of the policy's answers that only say their question again",
     "reward_accuracy": "how often a head says the right level, mean over heads",
     "minutes": "of all stages, reused ones included",
 }

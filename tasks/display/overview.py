@@ -47,6 +47,7 @@ def headline_figures(settings: Settings, outcomes: Mapping[str, Outcome]) -> dic
         "front_start": mean("before/front/hypervolume"),
         "cut_answers": mean("after/truncated"),
         "off_topic_answers": mean("after/off_topic"),
+        "restating_answers": mean("after/restated"),
         "reward_accuracy": mean(*(f"head/{name}/accuracy" for name in settings.preferences.names)),
         "minutes": sum(outcome.seconds for outcome in outcomes.values()) / 60,
     }

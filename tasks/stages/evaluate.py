@@ -58,7 +58,7 @@ def _digests(settings: Settings) -> dict[str, str | None]:
     return {file.name: path_digest(folder / file.name) for of in benchmarks for file in (*of.files, *of.judged_files)}
 
 
-STAGE = Stage("evaluate", version=14, kind="evaluation", section=_section)
+STAGE = Stage("evaluate", version=15, kind="evaluation", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:

@@ -21,7 +21,7 @@ FINDINGS = "findings.json"
 # Of the answers that repeat their instruction. Above it the page says so.
 MOST_REPEATED = 0.02
 
-STAGE = Stage("report", version=14, kind="report", section=Settings.content)
+STAGE = Stage("report", version=15, kind="report", section=Settings.content)
 
 
 def work(job: Job) -> dict[str, float]:

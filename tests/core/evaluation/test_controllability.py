@@ -123,7 +123,8 @@ def test_truncated_share_and_no_answers_at_all() -> None:
     rows = [row({"length": 1}, truncated=t, length=1) for t in (True, False, False, False)]
     assert measured(rows).truncated == 0.25
     assert measured(rows).off_topic is None
-    assert controllability(rows, SCHEMA, [], 100, 0, off_topic=[True, False, False, False]).off_topic == 0.25
+    found = controllability(rows, SCHEMA, [], 100, 0, {"off_topic": [True, False, False, False], "restated": [True, True, False, False]})
+    assert (found.off_topic, found.restated) == (0.25, 0.5)
     nothing = measured([])
     assert nothing.answers == 0
     assert nothing.preferences["length"].mae.value is None

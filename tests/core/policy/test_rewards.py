@@ -101,6 +101,7 @@ def test_metrics_are_per_preference_and_level() -> None:
     assert found == {
         "reward": pytest.approx(0, abs=1e-9),
         "reward_std": pytest.approx(found["reward_std"]),
+        "restated": 0.0,
         "zero_variance": pytest.approx(2 / 3),
         "utility/warmth": pytest.approx(0.875),
         "standardised/warmth": pytest.approx(0, abs=1e-9),
@@ -168,6 +169,14 @@ def test_answer_off_its_question_s_topic_loses_the_penalty_under_every_request(m
     assert (free.rewards - held.rewards).view(4, 2).tolist() == [[0.75, 0.75], [0, 0], [0, 0], [0, 0]]
     assert (free.utilities - held.utilities).nan_to_num().abs().sum() == pytest.approx(2 * 0.75)
     assert "off_topic" not in free.figures and held.figures["off_topic"] == 0.25
+
+
+def test_answer_that_only_says_its_question_again_loses_the_penalty_under_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "restates", lambda question, answer: question == "Rain?" and answer == "2 1")
+    asked, drawn = [{"warmth": 3}, {"warmth": 1}], [("3 1", 0), ("2 1", 0), ("1 1", 1), ("1 2", 1)]
+    free, held = (judged(made(restatement_penalty=penalty)[0], asked, drawn, True) for penalty in (0.0, 0.75))
+    assert (free.rewards - held.rewards).view(4, 2).tolist() == [[0, 0], [0.75, 0.75], [0, 0], [0, 0]]
+    assert free.figures["restated"] == held.figures["restated"] == 0.25
 
 
 def test_figures_of_several_processes_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
