@@ -121,15 +121,13 @@ def _sample(
     systems: Sequence[tuple[str, str, str]], pipelines: Mapping[Variant, Pipeline], variants: Mapping[Variant, Settings], ledger: Ledger
 ) -> SamplePrompt | None:
     """One prompt under the seed that most values have by now. `systems`: (name, `OF` or BEFORE, value)."""
-    from moslim_core.data.rows import plain_text, read_json_lines
+    from moslim_core.data.rows import load_prompts, plain_text
     from moslim_core.evaluation.suite import read_answers
     from moslim_core.report import side_by_side
 
     seed = Counter(seed for _, seed in pipelines).most_common(1)[0][0]
     folders = {value: ledger.download(of.outcomes["evaluate"].ref.uri) for (value, under), of in pipelines.items() if under == seed}
-    prompts = {
-        value: [plain_text(of["prompt"]) for _, of in read_json_lines(folder / "prompts.jsonl")] for value, folder in folders.items()
-    }
+    prompts = {value: [plain_text(prompt) for prompt in load_prompts(folder / "prompts.jsonl")] for value, folder in folders.items()}
     first = next(iter(folders))
     # A setting may change which prompts are evaluated.
     alike = [system for system in systems if prompts.get(system[2]) == prompts[first]]

@@ -127,12 +127,12 @@ def _in_order(ran: Sequence[Ran], baselines: Sequence[str]) -> list[Ran]:
 def _sample(ran: Sequence[Ran], settings: Settings) -> SamplePrompt | None:
     """One prompt under the seed that most rows have by now."""
     from moslim_core.baselines.measure import read_answers
-    from moslim_core.data.rows import plain_text, read_json_lines
+    from moslim_core.data.rows import load_prompts, plain_text
     from moslim_core.report import side_by_side
 
     seed = Counter(of.seed for of in ran).most_common(1)[0][0]
     shown = [of for of in ran if of.seed == seed]
-    prompts = [plain_text(value["prompt"]) for _, value in read_json_lines(shown[0].rows / "prompts.evaluation.jsonl")]
+    prompts = [plain_text(prompt) for prompt in load_prompts(shown[0].rows / "prompts.evaluation.jsonl")]
     answers = {of.row.name: read_answers(of.folder, of.row)[1] for of in shown}
     return side_by_side(answers, prompts, settings.preferences, seed)
 

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from moslim_core import models
-from moslim_core.data.rows import read_json_lines
+from moslim_core.data.rows import load_prompts
 from moslim_core.errors import UserError
 from moslim_core.evaluation.fronts import levels_of, simplex_grid
 from moslim_core.evaluation.judges import Judge
@@ -120,12 +120,12 @@ class Context:
     @cached_property
     def prompts(self) -> list[list[Message]]:
         """Evaluation prompts."""
-        return [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.evaluation.jsonl")]
+        return load_prompts(self.rows / "prompts.evaluation.jsonl")
 
     @cached_property
     def training_prompts(self) -> list[list[Message]]:
         """Prompts that may be trained on."""
-        return [value["prompt"] for _, value in read_json_lines(self.rows / "prompts.train.jsonl")]
+        return load_prompts(self.rows / "prompts.train.jsonl")
 
     @cached_property
     def known_prompts(self) -> list[list[Message]]:

@@ -230,6 +230,11 @@ def write_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> int:
     return count
 
 
+def load_prompts(path: Path) -> list[list[Message]]:
+    """The conversations of a file that this package wrote, such as `prompts.train.jsonl`."""
+    return [value["prompt"] for _, value in read_json_lines(path)]
+
+
 def load_rows(path: Path) -> list[Row]:
     """Rows that the label stage wrote."""
     return [Row(**value) for _, value in read_json_lines(path)]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
-from moslim_core.data.rows import load_rows, plain_text, read_json_lines, write_json_lines
+from moslim_core.data.rows import load_prompts, load_rows, plain_text, read_json_lines, write_json_lines
 from moslim_core.evaluation import attack, joint_requests
 from moslim_core.evaluation.answers import answer, empty, requests
 from moslim_core.evaluation.benchmarks import run as benchmarks
@@ -53,7 +53,7 @@ class Control:
     ) -> None:
         self.settings, self.judges, self.output = settings.evaluation, judges, output
         self.schema, self.held_out = card.preferences, [Targets(pair) for pair in card.held_out]
-        self.prompts = [value["prompt"] for _, value in read_json_lines(rows / "prompts.evaluation.jsonl")]
+        self.prompts = load_prompts(rows / "prompts.evaluation.jsonl")
         self.sampling = Sampling(card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
         self.topic = topic
         # The starting model's reference point serves every system.
@@ -144,7 +144,7 @@ class Benchmarks:
         self.settings, self.output = settings.evaluation, output
         self.targets = card.preferences.targets(self.settings.targets)
         self.sampling = Sampling(self.settings.max_new_tokens or card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
-        trained = [value["prompt"] for _, value in read_json_lines(rows / "prompts.train.jsonl")]
+        trained = load_prompts(rows / "prompts.train.jsonl")
         trained += [row.prompt for row in load_rows(rows / "train.jsonl")]
         names = [name for name in self.settings.suite if name != CONTROL]
         self.tasks = benchmarks.tasks(

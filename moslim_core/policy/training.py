@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import set_seed
 
 from moslim_core import models
-from moslim_core.data.rows import read_json_lines
+from moslim_core.data.rows import load_prompts
 from moslim_core.models.identity import ModelId, content_digest, identify
 from moslim_core.policy import engines
 from moslim_core.policy.artifact import BASE, PolicyCard, save_policy
@@ -81,7 +81,7 @@ def train(
     model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
     join(model.device.type)
     ends = models.end_tokens(model, tokenizer)
-    prompts = [value["prompt"] for _, value in read_json_lines(data / "prompts.train.jsonl")]
+    prompts = load_prompts(data / "prompts.train.jsonl")
     rated = RatedAnswers(data / "train.jsonl", tokenizer, ends, policy.max_new_tokens) if policy.rated_answers else None
     examples = examples_of(rated.prompts(prompts) if rated and policy.rated_answers == 1 else prompts, schema, policy, seed)
     last = last_complete(checkpoints)

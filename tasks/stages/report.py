@@ -130,11 +130,11 @@ def _second_judge(settings: Settings) -> str:
 def _samples(settings: Settings, evaluation: Path) -> list[Any]:
     """One prompt's answers at every level of each steered preference, side by side: the prompt whose answers by the policy are off by the
     median error."""
-    from moslim_core.data.rows import plain_text, read_json_lines
+    from moslim_core.data.rows import load_prompts, plain_text
     from moslim_core.evaluation.suite import read_answers
     from moslim_core.report import Sample, SampleRow, median_prompt
 
-    prompts = [plain_text(value["prompt"]) for _, value in read_json_lines(evaluation / "prompts.jsonl")]
+    prompts = [plain_text(prompt) for prompt in load_prompts(evaluation / "prompts.jsonl")]
     before, after = (
         {(row.prompt, *row.targets.items()): row for row in read_answers(evaluation, system) if len(row.targets) == 1} for system in SYSTEMS
     )
