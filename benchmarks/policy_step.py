@@ -197,7 +197,7 @@ def processor() -> str:
 
 
 def measure(system: str, count: int, options: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    from tasks.execution import environment
+    from tasks.surroundings import environment
 
     checkout = Path(options.against).resolve() if system == "against" else ROOT
     with tempfile.TemporaryDirectory() as name:

@@ -26,7 +26,7 @@ from moslim_core.reward.tfidf import TfidfClassifier
 from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import interval, resamples
 from moslim_core.training.progress import Progress
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 SEEDS = (0, 1, 2)
 DRAWS = 1000

@@ -18,9 +18,10 @@ from tasks.display.latest_folder import publish
 from tasks.display.prefect_page import entitle
 from tasks.execution.machine import launch
 from tasks.execution.questions import ask
-from tasks.execution.stage import Outcome, unchecked
+from tasks.execution.stage import unchecked
 from tasks.ledger.pipeline import close_pipeline, open_pipeline
-from tasks.stages import STAGES as LISTED
+from tasks.ledger.references import Outcome
+from tasks.stage_list import STAGES as LISTED
 from tasks.stages.evaluate import evaluate, given_policy
 from tasks.stages.label import label
 from tasks.stages.report import report

@@ -21,11 +21,11 @@ from flows.profile import override
 from moslim_core.evaluation.comparison import Comparison, Measured, SamplePrompt
 from moslim_core.settings import Settings
 from moslim_core.statistics.bootstrap import Interval
-from tasks.display.mlflow_pages import describe
 from tasks.display.prefect_page import entitle, show_comparison
 from tasks.execution.side_by_side import all_of
-from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.mlflow_pages import describe
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import digest_of
 
 # A value of the setting that differs, and a seed.

@@ -24,15 +24,15 @@ from moslim_core.evaluation.comparison import Measured, SamplePrompt
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from moslim_core.statistics.bootstrap import Interval
-from tasks.display import progress
 from tasks.display.prefect_page import entitle
 from tasks.execution.side_by_side import all_of
-from tasks.execution.stage import Outcome, ledger_of
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.references import ArtifactRef, digest_of
-from tasks.stages import COMPARED
+from tasks.ledger.of_work_dir import ledger_of
+from tasks.ledger.references import ArtifactRef, Outcome, digest_of
+from tasks.stage_list import COMPARED
 from tasks.stages.compare_systems import comparable, compared, stage_of
 from tasks.stages.train_reward import train_judge
+from tasks.surroundings import progress
 
 if TYPE_CHECKING:
     from moslim_core.baselines.measure import Row

@@ -12,8 +12,8 @@ from flows import profile as profiles
 from moslim_core.models.identity import public_name
 from moslim_core.settings import Settings
 from moslim_core.settings_section import Section
-from tasks.display.overview import run_name
-from tasks.execution import on_worker
+from tasks.ledger.overview import run_name
+from tasks.surroundings import on_worker
 
 # What flows/profiles holds: this form offers names, and no path.
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from moslim_core.policy.artifact import PolicyCard
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from tasks.display.prefect_page import entitle
-from tasks.execution.stage import ledger_of
+from tasks.display.retraining import drifts_from, measured, show, show_control, told
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import digest_of
 from tasks.ledger.registry import CHAMPION, Registry
-from tasks.ledger.retraining import drifts_from, measured, show, show_control, told
 
 DEFAULT_BOUNDS = Bounds()
 SAME = "the challenger is the champion: neither data nor settings changed"

@@ -19,9 +19,9 @@ from moslim_core.models.identity import public_name
 from moslim_core.settings import Settings
 from moslim_core.settings_section import Section
 from tasks.display.prefect_page import entitle
-from tasks.display.progress import progress
-from tasks.execution import on_worker
 from tasks.execution.stage import compute
+from tasks.surroundings import on_worker
+from tasks.surroundings.progress import progress
 
 
 class Served(Section):

@@ -7,11 +7,12 @@ from prefect import flow
 from flows.failed_state import failed_on_user_error
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.execution import on_worker
 from tasks.execution.on_pool import FLOW, leave_outcome, require_parent
-from tasks.execution.stage import ledger_of, stage_task
+from tasks.execution.stage import stage_task
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import ArtifactRef
-from tasks.stages import stage_named
+from tasks.stage_list import stage_named
+from tasks.surroundings import on_worker
 
 
 @flow(name=FLOW, flow_run_name="{name}")

@@ -25,7 +25,7 @@ from flows.align import StageName
 from moslim_core.baselines import OWN, ours
 from moslim_core.registered_names import declared
 from moslim_core.registry import KINDS
-from tasks.stages import COMPARED, STAGES, module_of, names, stage_named
+from tasks.stage_list import COMPARED, STAGES, module_of, names, stage_named
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = "moslim_core"

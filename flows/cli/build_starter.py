@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from moslim_core.settings import Settings
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 
 def build(settings: Settings, output: Path, raw: Path | None, limit: int | None) -> None:

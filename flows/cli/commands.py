@@ -17,7 +17,7 @@ from flows.cli.settings_help import common_settings
 from moslim_core.baselines import methods
 from moslim_core.errors import UserError
 from moslim_core.settings_section import changed
-from tasks.execution import environment, network, terminal
+from tasks.surroundings import environment, network, terminal
 
 if TYPE_CHECKING:
     from flows.align import StageName

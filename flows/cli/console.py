@@ -25,11 +25,10 @@ from flows.cli.waiting import Waiting
 from flows.profile import override
 from flows.service.server import prefect_server
 from moslim_core.settings import Settings
-from tasks.display import progress
-from tasks.display.overview import run_name
-from tasks.execution import environment
 from tasks.execution.launcher import guarded, memory_of
 from tasks.execution.questions import ask
+from tasks.ledger.overview import run_name
+from tasks.surroundings import environment, progress
 
 if TYPE_CHECKING:
     from flows.align import StageName
@@ -98,8 +97,8 @@ class Stages:
 @contextlib.contextmanager
 def _head_start(settings: Settings) -> Iterator[None]:
     """While the Prefect server starts, make what a new work directory lacks: the ledger's tables, a packaged model's folder."""
-    from tasks.execution.stage import ledger_of
     from tasks.ledger.ledger import given_store
+    from tasks.ledger.of_work_dir import ledger_of
 
     # Before a server is started for nothing.
     given_store()
@@ -200,7 +199,7 @@ def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> No
     from moslim_core.evaluation.suite import read_benchmarks, read_control
     from moslim_core.report import Both
     from moslim_core.report.benchmarks import not_run
-    from tasks.execution.stage import ledger_of
+    from tasks.ledger.of_work_dir import ledger_of
     from tasks.stages.evaluate import SYSTEMS
 
     outcome = pipeline.outcomes["evaluate"]
@@ -232,7 +231,7 @@ def _print_evaluation(console: Console, settings: Settings, pipeline: Any) -> No
 def _print_summary(console: Console, settings: Settings, pipeline: Any, wall: float, peak: int) -> None:
     from moslim_core.evaluation.suite import read_control
     from moslim_core.report.next_steps import chats
-    from tasks.execution.stage import ledger_of
+    from tasks.ledger.of_work_dir import ledger_of
     from tasks.stages.evaluate import SYSTEMS
 
     evaluation = ledger_of(settings.work_dir).download(pipeline.outcomes["evaluate"].ref.uri)

@@ -18,7 +18,7 @@ import typer
 from moslim_core import plugins
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.execution import environment, work_dirs
+from tasks.surroundings import environment, work_dirs
 
 NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "prefect", "mlflow")
 DISK_GB = 5
@@ -117,7 +117,7 @@ def _run(settings: Settings, models_fit: bool) -> Iterator[Finding]:
         return
     from moslim_core.data.preview import Preview, preview
     from tasks.execution.machine import launch
-    from tasks.execution.plan import plan
+    from tasks.planning.plan import plan
 
     previews: list[Preview] = []
 

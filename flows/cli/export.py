@@ -10,7 +10,7 @@ import typer
 
 from flows.cli.options import opened
 from moslim_core.errors import UserError
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 POLICY_FORMS = ("merged", "gguf", "ollama", "hub")
 REWARD_FORMS = ("classifier", "rewardbench")

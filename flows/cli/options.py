@@ -11,7 +11,7 @@ import typer
 
 from flows import profile as profiles
 from moslim_core.errors import UserError
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", "-p", help=f"packaged profile ({', '.join(profiles.packaged())}) or path of a YAML file")
@@ -68,17 +68,17 @@ def home_of(reference: str | None, work_dir: Path) -> Path:
 
     Raises UserError, before it makes a work directory, where there is no such folder or no work directory of runs.
     """
-    from tasks.execution import stage
+    from tasks.ledger.of_work_dir import folder_of, is_of_run
 
-    if reference is None or stage.is_of_run(reference):
+    if reference is None or is_of_run(reference):
         return of_runs(work_dir)
-    stage.folder_of(reference, work_dir)
+    folder_of(reference, work_dir)
     return environment.prepare(work_dir)
 
 
 def opened(reference: str, work_dir: Path) -> tuple[Path, Path]:
     """(`home_of` a reference; its folder: itself, or of `runs:/...` and `models:/...` a copy below the first). Raises UserError."""
-    from tasks.execution import stage
+    from tasks.ledger.of_work_dir import folder_of
 
     home = home_of(reference, work_dir)
-    return home, stage.folder_of(reference, home)
+    return home, folder_of(reference, home)

@@ -11,8 +11,8 @@ from rich.table import Table
 from flows.cli.printed_commands import with_settings
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.execution import environment
-from tasks.execution.plan import HOW, Plan, plan
+from tasks.planning.plan import HOW, Plan, plan
+from tasks.surroundings import environment
 
 # So few rows are split as a run would split them before it is planned, which takes a moment.
 FEW_ROWS = 1000
@@ -50,7 +50,7 @@ def _require_splits(settings: Settings) -> None:
 def show_comparison(settings: Settings, baselines: str, seeds: str, json: bool) -> None:
     """Print the plan of a comparison. Raises UserError on a bad name or seed, or where the rows or the models can't be read."""
     from flows.cli.compare_arguments import parse_baselines, parse_seeds
-    from tasks.execution.plan_comparison import plan_comparison
+    from tasks.planning.plan_comparison import plan_comparison
 
     names, numbers = parse_baselines(baselines), parse_seeds(seeds)
     planned = plan_comparison(settings, names, numbers)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import BaseOption, PolicyOption, WorkDirOption, home_of, of_runs, opened, user_errors
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 NameOption = Annotated[str, typer.Option("--name", help="the policy's name in MLflow's registry")]
 WhyOption = Annotated[str, typer.Option("--why", help="the reason, which stays on record")]

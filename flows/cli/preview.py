@@ -12,7 +12,7 @@ from rich.text import Text
 from flows.cli.printed_commands import with_settings
 from moslim_core.data.preview import PURPOSE, Preview, preview
 from moslim_core.settings import Settings
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 
 def show(settings: Settings, profile: str, overrides: Sequence[str], json: bool) -> None:

@@ -23,7 +23,7 @@ from moslim_core.errors import UserError
 from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 # A level needs rows in training and in every split beside it.
 FEW_ROWS = 10

@@ -24,7 +24,7 @@ from flows.serve.app import Service
 from flows.serve.request import Offer
 from moslim_core.errors import UserError
 from moslim_core.policy.artifact import PolicyCard
-from tasks.execution.network import bound
+from tasks.surroundings.network import bound
 
 KEY = "MOSLIM_SERVE_API_KEY"
 # For answers to be ended with a word to their clients.

@@ -10,7 +10,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from tasks.execution.network import reach_loopback
+from tasks.surroundings.network import reach_loopback
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
 POOLS = ("cpu", "gpu")

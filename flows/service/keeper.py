@@ -18,8 +18,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tasks.execution.launcher import guarded, stop
-from tasks.execution.processes import is_alive, is_here, own_name
 from tasks.ledger.references import digest_of
+from tasks.surroundings.processes import is_alive, is_here, own_name
 
 POLL_SECONDS = 0.5
 

@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 
 from flows.service import keeper
 from moslim_core.errors import UserError
-from tasks.display.mlflow_pages import PAGE, kept_port, note_port, runs_page
 from tasks.execution.launcher import guarded, stop
-from tasks.execution.network import bound, free_port
-from tasks.execution.processes import is_alive, name_of, pid_of
 from tasks.ledger.ledger import DATABASE
+from tasks.ledger.mlflow_pages import PAGE, kept_port, note_port, runs_page
+from tasks.surroundings.network import bound, free_port
+from tasks.surroundings.processes import is_alive, name_of, pid_of
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
@@ -67,7 +67,7 @@ def prefect_server(work_dir: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def mlflow_server(work_dir: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A server of this work directory's ledger, started here: (its process, the address of its page)."""
-    from tasks.execution.stage import ledger_of
+    from tasks.ledger.of_work_dir import ledger_of
 
     ledger = ledger_of(work_dir)
     port = free_port(kept_port(ledger.home))

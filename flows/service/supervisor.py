@@ -22,7 +22,7 @@ from flows.service.keeper import known
 from flows.service.server import mlflow_server, prefect_server
 from flows.service.up import STATE, form_in
 from tasks.execution.launcher import guarded, stop
-from tasks.execution.processes import lives, own_name, pid_of
+from tasks.surroundings.processes import lives, own_name, pid_of
 
 REPORT_SECONDS = 20.0
 # Two seconds in place of ten: a run that is asked for starts at once.

@@ -29,8 +29,8 @@ from flows.service.server import keep_ports
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks.execution.launcher import LAST_LINES
-from tasks.execution.processes import is_alive, is_here, pid_of
 from tasks.ledger.parameters import flatten
+from tasks.surroundings.processes import is_alive, is_here, pid_of
 
 STATE, LOG, MARK = "up.json", "up.log", "MOSLIM_UP"
 START_SECONDS, STOP_SECONDS = 300.0, 60.0

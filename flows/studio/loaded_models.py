@@ -21,9 +21,9 @@ from moslim_core.policy.generation import Answer
 from moslim_core.policy.steerable import SteerablePolicy
 from moslim_core.preferences import Message, PreferenceSchema
 from moslim_core.reward.scorer import RewardScorer
-from tasks.execution import environment
-from tasks.execution.stage import folder_of
 from tasks.ledger.lineage import KnownPolicy, Lineage, known_policies, lineage_of
+from tasks.ledger.of_work_dir import folder_of
+from tasks.surroundings import environment
 
 # So many policies stay loaded, the last used.
 KEPT = 2

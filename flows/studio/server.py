@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from moslim_core.errors import UserError
-from tasks.execution.network import LOOPBACK, bound
+from tasks.surroundings.network import LOOPBACK, bound
 
 # A visitor whose connection was lost finds the page as it was for so many seconds.
 RECONNECT_SECONDS = 30.0

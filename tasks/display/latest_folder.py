@@ -12,15 +12,16 @@ from typing import Any
 
 from moslim_core.json_text import writable
 from moslim_core.settings import Settings
-from tasks.display.mlflow_pages import describe, link_within
-from tasks.display.overview import stages_table, told
 from tasks.display.prefect_page import show_curves, show_report
 from tasks.display.tables import log_tables
-from tasks.execution.stage import Outcome, ledger_of
+from tasks.ledger.mlflow_pages import describe, link_within
+from tasks.ledger.of_work_dir import ledger_of
+from tasks.ledger.overview import stages_table, told
+from tasks.ledger.references import FINDINGS, Outcome
 from tasks.ledger.registry import POLICY, Registry
-from tasks.stages import STAGES
+from tasks.stage_list import STAGES
 from tasks.stages.evaluate import SYSTEMS
-from tasks.stages.report import FIGURES, FINDINGS, PAGE
+from tasks.stages.report import FIGURES, PAGE
 
 DATA_CARD = "data_card.html"
 

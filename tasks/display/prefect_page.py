@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moslim_core.preferences import PreferenceSchema
-from tasks.display.mlflow_pages import link
-from tasks.display.overview import stages_table, told
-from tasks.display.progress import server_may_be_away
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.mlflow_pages import link
+from tasks.ledger.overview import stages_table, told
 from tasks.ledger.references import Outcome
 from tasks.stages.evaluate import SYSTEMS
+from tasks.surroundings.progress import server_may_be_away
 
 if TYPE_CHECKING:
     from moslim_core.evaluation.controllability import Controllability

@@ -49,7 +49,7 @@ class Launch:
 
 def guarded(command: list[str]) -> list[str]:
     """`command` as a process that dies with this one."""
-    return [sys.executable, "-m", "tasks.execution.die_with_parent", str(os.getpid()), *command]
+    return [sys.executable, "-m", "tasks.surroundings.die_with_parent", str(os.getpid()), *command]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -12,8 +12,8 @@ from moslim_core.errors import UserError
 from moslim_core.policy.settings import AccelerateProfile, PolicySettings, refuse_sharded
 from moslim_core.settings import Settings
 from moslim_core.training.distributed import processes
-from tasks.execution.environment import model_of
 from tasks.execution.launcher import Launch
+from tasks.surroundings.environment import model_of
 
 # Each process holds a part of the weights only.
 SHARDED = "FSDP"

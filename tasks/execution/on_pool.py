@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.display import progress
 from tasks.execution.side_by_side import require_going
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.references import ArtifactRef, Outcome
+from tasks.surroundings import progress
 
 if TYPE_CHECKING:
     from uuid import UUID

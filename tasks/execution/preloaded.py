@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO
 
 from tasks.execution import worker
-from tasks.execution.die_with_parent import die_with
-from tasks.execution.environment import has_accelerator
-from tasks.stages import QUESTIONS, libraries_of
+from tasks.stage_list import QUESTIONS, libraries_of
+from tasks.surroundings.die_with_parent import die_with
+from tasks.surroundings.environment import has_accelerator
 
 MESSAGE = 1 << 16
 # Longest wait in seconds for the answer to a question.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from moslim_core.settings import Settings
-from tasks.execution import environment
 from tasks.execution.launcher import Launch, run_worker
 from tasks.execution.stage import Job
-from tasks.stages import QUESTIONS
+from tasks.stage_list import QUESTIONS
+from tasks.surroundings import environment
 
 
 def ask(

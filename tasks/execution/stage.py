@@ -8,7 +8,6 @@ Work happens in `work_dir/stages/<fingerprint>/`; an output is visible only when
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,13 +24,13 @@ from moslim_core.errors import UserError
 from moslim_core.registry import KINDS
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.display import progress
-from tasks.execution import environment, on_worker
 from tasks.execution.launcher import Launch, run_worker
 from tasks.execution.on_pool import run_on_pool
 from tasks.ledger.checkpoints import Handover
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import STAGE_FILE, ArtifactRef, Outcome, digest_of, write_manifest
+from tasks.surroundings import environment, on_worker, progress
 
 LEDGER_SECONDS = 2.0
 
@@ -73,32 +72,6 @@ class Job(BaseModel):
     # Of the run that a question is about (tasks/execution/questions.py).
     stages: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-
-
-@cache
-def ledger_of(work_dir: Path) -> Ledger:
-    """The ledger of a work directory, opened once per process."""
-    return Ledger(work_dir)
-
-
-def is_of_run(reference: str) -> bool:
-    """Whether a reference is one that the store of runs knows, and not a folder."""
-    return reference.startswith(("runs:/", "models:/"))
-
-
-def folder_of(reference: str, work_dir: Path) -> Path:
-    """A local folder for a path, runs:/ or models:/ reference. Raises UserError where there is none."""
-    if not is_of_run(reference):
-        path = Path(os.path.expanduser(reference))
-        if not reference or not os.path.isdir(path):
-            raise UserError(
-                f"{reference or 'an empty name'}: there is no such folder.\nGive a folder, runs:/RUN/output, or models:/NAME@ALIAS."
-            )
-        return path.resolve()
-    try:
-        return ledger_of(work_dir).download(reference)
-    except Exception as error:
-        raise UserError(f"{reference}: not found ({str(error).splitlines()[0]}).\nSee the runs with: moslim ui") from error
 
 
 def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef]) -> str:

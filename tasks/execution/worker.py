@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from moslim_core.errors import UserError
-from tasks.execution.die_with_parent import die_with
-from tasks.stages import module_of
+from tasks.stage_list import module_of
+from tasks.surroundings.die_with_parent import die_with
 
 
 def main(path: Path) -> int:

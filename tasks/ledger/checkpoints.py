@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from tasks.display import progress
 from tasks.ledger.ledger import Ledger
+from tasks.surroundings import progress
 
 FOLDER = "checkpoints"
 KEPT = 2

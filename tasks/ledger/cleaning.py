@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import FINGERPRINT, Ledger
+from tasks.ledger.of_work_dir import ledger_of
 
 DAY = 86_400.0
 FINGERPRINTED, COPY = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}(\.partial)?")

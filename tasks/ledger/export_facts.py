@@ -8,10 +8,9 @@ from typing import Any
 
 from moslim_core.export.card import Record
 from moslim_core.export.hub import without_places
-from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import given_store
-from tasks.ledger.references import intact_digest
-from tasks.stages.report import FINDINGS
+from tasks.ledger.of_work_dir import ledger_of
+from tasks.ledger.references import FINDINGS, intact_digest
 
 POLICY_STAGE = "train_policy"
 DATA_CARD = "data_card.md"

@@ -19,13 +19,13 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from moslim_core.errors import UserError
-from tasks.display.mlflow_pages import MODEL_TRAINING, show_columns
-from tasks.execution import on_worker
-from tasks.execution.processes import is_alive, own_name
 from tasks.ledger import logged_model
+from tasks.ledger.mlflow_pages import MODEL_TRAINING, show_columns
 from tasks.ledger.parameters import flatten
 from tasks.ledger.references import ArtifactRef, digest_of, intact_digest
 from tasks.ledger.store_reachable import require_answer
+from tasks.surroundings import on_worker
+from tasks.surroundings.processes import is_alive, own_name
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import DIGEST, OUTPUT, STAGE, Ledger
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.pipeline import settings_of
 from tasks.ledger.references import intact_digest, path_digest
 from tasks.ledger.registry import CHAMPION, STAGE_NAME

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from moslim_core.settings import Settings
-from tasks.display.mlflow_pages import describe, link_within
-from tasks.display.overview import headline_figures, stages_table
-from tasks.execution.stage import Outcome, ledger_of
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.references import digest_of
+from tasks.ledger.mlflow_pages import describe, link_within
+from tasks.ledger.of_work_dir import ledger_of
+from tasks.ledger.overview import headline_figures, stages_table
+from tasks.ledger.references import Outcome, digest_of
 
 SETTINGS = "settings.json"
 

@@ -16,6 +16,8 @@ MANIFEST = "manifest.json"
 # Bytes; no file system takes a longer path.
 LONGEST_NAME = 4096
 STAGE_FILE = "stage.json"
+# What a report found, in its output.
+FINDINGS = "findings.json"
 # Seconds and memory differ between runs with the same result, so they do not count in its digest.
 _UNCOUNTED = (MANIFEST, STAGE_FILE)
 

@@ -20,8 +20,8 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from moslim_core.errors import UserError
-from tasks.execution.stage import folder_of, ledger_of
 from tasks.ledger.ledger import DIGEST, OUTPUT, Ledger
+from tasks.ledger.of_work_dir import folder_of, ledger_of
 from tasks.ledger.references import ArtifactRef, intact_digest
 
 # The registered model that policies are versions of, unless another name is given.
@@ -115,7 +115,7 @@ class Registry:
 
         # They load the hub's client, which no other command of the registry needs.
         from tasks.ledger.export_facts import RUN_OF
-        from tasks.stages.report import FINDINGS
+        from tasks.ledger.references import FINDINGS
 
         run, above, headline = self.client.get_run(stage_run), [], ""
         # Runs and outputs may have been removed since: a policy is registered all the same.

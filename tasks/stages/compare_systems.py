@@ -12,9 +12,10 @@ from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from tasks.execution import machine
 from tasks.execution.launcher import Launch
-from tasks.execution.stage import Job, Outcome, Stage, stage_task
-from tasks.ledger.references import ArtifactRef
-from tasks.stages import COMPARED, train_policy
+from tasks.execution.stage import Job, Stage, stage_task
+from tasks.ledger.references import ArtifactRef, Outcome
+from tasks.stage_list import COMPARED
+from tasks.stages import train_policy
 from tasks.stages.evaluate import UNCOUNTED, judge_of
 
 

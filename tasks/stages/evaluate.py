@@ -10,10 +10,11 @@ from moslim_core import registry
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.execution import environment
-from tasks.execution.stage import Check, Job, Outcome, Stage, folder_of, ledger_of, stage_task, unchecked
-from tasks.ledger.references import ArtifactRef, digest_of, intact_digest, path_digest
+from tasks.execution.stage import Check, Job, Stage, stage_task, unchecked
+from tasks.ledger.of_work_dir import folder_of, ledger_of
+from tasks.ledger.references import ArtifactRef, Outcome, digest_of, intact_digest, path_digest
 from tasks.ledger.shared_answers import shared
+from tasks.surroundings import environment
 
 if TYPE_CHECKING:
     from moslim_core.evaluation.judges import Judge

@@ -6,9 +6,9 @@ from typing import Any
 
 from moslim_core import registry
 from moslim_core.settings import Settings
-from tasks.execution.environment import described
-from tasks.execution.stage import Check, Job, Outcome, Stage, stage_task, unchecked
-from tasks.ledger.references import path_digest
+from tasks.execution.stage import Check, Job, Stage, stage_task, unchecked
+from tasks.ledger.references import Outcome, path_digest
+from tasks.surroundings.environment import described
 
 
 def _section(settings: Settings) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from typing import Any
 
 from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.settings import Settings
-from tasks.execution.stage import Job, Outcome, Stage, read_record, stage_task
-from tasks.ledger.references import ArtifactRef
-from tasks.stages import STAGES
+from tasks.execution.stage import Job, Stage, read_record, stage_task
+from tasks.ledger.references import FINDINGS, ArtifactRef, Outcome
+from tasks.stage_list import STAGES
 from tasks.stages.evaluate import SYSTEMS, USAGE_FILE
 
 PAGE = "report.html"
 FIGURES = "figures"
-FINDINGS = "findings.json"
 # Of the answers that repeat their instruction. Above it the page says so.
 MOST_REPEATED = 0.02
 

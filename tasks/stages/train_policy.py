@@ -9,9 +9,9 @@ from moslim_core.policy.artifact import TRAINING_LOG
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.settings import Settings
 from tasks.execution import machine
-from tasks.execution.environment import model_of
-from tasks.execution.stage import Check, Job, Outcome, Stage, stage_task, unchecked
-from tasks.ledger.references import ArtifactRef
+from tasks.execution.stage import Check, Job, Stage, stage_task, unchecked
+from tasks.ledger.references import ArtifactRef, Outcome
+from tasks.surroundings.environment import model_of
 
 # Profiles that only start processes, which then compute what they would without.
 ONLY_START = ("one-gpu", "ddp")

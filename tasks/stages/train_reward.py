@@ -7,9 +7,9 @@ from typing import Any
 from moslim_core.reward.settings import RewardSettings
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.execution.environment import model_of
-from tasks.execution.stage import Check, Job, Outcome, Stage, stage_task, unchecked
-from tasks.ledger.references import ArtifactRef
+from tasks.execution.stage import Check, Job, Stage, stage_task, unchecked
+from tasks.ledger.references import ArtifactRef, Outcome
+from tasks.surroundings.environment import model_of
 
 JUDGE = "train_judge"
 

@@ -15,7 +15,7 @@ import pytest
 from flows.service.keeper import in_use
 from flows.service.server import keep_ports, kept_port
 from moslim_core.errors import UserError
-from tasks.execution.network import free_port
+from tasks.surroundings.network import free_port
 from tests.flow.conftest import environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

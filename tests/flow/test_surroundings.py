@@ -23,7 +23,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NAMESAKES = ("click.py", "moslim_core.py", "numpy.py", "prefect.py", "queue.py", "random.py", "torch.py")
 # Someone whom the machine does not know, but who may read what this user may.
 AS_NOBODY = ["unshare", "--user", "--map-user=54321"]
-SPEAKS = "import sys; from tasks.execution.terminal import speak_utf8; speak_utf8(); print(open(sys.argv[1]).read()); print(sys.argv[2])"
+SPEAKS = "import sys; from tasks.surroundings.terminal import speak_utf8; speak_utf8(); print(open(sys.argv[1]).read()); print(sys.argv[2])"
 
 
 @pytest.mark.parametrize(

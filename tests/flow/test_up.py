@@ -24,8 +24,8 @@ from flows.form import FromFile, FromProfile, form_of
 from flows.service.up import MARK, STATE, bring_up, form_in, write_deployments
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.execution.network import free_port
-from tasks.execution.processes import own_name
+from tasks.surroundings.network import free_port
+from tasks.surroundings.processes import own_name
 from tests.flow.conftest import Moslim
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -17,10 +17,10 @@ from moslim_core.models import load_chat_model
 from moslim_core.models.identity import ModelId, content_digest, identify
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.preferences import PreferenceSchema
-from tasks.execution import network
-from tasks.execution.stage import folder_of
 from tasks.ledger.ledger import DATABASE_FILE, EXPERIMENT, Ledger
+from tasks.ledger.of_work_dir import folder_of
 from tasks.ledger.references import path_digest
+from tasks.surroundings import network
 from tests.odd import tiny_models as tiny
 from tests.odd.case import Case
 

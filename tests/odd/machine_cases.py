@@ -18,9 +18,9 @@ from unittest.mock import patch
 from flows.service import keeper
 from flows.service.server import wait_until_healthy
 from flows.service.up import STATE, running
-from tasks.execution import environment, network, work_dirs
-from tasks.execution.processes import own_name
 from tasks.ledger.ledger import Ledger, sqlite
+from tasks.surroundings import environment, network, work_dirs
+from tasks.surroundings.processes import own_name
 from tests.odd.case import Case
 
 DEAD_PROXY = "http://127.0.0.1:9"

@@ -13,10 +13,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 from tasks.display.latest_folder import write_summary
-from tasks.execution import environment, work_dirs
 from tasks.ledger import store_reachable
 from tasks.ledger.ledger import given_store
 from tasks.ledger.registry import Registry
+from tasks.surroundings import environment, work_dirs
 from tests.odd.case import Case
 
 

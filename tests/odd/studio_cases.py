@@ -14,7 +14,7 @@ from flows.studio.loaded_models import newest
 from flows.studio.ratings import Ratings
 from flows.studio.session import Session
 from moslim_core.preferences import PreferenceSchema
-from tasks.execution import work_dirs
+from tasks.surroundings import work_dirs
 from tests.odd.case import Case
 
 SCHEMA = PreferenceSchema.model_validate([{"name": "warmth", "levels": ["cold", "warm"]}])

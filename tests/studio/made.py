@@ -81,8 +81,8 @@ def make_evaluation(folder: Path) -> Path:
 def record(work_dir: Path, policy: Path, reward_model: Path, evaluation: Path) -> None:
     """A pipeline's run and those of its stages that made these outputs, and a registered name; the folders given stay."""
     from moslim_core.settings import Settings
-    from tasks.execution.stage import ledger_of
     from tasks.ledger.ledger import Ledger
+    from tasks.ledger.of_work_dir import ledger_of
     from tasks.ledger.pipeline import open_pipeline
     from tasks.ledger.references import ArtifactRef, write_manifest
     from tasks.ledger.registry import Registry

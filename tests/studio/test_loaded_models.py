@@ -18,8 +18,8 @@ from flows.studio.session import Asked, Drawn
 from moslim_core.errors import UserError
 from moslim_core.models import chat
 from moslim_core.policy.generation import Answer
-from tasks.execution.stage import ledger_of
 from tasks.ledger.lineage import known_policies
+from tasks.ledger.of_work_dir import ledger_of
 from tests.studio.made import LONGEST, RUN_NAME, SCHEMA
 
 RAIN = [{"role": "user", "content": "Rain?"}]

@@ -23,7 +23,7 @@ from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from moslim_core.training.progress import Progress
-from tasks.execution.stage import ledger_of
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.pipeline import open_pipeline, settings_of
 from tests.studio.made import SCHEMA
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 
 def test_keys_that_heads_share_are_taken_as_they_are_and_give_the_same_numbers(tiny_chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:

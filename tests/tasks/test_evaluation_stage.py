@@ -14,7 +14,8 @@ from moslim_core.evaluation.suite import read_agreement, read_attack, read_bench
 from moslim_core.models.identity import identify
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.settings import Settings
-from tasks.execution.stage import Job, ledger_of
+from tasks.execution.stage import Job
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import write_manifest
 from tasks.stages.evaluate import STAGE, given_policy, work
 from tests.core.chat_server import Reply, Request, says, serving

@@ -26,8 +26,9 @@ import sys
 from functools import partial
 from moslim_core.preflight import check_models
 from moslim_core.settings import Settings
-from tasks.execution import environment
-from tasks.execution.stage import ledger_of, run_stage
+from tasks.surroundings import environment
+from tasks.execution.stage import run_stage
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.stages import label
 
 settings = environment.prepared(Settings.model_validate_json(sys.argv[1]))

@@ -13,8 +13,8 @@ import pytest
 
 from moslim_core.errors import UserError
 from moslim_core.policy.steerable import SteerablePolicy
-from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import MANIFEST, ArtifactRef, write_manifest
 from tasks.ledger.registry import CHAMPION, Registry
 from tests.studio.made import LONGEST, make_policy

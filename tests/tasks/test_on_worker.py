@@ -14,13 +14,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.service.server import prefect_server
 from moslim_core.preferences import Preference, PreferenceSchema
 from moslim_core.settings import Settings
-from tasks.execution import environment, on_worker
 from tasks.ledger.ledger import Ledger
+from tasks.surroundings import environment, on_worker
 from tests.flow.test_up import ask
 
 FLOW = """
 import signal, sys, time
-from tasks.execution.on_worker import prepared
+from tasks.surroundings.on_worker import prepared
 from tests.tasks.test_on_worker import SETTINGS
 signal.signal(signal.SIGTERM, lambda *_: (print("stopped", flush=True), sys.exit(0)))
 prepared(SETTINGS)
@@ -31,7 +31,7 @@ time.sleep(120)
 WORKER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 MAKER = """
 import sys, time
-from tasks.execution.on_worker import making
+from tasks.surroundings.on_worker import making
 with making("0123456789abcdef"):
     print("started", time.time(), flush=True)
     time.sleep(2)

@@ -10,11 +10,11 @@ import pytest
 
 from flows import profile as profiles
 from flows.form import FromProfile, name_of
-from tasks.display.mlflow_pages import FIGURES, kept_port, link, link_within, note_port
-from tasks.display.overview import LONGEST_NAME, headline_figures, run_name, stages_table
-from tasks.execution.network import free_port
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.mlflow_pages import FIGURES, kept_port, link, link_within, note_port
+from tasks.ledger.overview import LONGEST_NAME, headline_figures, run_name, stages_table
 from tasks.ledger.references import ArtifactRef, Outcome
+from tasks.surroundings.network import free_port
 
 METRICS = {
     "train_reward": {"head/verbosity/accuracy": 0.8, "head/warmth/accuracy": 0.6, "head/warmth/kappa": 0.1},

@@ -11,8 +11,8 @@ from flows.cli import init_profile
 from moslim_core.errors import UserError
 from moslim_core.registry import baseline
 from moslim_core.settings_section import changed
-from tasks.execution.plan import plan, size_of
-from tasks.execution.plan_comparison import plan_comparison
+from tasks.planning.plan import plan, size_of
+from tasks.planning.plan_comparison import plan_comparison
 from tests.core.test_first_profile import rows, table
 
 

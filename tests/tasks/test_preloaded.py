@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tasks.execution import preloaded
-from tasks.execution.environment import has_accelerator
+from tasks.surroundings.environment import has_accelerator
 from tests.tasks.test_launcher import job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or has_accelerator(), reason="workers are forked on Linux without a GPU")

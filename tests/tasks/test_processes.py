@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from flows.service import keeper
-from tasks.execution import processes
-from tasks.execution.processes import birth, is_alive, is_here, lives, name_of, own_name, pid_of
 from tasks.ledger.ledger import OWNER, Ledger
+from tasks.surroundings import processes
+from tasks.surroundings.processes import birth, is_alive, is_here, lives, name_of, own_name, pid_of
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks.execution import preloaded
-from tasks.execution.environment import has_accelerator
 from tasks.execution.questions import ask
+from tasks.surroundings.environment import has_accelerator
 from tests.odd import tiny_models as tiny
 from tests.tasks.test_preloaded import forked
 

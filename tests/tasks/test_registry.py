@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from moslim_core.errors import UserError
-from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import ArtifactRef, write_manifest
 from tasks.ledger.registry import CHALLENGER, CHAMPION, Registry
 

@@ -10,7 +10,7 @@ import prefect.artifacts
 import pytest
 from prefect.context import TaskRunContext
 
-from tasks.display import progress
+from tasks.surroundings import progress
 
 
 def test_every_task_run_has_a_progress_artifact_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
-from tasks.execution.stage import fingerprint, ledger_of, run_stage
+from tasks.execution.stage import fingerprint, run_stage
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import STAGE_FILE, write_manifest
 from tasks.stages.label import STAGE
 from tests.odd.tiny_models import PREFERENCES

@@ -12,9 +12,8 @@ import pytest
 from moslim_core.evaluation.suite import Runs, read_benchmarks
 from tasks.display.latest_folder import _summary
 from tasks.display.tables import log_tables
-from tasks.execution.stage import Outcome
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.references import ArtifactRef
+from tasks.ledger.references import ArtifactRef, Outcome
 from tasks.stages.evaluate import SYSTEMS
 from tasks.stages.report import _paired
 from tests.core.report.made_content import made

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from flows.cli.commands import app
 from moslim_core.errors import UserError
-from tasks.execution import work_dirs
-from tasks.execution.stage import ledger_of
 from tasks.ledger import ledger as ledger_module
 from tasks.ledger.cleaning import DAY, Sweep
 from tasks.ledger.ledger import LOCKED_SECONDS, Ledger, name_in, store_error
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import write_manifest
+from tasks.surroundings import work_dirs
 
 ODD_NAME = "w#1 100%41 %2e é 日本\u3000&=;'\""
 
@@ -149,7 +149,7 @@ import os, sys
 from pathlib import Path
 from flows.cli.commands import app
 from moslim_core.errors import UserError
-from tasks.execution import work_dirs
+from tasks.surroundings import work_dirs
 os.setgid(54321); os.setuid(54321)
 for folder in sys.argv[1:]:
     try:

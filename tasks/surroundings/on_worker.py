@@ -14,7 +14,7 @@ from uuid import UUID
 
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.execution import environment
+from tasks.surroundings import environment
 
 WORK_DIR = "MOSLIM_WORK_DIR"
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"

@@ -12,7 +12,7 @@ from moslim_core.models.identity import ModelRef, identify
 from moslim_core.models.sources import commit
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.execution import network, work_dirs
+from tasks.surroundings import network, work_dirs
 
 QUIET = {
     "DO_NOT_TRACK": "true",

@@ -10,10 +10,10 @@ from typing import Any
 from moslim_core.data.drift import Drift, drifts
 from moslim_core.evaluation.promotion_gate import Decision, Measured
 from moslim_core.preferences import PreferenceSchema
-from tasks.display.mlflow_pages import link
 from tasks.display.prefect_page import show_curves
-from tasks.execution.stage import ledger_of
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.mlflow_pages import link
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import ArtifactRef
 
 DATA_CARD = "data_card.json"

@@ -1,4 +1,4 @@
-"""`python -m tasks.execution.die_with_parent PARENT COMMAND...`: become COMMAND, and die with PARENT, however it dies (Linux)."""
+"""`python -m tasks.surroundings.die_with_parent PARENT COMMAND...`: become COMMAND, and die with PARENT, however it dies (Linux)."""
 
 from __future__ import annotations
 

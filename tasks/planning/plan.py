@@ -18,10 +18,11 @@ from moslim_core.data.splits import FEWEST
 from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.execution import environment, work_dirs
-from tasks.execution.stage import Job, compute, fingerprint, ledger_of
+from tasks.execution.stage import Job, compute, fingerprint
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import ArtifactRef
 from tasks.stages import evaluate, label, report, train_policy, train_reward
+from tasks.surroundings import environment, work_dirs
 
 # A checkpoint holds the adapter and AdamW's two moments of it; two are kept, and the policy is a third adapter.
 ADAPTER_COPIES = 2 * 3 + 1

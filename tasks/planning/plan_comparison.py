@@ -11,12 +11,13 @@ from moslim_core import cost
 from moslim_core.baselines import START, ours
 from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
-from tasks.execution import environment
-from tasks.execution.plan import RECORDS_GB, adapter_gb, counts_of, reused_stages, size_of, stage_costs
-from tasks.execution.stage import Job, compute, fingerprint, ledger_of
+from tasks.execution.stage import Job, compute, fingerprint
+from tasks.ledger.of_work_dir import ledger_of
 from tasks.ledger.references import ArtifactRef
+from tasks.planning.plan import RECORDS_GB, adapter_gb, counts_of, reused_stages, size_of, stage_costs
 from tasks.stages import train_policy, train_reward
 from tasks.stages.compare_systems import comparable, stage_of
+from tasks.surroundings import environment
 
 
 class PlannedSystem(BaseModel):

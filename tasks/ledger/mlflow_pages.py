@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.execution.network import free_port
+from tasks.surroundings.network import free_port
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
