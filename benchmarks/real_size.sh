@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Everything that the evidence wants from a GPU, for a chat model of a real size: engines, a step beside TRL's, control over three
-# preferences. Needs nothing but this checkout with its environment, and the model's folder (or hub id where the hub can be reached).
+# preferences, people's ratings. Needs nothing but this checkout with its environment, and the model's folder (or hub id where the hub can
+# be reached).
 #
 #   benchmarks/real_size.sh BASE [OUT]            all of it
-#   PARTS="engines step" benchmarks/real_size.sh BASE [OUT]   some parts: engines step scoring rows plan control seeds
+#   PARTS="engines step" benchmarks/real_size.sh BASE [OUT]   some parts: engines step scoring rows plan control seeds ratings several vllm
+#   RATINGS=DIR PROMPTS=FILE ...                  for `ratings`: rated answers, and prompts to train and evaluate on (docs/evidence.md)
+#   VLLM_URL=http://HOST:8000 ...                 for `vllm`: a server that serves BASE (moslim_core/policy/engines/vllm.py)
 #   SMALL=1 benchmarks/real_size.sh BASE [OUT]    the same at the scale of two CPU cores
 #
 # Each part logs to OUT/PART.log; one that fails does not keep the others from running, but the script then ends with 1. A repeat goes on
@@ -51,8 +54,29 @@ control() { "$PYTHON" -m flows.cli run "${RUN[@]}"; }
 
 seeds() { "$PYTHON" -m flows.cli compare "${RUN[@]}" --over policy.optimiser=online_dpo,rloo --seeds 0,1,2; }
 
+# Helpfulness, honesty and harmlessness as people rate them, with three seeds; the judge is a second reward model.
+ratings() {
+  if [ -z "${RATINGS:-}" ] || [ -z "${PROMPTS:-}" ]; then echo "RATINGS and PROMPTS name no files: nothing to do"; return; fi
+  "$PYTHON" -m flows.cli compare --profile three-h --over policy.optimiser=online_dpo,rloo --seeds 0,1,2 --set "model.base=$BASE" \
+    --set "data.path=$RATINGS" --set "policy.prompts=$PROMPTS" --set "work_dir=$OUT/ratings"
+}
+
+# The same run as `control`, on every GPU that is there.
+several() {
+  local count; count=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+  if [ "$count" -lt 2 ]; then echo "$count GPUs: nothing to do"; return; fi
+  "$PYTHON" -m flows.cli run "${RUN[@]}" --set "policy.processes=$count" --set policy.accelerate=ddp
+}
+
+# The same run, its answers drawn by vLLM, after its engine beside the others.
+vllm() {
+  if [ -z "${VLLM_URL:-}" ]; then echo "VLLM_URL names no server: nothing to do"; return; fi
+  "$PYTHON" benchmarks/engines.py --base "$BASE" --prompts "${SIZES[-1]}" --group 4 --tokens "$TOKENS" --vllm-url "$VLLM_URL" \
+    && "$PYTHON" -m flows.cli run "${RUN[@]}" --set policy.engine=vllm --set "policy.vllm_url=$VLLM_URL"
+}
+
 failed=0
-for part in ${PARTS:-engines step scoring rows plan control seeds}; do
+for part in ${PARTS:-engines step scoring rows plan control seeds ratings several vllm}; do
   echo "$(date +%T) $part: $OUT/$part.log"
   SECONDS=0
   if "$part" > "$OUT/$part.log" 2>&1; then
