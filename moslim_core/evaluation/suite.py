@@ -23,13 +23,13 @@ from moslim_core.evaluation.fluency import surprise
 from moslim_core.evaluation.fronts import FIGURES, Front
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.operating_points import measure, steered
+from moslim_core.evaluation.settings import EvaluationSettings
 from moslim_core.evaluation.system import System
 from moslim_core.judging.endpoint import Endpoint
 from moslim_core.policy.artifact import PolicyCard
 from moslim_core.policy.generation import Sampling
 from moslim_core.preferences import Targets
 from moslim_core.reward.topic import Topic
-from moslim_core.settings import Settings
 from moslim_core.statistics.agreement import JudgeAgreement, judge_agreement
 
 Metrics = dict[str, float | None]
@@ -49,9 +49,9 @@ class Control:
     agree, if there are two; with `topic`, which answers leave it."""
 
     def __init__(
-        self, settings: Settings, card: PolicyCard, rows: Path, judges: Sequence[Judge], output: Path, topic: Topic | None = None
+        self, settings: EvaluationSettings, card: PolicyCard, rows: Path, judges: Sequence[Judge], output: Path, topic: Topic | None = None
     ) -> None:
-        self.settings, self.judges, self.output = settings.evaluation, judges, output
+        self.settings, self.judges, self.output = settings, judges, output
         self.schema, self.held_out = card.preferences, [Targets(pair) for pair in card.held_out]
         self.prompts = load_prompts(rows / "prompts.evaluation.jsonl")
         self.sampling = Sampling(card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
@@ -140,15 +140,25 @@ class Control:
 class Benchmarks:
     """Public benchmarks under stated targets, by rules or by the language model at `endpoint`; without one what needs it is not run."""
 
-    def __init__(self, settings: Settings, card: PolicyCard, rows: Path, endpoint: Endpoint | None, cache: Path, output: Path) -> None:
-        self.settings, self.output = settings.evaluation, output
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        card: PolicyCard,
+        rows: Path,
+        endpoint: Endpoint | None,
+        cache: Path,
+        output: Path,
+        near_duplicates: float,
+    ) -> None:
+        """`near_duplicates`: items as like as this to a prompt that was trained on are left out (data.near_duplicates)."""
+        self.settings, self.output = settings, output
         self.targets = card.preferences.targets(self.settings.targets)
         self.sampling = Sampling(self.settings.max_new_tokens or card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
         trained = load_prompts(rows / "prompts.train.jsonl")
         trained += [row.prompt for row in load_rows(rows / "train.jsonl")]
         names = [name for name in self.settings.suite if name != CONTROL]
         self.tasks = benchmarks.tasks(
-            names, endpoint, self.settings.data_dir, cache / "benchmarks", trained, settings.data.near_duplicates, self.settings.limit
+            names, endpoint, self.settings.data_dir, cache / "benchmarks", trained, near_duplicates, self.settings.limit
         )
         # Of each system: by benchmark whose fluency counts, what was read and answered.
         self.replies: dict[str, dict[str, benchmarks.Replies]] = {}

@@ -81,9 +81,9 @@ def work(job: Job) -> dict[str, float]:
         judges = [_judge(name, job, card.preferences, endpoint) for name in chosen.judges]
         (job.output / "judge.json").write_text(json.dumps({"describe": judges[0].describe}), encoding="utf-8")
         topic = Topic(job.cache) if chosen.topic else None
-        parts.append(Control(settings, card, rows, judges, job.output, topic))
+        parts.append(Control(settings.evaluation, card, rows, judges, job.output, topic))
     if set(chosen.suite) - {"controllability"}:
-        benchmarks = Benchmarks(settings, card, rows, endpoint, job.cache, job.output)
+        benchmarks = Benchmarks(settings.evaluation, card, rows, endpoint, job.cache, job.output, settings.data.near_duplicates)
         parts.append(benchmarks)
     metrics: dict[str, float] = {}
     base = card.start(job.inputs["policy"], job.cache)

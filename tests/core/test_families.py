@@ -86,7 +86,7 @@ def test_a_family_goes_through_every_stage(family: str, tiny_chat: Path, tmp_pat
     system = System("after", model, tokenizer, card.preferences, card.placement, 0, tmp_path / "kept", progress)
     judge = RewardModelJudge(scorers["lora"])
     (output := tmp_path / "evaluation").mkdir()
-    found = Control(settings, card, rows, [judge], output).of("after", system)
+    found = Control(settings.evaluation, card, rows, [judge], output).of("after", system)
     assert found["truncated"] is not None and found["off_topic"] is None
     assert isinstance(trained.chat("Rain?", {"warmth": 3}, max_new_tokens=5), str)
 
