@@ -92,16 +92,17 @@ def compare_systems(settings: Form, baselines: list[str], seeds: list[int], sear
     notes = [*NOTES, *([GUARDS] if any(p.is_guard for p in settings.preferences.preferences) else [])]
     ran: list[Ran] = []
     with closing_on_error(ledger, run_id):
-        factor_of = dict.fromkeys(baselines, 1.0)
+        factor_of, spent = dict.fromkeys(baselines, 1.0), dict.fromkeys(baselines if search else (), 0.0)
         if search:
-            factor_of |= _searched(changed(settings, seed=seeds[0]), baselines, search, run_id)
+            for name, factor, seconds in _searched(changed(settings, seed=seeds[0]), baselines, search, run_id):
+                factor_of[name], spent[name] = factor, seconds
         notes.append(_search_said(factor_of, search, seeds[0]))
         total, pooled = len(seeds) * len(baselines), dict[str, dict[str, Interval]]()
         measured: dict[tuple[str, int], Measured] = {}
         with closing(rows for seed in seeds for rows in _under(changed(settings, seed=seed), factor_of, run_id, ledger)) as ended:
             for done, rows in enumerate(ended, start=1):
                 ran += rows
-                measured |= {(of.row.name, of.seed): _measured(of, settings) for of in rows}
+                measured |= {(of.row.name, of.seed): _measured(of, settings, spent) for of in rows}
                 # Resampling takes its time: rows that nothing came to are as they were.
                 for name in {of.row.name for of in rows}:
                     pooled[name] = _pooled([of for of in ran if of.row.name == name], settings)
@@ -164,18 +165,22 @@ def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger
             yield [Ran(settings.seed, row, outcomes, folder, rows) for row in read_rows(folder)]
 
 
-def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> dict[str, float]:
-    """{method that trains: of the factors the one that suits it best, the first of equals}; where it has several rows, they count alike."""
+def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> Iterator[tuple[str, float, float]]:
+    """(method that trains; of the factors the one that suits it best, the first of equals; seconds of its trials of the others).
+
+    Where a method has several rows, they count alike.
+    """
     from moslim_core.baselines.measure import SUITABILITY, method_of
 
     shared, _ = _shared(settings, run_id)
 
-    def best(name: str) -> tuple[str, float]:
-        metrics = [_run(name, _learning(settings, factor), shared, run_id)[-1].metrics for factor in factors]
-        suits = [fmean(value for metric, value in of.items() if metric.endswith(SUITABILITY)) for of in metrics]
-        return name, factors[suits.index(max(suits))]
+    def best(name: str) -> tuple[str, float, float]:
+        trials = [_run(name, _learning(settings, factor), shared, run_id) for factor in factors]
+        suits = [fmean(value for metric, value in of[-1].metrics.items() if metric.endswith(SUITABILITY)) for of in trials]
+        kept = suits.index(max(suits))
+        return name, factors[kept], sum(outcome.seconds for n, of in enumerate(trials) if n != kept for outcome in of)
 
-    return dict(all_of([partial(best, name) for name in baselines if method_of(name).trained], settings.placement))
+    return all_of([partial(best, name) for name in baselines if method_of(name).trained], settings.placement)
 
 
 def _search_said(factor_of: Mapping[str, float], factors: Sequence[float], seed: int) -> str:
@@ -228,7 +233,8 @@ def _optimised_by(settings: Settings, optimiser: str) -> Settings:
     return own
 
 
-def _measured(ran: Ran, settings: Settings) -> Measured:
+def _measured(ran: Ran, settings: Settings, spent: Mapping[str, float]) -> Measured:
+    """`spent`: seconds of each method's search for its learning rate, if there was one."""
     from moslim_core.baselines.measure import read_answers
     from moslim_core.baselines.method import PHASES
     from moslim_core.evaluation import pooling
@@ -246,6 +252,7 @@ def _measured(ran: Ran, settings: Settings) -> Measured:
     costs = {label: float(getattr(row.cost, name)) for name, label in COSTS.items()}
     costs["peak memory, GB"] = max(outcome.peak_memory_gb for outcome in ran.outcomes)
     costs |= {f"seconds of training: {phase}": row.cost.seconds.get(phase, 0.0) for phase in PHASES}
+    costs |= {"seconds of search for the learning rate": spent[ran.method]} if spent else {}
     seconds = sum(outcome.seconds for outcome in ran.outcomes)
     return Measured(variant=row.name, seed=ran.seed, figures=figures, seconds=seconds, over_prompts=over_prompts, costs=costs)
 

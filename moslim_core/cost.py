@@ -262,13 +262,15 @@ def evaluation_cost(
 
 class Trained(NamedTuple):
     """What of a compared system decides its cost. `supervised`: it learns from the rated answers too; `levels`: it is asked for each level
-    by itself; `rows`: answers it gives to each request, a row each; `chosen_from`: how many are drawn for each that it gives."""
+    by itself; `rows`: answers it gives to each request, a row each; `chosen_from`: how many are drawn for each that it gives;
+    `fine_points`: so many more points it is looked at to find levels among."""
 
     trained: bool
     supervised: bool
     levels: bool
     rows: int
     chosen_from: int
+    fine_points: int
 
 
 def compared_cost(
@@ -293,9 +295,11 @@ def compared_cost(
         seconds += draw_seconds(size, budget, prompt, policy.max_new_tokens, policy.micro_batch, speed) + pass_seconds(size, read, speed)
     elif of.trained:
         seconds, read = training.seconds, training.read
-    levels = sum(len(p.requestable) for p in schema.preferences) + _requests_together(evaluation, schema) if of.levels else 0
+    alone = sum(len(p.requestable) for p in schema.preferences)
+    levels = alone + _requests_together(evaluation, schema) if of.levels else 0
     # A trained method also answers as many training prompts, by which its map of levels and its learning rate are chosen.
-    answers = counts.evaluation_prompts * (of.rows * evaluation.operating_points * (2 if of.trained else 1) + levels) * of.chosen_from
+    points = evaluation.operating_points * (2 if of.trained else 1) + of.fine_points + min(of.fine_points, alone)
+    answers = counts.evaluation_prompts * (of.rows * points + levels) * of.chosen_from
     seconds += draw_seconds(size, answers, prompt, policy.max_new_tokens, evaluation.batch_size, speed)
     memory = training.memory_gb if of.trained else START_GB + size.parameters * speed.bytes / 1e9
     return Cost(seconds, memory, round(answers * policy.max_new_tokens * 0.8), read)

@@ -120,9 +120,10 @@ def run_foretold(settings: Settings) -> str:
     return f"about {minutes(planned['seconds'])} and {planned['memory_gb']:.1f} GB of memory (more: moslim plan)"
 
 
-def comparison_foretold(settings: Settings, names: Sequence[str], seeds: Sequence[int]) -> str:
+def comparison_foretold(settings: Settings, names: Sequence[str], seeds: Sequence[int], search: Sequence[float]) -> str:
     """What of a comparison is there, and how long the rest will take."""
-    return f"{ask('plan_comparison', settings, names, seeds=seeds)['sentence']} (each system: moslim plan --baselines)"
+    planned = ask("plan_comparison", settings, names, seeds=seeds, search=search)
+    return f"{planned['sentence']} (each system: moslim plan --baselines)"
 
 
 def _foretell(told: Callable[[], str], waiting: Waiting) -> None:
@@ -297,8 +298,7 @@ def compare_systems_with_display(settings: Settings, baselines: str, seeds: str,
     from flows.cli.compare_arguments import parse_baselines, parse_search, parse_seeds
 
     names, numbers, factors = parse_baselines(baselines), parse_seeds(seeds), parse_search(search) if search else []
-    # With a search each system trains several times before.
-    with display(settings, None if factors else partial(comparison_foretold, settings, names, numbers)):
+    with display(settings, partial(comparison_foretold, settings, names, numbers, factors)):
         from flows.compare_systems import compare_systems
 
         compared = compare_systems(settings, names, numbers, factors)

@@ -54,6 +54,7 @@ def plan(
         str | None, typer.Option(metavar="A,B", help="plan moslim compare --baselines A,B in place of a run; or all")
     ] = None,
     seeds: Annotated[str | None, typer.Option(metavar="N,N,N", help="with --baselines: the comparison's seeds [default: 0,1,2]")] = None,
+    search: Annotated[str | None, typer.Option(metavar="F,F", help="with --baselines: factors of learning rates to try")] = None,
     on: Annotated[str | None, typer.Option(metavar="GPU", help=f"plan for a GPU that need not be here: {', '.join(CARDS)}")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -63,12 +64,14 @@ def plan(
     settings = settings_of(profile, set_)
     if baselines is None and seeds is not None:
         raise UserError(f"--seeds {seeds}: they belong to a comparison; give --baselines too, or --set seed=N for a run's.")
+    if baselines is None and search is not None:
+        raise UserError(f"--search {search}: learning rates are searched for systems; give --baselines too.")
     if baselines is None:
         show(settings, profile, set_ or [], on, json)
     elif on is not None:
         raise UserError("--on plans a run, and --baselines a comparison: give one of them.")
     else:
-        show_comparison(settings, baselines, seeds or "0,1,2", json)
+        show_comparison(settings, baselines, seeds or "0,1,2", search, json)
 
 
 @user_errors

@@ -47,13 +47,13 @@ def _require_splits(settings: Settings) -> None:
         raise UserError(refused)
 
 
-def show_comparison(settings: Settings, baselines: str, seeds: str, json: bool) -> None:
-    """Print the plan of a comparison. Raises UserError on a bad name or seed, or where the rows or the models can't be read."""
-    from flows.cli.compare_arguments import parse_baselines, parse_seeds
+def show_comparison(settings: Settings, baselines: str, seeds: str, search: str | None, json: bool) -> None:
+    """Print the plan of a comparison. Raises UserError on a bad name, seed or factor, or where the rows or the models can't be read."""
+    from flows.cli.compare_arguments import parse_baselines, parse_search, parse_seeds
     from tasks.planning.plan_comparison import plan_comparison
 
     names, numbers = parse_baselines(baselines), parse_seeds(seeds)
-    planned = plan_comparison(settings, names, numbers)
+    planned = plan_comparison(settings, names, numbers, parse_search(search) if search else [])
     if json:
         typer.echo(planned.model_dump_json(indent=1))
         return
@@ -66,6 +66,8 @@ def show_comparison(settings: Settings, baselines: str, seeds: str, json: bool) 
         table.add_row(name, *(told[seed] for seed in numbers))
     if planned.shared_seconds:
         table.add_row("labels, reward models", minutes(planned.shared_seconds))
+    if planned.search_seconds:
+        table.add_row("search for learning rates", minutes(planned.search_seconds))
     Console().print(table)
     Console().print(HOW, highlight=False, soft_wrap=True)
 

@@ -4,7 +4,8 @@ CPSFT learns the rated answers under the levels that they were rated with. CDPO 
 the higher R = sum w_i g_i, where g_i = -lambda |level_i - target_i| for a preference that is asked for, and its level otherwise. Ours:
 levels are the reward model's expected ones, in units of the preference's range, so that preferences with many levels weigh no more;
 "its level" is the score, which knows which end is the better one; lambda = 1; requests stand in this project's instruction, which is
-read back as it was written; what CDPO draws is the rollout budget, and it learns from all pairs once.
+read back as it was written; what CDPO draws is the rollout budget, and it learns from all pairs once; an answer loses the policy's
+penalties.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from moslim_core.policy.warm_start import Learner, conditioned_sft, fine_tune
 from moslim_core.preferences import PreferenceSchema, Targets, answered_tokens
 from moslim_core.registry import baseline
 from moslim_core.reward.metrics import expected_level
+from moslim_core.settings import Settings
 from moslim_core.settings_section import changed
 from moslim_core.training.distributed import gather, share
 
@@ -68,6 +70,10 @@ class CPO(ByInstruction):
     rows = ("cpo",)
     supervised = True
 
+    @classmethod
+    def kept(cls, settings: Settings) -> int:
+        return 2
+
     @cached_property
     def examples(self) -> list[Example]:
         """The requests that this project's policy would be trained on."""
@@ -105,7 +111,8 @@ class CPO(ByInstruction):
         with timed(context.work, "reward"):
             probabilities = scorer([e.question for e in each[own]], [answer.text for answer in drawn[own]])
             targets = [e.targets for e in each[own]]
-            reward_values = gather(rewards(probabilities, targets, scorer.schema, settings.mapping.weights))
+            lost, _ = context.penalties([e.question for e in each[own]], [a.text for a in drawn[own]], [a.truncated for a in drawn[own]])
+            reward_values = gather(rewards(probabilities, targets, scorer.schema, settings.mapping.weights) - lost)
         made = pairs(self.examples, [answer.text for answer in drawn], reward_values)
         if not made:
             raise UserError("cpo: no two answers to a request differ in their reward.\nRaise policy.steps or policy.temperature.")

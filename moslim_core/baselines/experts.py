@@ -76,7 +76,11 @@ def expert_settings(
     settings: Settings, schema: PreferenceSchema, weights: Array, policies: int, standardisation: Standardisation
 ) -> Settings:
     """The settings of one of `policies` trainings that share the budget, under (m,) weights of the preferences `schema`."""
-    own = changed(without_requests(settings.policy), steps=math.ceil(settings.policy.steps / policies), **PLAIN)
+    policy = settings.policy
+    steps = math.ceil(policy.steps / policies)
+    # Of fewer steps the mean is that of as large a part.
+    average = math.ceil(policy.average_steps * steps / policy.steps)
+    own = changed(without_requests(policy), steps=steps, average_steps=average, **PLAIN)
     # Standardised rewards bring a strength of their own.
     scale = strength(settings.mapping, schema) if standardisation == "none" else 1.0
     return changed(settings, policy=own, mapping=weighted_sum(schema, scale * weights, standardisation))
@@ -211,6 +215,8 @@ class ByOnlineDPO(Method):
 
 class OnePolicy(Method):
     """A method that trains one policy, `policy`, and answers by it at every operating point."""
+
+    free_points = True
 
     @property
     @abstractmethod

@@ -15,16 +15,16 @@ import numpy as np
 
 from moslim_core import registry
 from moslim_core.baselines import OWN, ours
-from moslim_core.baselines.method import Answering, ByInstruction, Context, Cost, LevelBased, Method
-from moslim_core.data.rows import plain_text, read_json_lines, write_json_lines
+from moslim_core.baselines.levels_by_weights import LevelsByWeights
+from moslim_core.baselines.method import ByInstruction, Context, Cost, LevelBased, Method
+from moslim_core.data.rows import read_json_lines, write_json_lines
 from moslim_core.evaluation.answers import answer_pairs, empty, judged, requests
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
 from moslim_core.evaluation.joint_requests import requests_together
 from moslim_core.models import pick_device
 from moslim_core.policy.generation import Answer
-from moslim_core.preferences import PreferenceSchema, Targets
-from moslim_core.reward.metrics import expected_level
+from moslim_core.preferences import Targets
 from moslim_core.reward.topic import Topic
 from moslim_core.settings_section import changed
 from moslim_core.training.distributed import is_first, join, take_own_device
@@ -61,16 +61,21 @@ def measure(name: str, context: Context) -> dict[str, float]:
     context.output.mkdir(parents=True, exist_ok=True)
     settings = context.settings
     topic = Topic(context.cache) if settings.evaluation.topic else None
+    wanted = requests_together(settings.preferences, [], len(context.prompts), settings.evaluation.together, settings.seed)
     metrics: dict[str, float] = {}
     for row in method.rows:
         answers, requested, typical = _points(method, row, context, method.trained)
         row_front = _front(answers, requested, context)
-        rows = _under_requests(method, context) if isinstance(method, LevelBased) else by_level(answers, typical, settings.preferences)
+        if isinstance(method, LevelBased):
+            rows, together = _under_requests(method, context), _together(method, wanted, context)
+        else:
+            levels = LevelsByWeights(method, row, context, answers, typical)
+            rows, together = levels.alone(), levels.together(wanted)
         nothing = empty(rows, context.prompts, topic)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed, nothing)
-        together = _together(method, answers, typical, context)
-        models = 1 if settings.reward.shared else len(settings.preferences)
-        cost = changed(method.cost(row), reward_models=models)
+        cost = method.cost(row)
+        if cost.reward_models and not settings.reward.shared:
+            cost = changed(cost, reward_models=len(settings.preferences))
         for what, value in (("front", row_front), ("controllability", control), ("cost", cost)):
             (context.output / f"{what}.{row}.json").write_text(value.model_dump_json(indent=1), encoding="utf-8")
         for what, given in (("points", [a for point in answers for a in point]), ("requests", rows), ("together", together)):
@@ -86,43 +91,23 @@ def measure(name: str, context: Context) -> dict[str, float]:
 def _points(
     method: Method, row: str, context: Context, trained: bool
 ) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
-    """(judged answers, requested targets, `_typical` levels of what was trained) at every operating point."""
+    """(judged answers, requested targets, typical levels of what was trained) at every operating point."""
     answers, requested, typical = [], [], []
     for number, weights in enumerate(context.weights, start=1):
         who, targets = method.at(row, weights), Targets()
         if isinstance(method, LevelBased):
             targets = levels_of(weights.tolist(), context.schema)
-        answers.append(_judged(who, f"point {number}", targets, context))
+        answers.append(context.judged_answers(who, f"point {number}", targets))
         requested.append(targets)
         if trained:
-            typical.append(_typical(who, f"typical {number}", context))
+            typical.append(context.typical_levels(who, f"typical {number}"))
     return answers, requested, typical
-
-
-def _typical(who: Answering, what: str, context: Context) -> dict[str, float]:
-    """{preference: mean expected level} of answers to training prompts, as the reward model sees them."""
-    prompts = context.known_prompts
-    given = [(p, a) for p, a in zip(prompts, who.answers(what, prompts, context.sampling), strict=True) if a is not None]
-    probabilities = context.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
-    return {name: float(expected_level(p).mean()) for name, p in probabilities.items()}
 
 
 def suitability(typical: Sequence[dict[str, float]], context: Context) -> float:
     """How well the settings suit a method: mean over operating points of w . s, s being the scores of its `typical` levels. (ours)"""
     scores = np.array([[p.score(levels[p.name]) for p in context.schema.preferences] for levels in typical])
     return inner_product(scores, context.weights)
-
-
-def by_level(points: Sequence[list[Obtained]], typical: Sequence[dict[str, float]], schema: PreferenceSchema) -> list[Obtained]:
-    """What a method that is steered by weights gives when a level is requested: its answers at the point where that level is nearest.
-
-    So it has as fine a control as its operating points allow, and which point stands for which level is found without the judge
-    and without the evaluation's prompts. (ours)
-    """
-    rows = []
-    for targets in requests(schema, []):
-        rows += [changed(a, targets=dict(targets)) for a in points[_nearest(typical, targets, schema)]]
-    return rows
 
 
 def _front(points: Sequence[list[Obtained]], requested: list[Targets], context: Context) -> Front:
@@ -137,34 +122,18 @@ def _under_requests(method: LevelBased, context: Context) -> list[Obtained]:
     return [
         one
         for targets in requests(context.settings.preferences, [])
-        for one in _judged(method.under(targets), "request " + ", ".join(f"{n}={v}" for n, v in targets.items()), targets, context)
+        for one in context.judged_answers(method.under(targets), f"request {', '.join(f'{n}={v}' for n, v in targets.items())}", targets)
     ]
 
 
-def _together(method: Method, points: list[list[Obtained]], typical: list[dict[str, float]], context: Context) -> list[Obtained]:
-    """Answers to requests for two and three preferences at once, each prompt's own; of a method that takes weights those of the operating
-    point that is nearest to all levels that are asked for."""
-    schema, settings = context.settings.preferences, context.settings
-    wanted = requests_together(schema, [], len(context.prompts), settings.evaluation.together, settings.seed)
+def _together(method: LevelBased, wanted: Sequence[tuple[int, Targets]], context: Context) -> list[Obtained]:
+    """Answers to requests for several levels at once."""
     if isinstance(method, ByInstruction):
         return answer_pairs(method.system, "together", context.prompts, wanted, context.judge, context.sampling)
-    if not isinstance(method, LevelBased):
-        return [changed(points[_nearest(typical, targets, schema)][prompt], targets=dict(targets)) for prompt, targets in wanted]
     answers: list[Answer | None] = []
     for number, (prompt, targets) in enumerate(wanted):
         answers += method.under(targets).answers(f"together {number}", [context.prompts[prompt]], context.sampling)
     return judged(answers, wanted, context.prompts, context.judge)
-
-
-def _nearest(typical: Sequence[dict[str, float]], targets: Targets, schema: PreferenceSchema) -> int:
-    """The operating point whose typical levels are nearest to the requested ones, each distance as a share of the preference's range."""
-    return min(range(len(typical)), key=lambda n: sum(abs(typical[n][of] - level) / (schema[of].k - 1) for of, level in targets.items()))
-
-
-def _judged(who: Answering, what: str, targets: Targets, context: Context) -> list[Obtained]:
-    """One judged answer per evaluation prompt. Raises UserError where a prompt leaves no room for an answer."""
-    answers = who.answers(what, context.prompts, context.sampling)
-    return judged(answers, [(number, targets) for number in range(len(answers))], context.prompts, context.judge)
 
 
 def read_answers(folder: Path, row: Row) -> tuple[list[list[Obtained]], list[Obtained], list[Obtained]]:

@@ -21,16 +21,20 @@ import numpy as np
 from pydantic import BaseModel
 
 from moslim_core import models
-from moslim_core.data.rows import load_prompts
+from moslim_core.data.rows import load_prompts, plain_text
 from moslim_core.errors import UserError
+from moslim_core.evaluation.answers import judged
+from moslim_core.evaluation.controllability import Obtained
 from moslim_core.evaluation.fronts import levels_of, simplex_grid
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.operating_points import steered
 from moslim_core.evaluation.system import System
 from moslim_core.policy.artifact import load_policy
 from moslim_core.policy.generation import Answer, Sampling, generate
+from moslim_core.policy.penalties import Penalties
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Message, PreferenceSchema, Targets
+from moslim_core.reward.metrics import expected_level
 from moslim_core.reward.scorer import RewardScorer
 from moslim_core.settings import Settings
 from moslim_core.training import distributed
@@ -138,11 +142,28 @@ class Context:
         """The training reward model."""
         return RewardScorer.load(self.reward_model, models.pick_device(self.settings.model.device))
 
+    @cached_property
+    def penalties(self) -> Penalties:
+        """What answers lose in training, whoever draws them."""
+        return Penalties(self.settings.policy, self.cache, models.pick_device(self.settings.model.device))
+
     @property
     def sampling(self) -> Sampling:
         """How answers under evaluation are drawn."""
         chosen = self.settings.evaluation
         return Sampling(self.settings.policy.max_new_tokens, chosen.temperature, chosen.batch_size)
+
+    def judged_answers(self, who: Answering, what: str, targets: Targets) -> list[Obtained]:
+        """One judged answer per evaluation prompt, to a request for `targets`. Raises UserError where a prompt leaves no room for one."""
+        answers = who.answers(what, self.prompts, self.sampling)
+        return judged(answers, [(number, targets) for number in range(len(answers))], self.prompts, self.judge)
+
+    def typical_levels(self, who: Answering, what: str) -> dict[str, float]:
+        """{preference: mean expected level} of answers to training prompts, as the reward model sees them."""
+        prompts = self.known_prompts
+        given = [(p, a) for p, a in zip(prompts, who.answers(what, prompts, self.sampling), strict=True) if a is not None]
+        probabilities = self.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
+        return {name: float(expected_level(p).mean()) for name, p in probabilities.items()}
 
     def draw(self, model: Any, tokenizer: Any, conversations: Sequence[Sequence[Message]], what: str) -> list[Answer]:
         """Answers to train on, one per conversation, in their order; each process draws its share. `what` names them in `work`."""
@@ -174,11 +195,13 @@ class Method(ABC):
     """A compared system. `rows`: names of the rows that it gives the comparison, one training serving all of them.
 
     `trained`: it has learning rates. `supervised`: it learns from the rated answers too, by policy.sft. `mapped`: it learns from the
-    profile's mapping; other methods take no more of it than its weights and aggregation, or bring a trained policy.
+    profile's mapping; other methods take no more of it than its weights and aggregation, or bring a trained policy. `free_points`: one
+    more operating point costs it no training.
     """
 
     rows: tuple[str, ...]
     trained = True
+    free_points = False
     supervised = False
     mapped = False
 
@@ -197,6 +220,11 @@ class Method(ABC):
     def training(cls, policy: PolicySettings) -> PolicySettings:
         """What its trainings come to together, for an estimate of their cost."""
         return policy
+
+    @classmethod
+    def kept(cls, settings: Settings) -> int:
+        """How many adapters its training leaves, or whole models where it is supervised, for an estimate of their size."""
+        return 1
 
     @abstractmethod
     def at(self, row: str, weights: Array) -> Answering:

@@ -26,15 +26,15 @@ from moslim_core.registry import baseline
 from moslim_core.settings_section import changed
 
 
-def margin_losses(log_ratios: Tensor, utilities: Tensor, weights: Tensor, beta: float) -> Tensor:
+def margin_losses(log_ratios: Tensor, rewards: Tensor, utilities: Tensor, weights: Tensor, beta: float) -> Tensor:
     """Losses (a, t) of a answers under t requests: of each the mean over the pairs that it is in.
 
-    `log_ratios`: log pi / pi_ref of whole answers, (a, t); `utilities` (a, t, m); `weights` (m,) of rewards, whose sum is what a whole
-    reward is worth in nats.
+    `log_ratios`: log pi / pi_ref of whole answers, (a, t); `rewards` (a, t): sum w_i r_i, less what an answer loses besides; `utilities`
+    (a, t, m): r_i; `weights` (m,), whose sum is what a whole reward is worth in nats.
     """
     strength, k = weights.sum(), int(weights.argmax())
-    others = torch.where(torch.arange(len(weights), device=weights.device) == k, 0.0, weights)
-    implied = (beta * log_ratios - utilities @ others) * strength / weights[k]
+    margins = rewards - weights[k] * utilities[..., k]
+    implied = (beta * log_ratios - margins) * strength / weights[k]
     return online_dpo.preference_losses(implied, strength * utilities[..., k], 1.0)
 
 
@@ -44,7 +44,7 @@ class MarginDPO(online_dpo.OnlineDPO):
         weights = torch.tensor([self.mapping.settings.weights.get(name, 0.0) for name in self.mapping.schema.names], device=ratios.device)
         losses = partial(margin_losses, weights=weights, beta=self.beta)
         # What is not requested, a guard, has no utility, and no weight.
-        return batch.pairs.by_table(losses, ratios, batch.utilities.nan_to_num()).sum() / batch.rows
+        return batch.pairs.by_table(losses, ratios, batch.rewards, batch.utilities.nan_to_num()).sum() / batch.rows
 
 
 @baseline("modpo")

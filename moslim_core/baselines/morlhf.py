@@ -9,12 +9,17 @@ from moslim_core.baselines.experts import Expert, Standardisation, WithoutReques
 from moslim_core.baselines.method import Array, Asked, Cost, at_point, phase_seconds
 from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
+from moslim_core.settings import Settings
 
 
 @baseline("morlhf")
 class MORLHF(WithoutRequests):
     rows: tuple[str, ...] = ("morlhf",)
     standardisation: Standardisation = "none"
+
+    @classmethod
+    def kept(cls, settings: Settings) -> int:
+        return settings.evaluation.operating_points
 
     def expert(self, weights: Array) -> Expert:
         """The policy of an operating point; the budget is shared out among the points."""

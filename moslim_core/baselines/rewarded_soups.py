@@ -13,6 +13,7 @@ from moslim_core.baselines.merging import Rule, averaged, exact, interpolated, l
 from moslim_core.baselines.method import Array, Asked, Cost, at_point, phase_seconds
 from moslim_core.preferences import Targets
 from moslim_core.registry import baseline
+from moslim_core.settings import Settings
 
 RULES: dict[str, Rule] = {"rewarded_soups": interpolated, "rewarded_soups_exact": exact, "personalised_soups": averaged}
 
@@ -21,6 +22,11 @@ RULES: dict[str, Rule] = {"rewarded_soups": interpolated, "rewarded_soups_exact"
 class RewardedSoups(WithoutRequests):
     rules: dict[str, Rule] = RULES
     rows: tuple[str, ...] = tuple(RULES)
+    free_points = True
+
+    @classmethod
+    def kept(cls, settings: Settings) -> int:
+        return sum(not p.is_guard for p in settings.preferences.preferences)
 
     @property
     def rewards(self) -> Array:

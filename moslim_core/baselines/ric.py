@@ -24,6 +24,7 @@ from moslim_core.preferences import Message, PreferenceSchema, Targets, conditio
 from moslim_core.registry import baseline
 from moslim_core.reward.metrics import expected_scores
 from moslim_core.reward.scorer import RewardScorer
+from moslim_core.settings import Settings
 from moslim_core.training.distributed import gather, share
 
 # Of the published code: how good in some reward an answer must be to be learnt in the online round.
@@ -88,6 +89,11 @@ class Rewards:
 class RiC(Method):
     rows = ("ric",)
     supervised = True
+    free_points = True
+
+    @classmethod
+    def kept(cls, settings: Settings) -> int:
+        return 2
 
     @cached_property
     def rated(self) -> tuple[list[list[Message]], list[str]]:

@@ -12,14 +12,13 @@ import torch
 
 from moslim_core.data.annotators import annotate
 from moslim_core.policy.cross_talk import CrossTalk
+from moslim_core.policy.penalties import Penalties
 from moslim_core.policy.rollouts import Pairs
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import Targets
 from moslim_core.reward.mapping import Mapped, RewardMapping
 from moslim_core.reward.metrics import expected_level
-from moslim_core.reward.restatement import restates
 from moslim_core.reward.scorer import RewardScorer
-from moslim_core.reward.topic import Topic
 from moslim_core.training.distributed import parts
 
 ZERO_STD = 1e-4
@@ -36,18 +35,17 @@ class Judged(NamedTuple):
 class Rewards:
     """Scores answers under the requests of their rows, less what `policy` takes off or leaves out of it. (ours)
 
-    `truncation_penalty`: what an unfinished answer loses. One that repeats its instruction earns what the worst one under the same
-    request does, less the penalty: to the heads `academic words` are academic words. No preference asks for an answer:
-    `off_topic_penalty` is what one loses that is not about its question (reward/topic.py), `restatement_penalty` what one does that only
-    says it again (reward/restatement.py). `cross_talk_penalty`: what it loses for what requests move that they leave open
-    (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of its prompt. What is good under all of them
-    alike teaches nothing about requests, and while the policy hardly heeds these it would be most of the gradient.
+    Answers lose what penalties.py says. One that repeats its instruction earns what the worst one under the same request does, less the
+    truncation penalty: to the heads `academic words` are academic words. `cross_talk_penalty`: what an answer loses for what requests
+    move that they leave open (cross_talk.py). `centred`: an answer's utility counts less its mean over the requests of its prompt. What
+    is good under all of them alike teaches nothing about requests, and while the policy hardly heeds these it would be most of the
+    gradient.
     """
 
     def __init__(self, scorer: RewardScorer, mapping: RewardMapping, policy: PolicySettings, cache: Path, device: torch.device) -> None:
         """`cache`: where fetched models are kept; `device`: where the topic's encoder goes. Raises UserError without it."""
         self.scorer, self.mapping, self.policy = scorer, mapping, policy
-        self.topic = Topic(cache, device) if policy.off_topic_penalty else None
+        self.penalties = Penalties(policy, cache, device)
         self.cross_talk = CrossTalk(scorer.schema)
 
     def __call__(
@@ -74,10 +72,8 @@ class Rewards:
             every = self._mapped(probabilities, answers, wanted, False)
         except ValueError as error:
             raise RuntimeError(f"no reward for an answer to {questions[0]!r}...: {error}") from error
-        empty = {"restated": np.array([restates(q, text) for q, text in zip(questions, texts, strict=True)], dtype=float)}
-        empty |= {"off_topic": np.array(self.topic.off(questions, texts), dtype=float)} if self.topic else {}
-        lost = self.policy.truncation_penalty * np.array(unfinished, dtype=float) + self.policy.restatement_penalty * empty["restated"]
-        lost = (lost + self.policy.off_topic_penalty * empty.get("off_topic", 0.0))[answers]
+        of_answers, empty = self.penalties(questions, texts, unfinished)
+        lost = of_answers[answers]
         rewards, standardised = every.rewards, every.standardised
         if self.policy.centred:
             levels = {name: torch.tensor([float(t.get(name, 0)) for t in wanted]) for name in standardised}

@@ -16,11 +16,17 @@ from tasks.surroundings import environment
 
 
 def ask(
-    question: str, settings: Settings, stages: Collection[str] = (), policy: Path | None = None, seeds: Sequence[int] = ()
+    question: str,
+    settings: Settings,
+    stages: Collection[str] = (),
+    policy: Path | None = None,
+    seeds: Sequence[int] = (),
+    search: Sequence[float] = (),
 ) -> dict[str, Any]:
     """What the work of a question says, JSON data. Raises UserError where it does, RuntimeError where its process died.
 
-    `stages`: those of the run that it is about, or systems of a comparison, with its `seeds`; `policy`: the folder of one that is given.
+    `stages`: those of the run that it is about, or systems of a comparison, with its `seeds` and the factors of its `search`; `policy`: the
+    folder of one that is given.
     """
     assert question in QUESTIONS
     with tempfile.TemporaryDirectory(prefix=f"moslim-{question}-") as folder:
@@ -35,6 +41,7 @@ def ask(
             cache=environment.model_cache(settings.work_dir),
             stages=tuple(stages),
             seeds=tuple(seeds),
+            search=tuple(search),
         )
         file = home / "job.json"
         file.write_text(job.model_dump_json(), encoding="utf-8")

@@ -72,6 +72,7 @@ class Job(BaseModel):
     # Of the run that a question is about (tasks/execution/questions.py).
     stages: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    search: tuple[float, ...] = ()
 
 
 def fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, ArtifactRef]) -> str:

@@ -30,10 +30,12 @@ class PlannedSystem(BaseModel):
 
 
 class ComparisonPlan(BaseModel):
-    """`shared_seconds`: of labels, reward models and judges that are not there yet. `disk_gb`: what would be written."""
+    """`shared_seconds`: of labels, reward models and judges that are not there yet; `search_seconds`: of trainings at learning rates that
+    are not kept. `disk_gb`: what would be written."""
 
     systems: list[PlannedSystem]
     shared_seconds: float
+    search_seconds: float
     seconds: float
     disk_gb: float
 
@@ -44,14 +46,17 @@ class ComparisonPlan(BaseModel):
         rows, there, hours = len(self.systems), sum(system.reused for system in self.systems), self.seconds / 3600
         seeds = len({system.seed for system in self.systems})
         what = f"{rows} systems" if seeds == 1 else f"{rows} rows ({rows // seeds} systems, {seeds} seeds)"
-        if there == rows:
+        if there == rows and not self.search_seconds:
             return f"all {what} are here"
         left = f"about {hours:.1f} h" if hours >= 1.5 else f"about {hours * 60:.0f} min"
         return f"{there} of {what} are here; the rest takes {left} and {self.disk_gb:.1f} GB of disk"
 
 
-def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[int]) -> ComparisonPlan:
-    """Raises UserError where the rows or the models can't be read."""
+def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[int], search: Sequence[float] = ()) -> ComparisonPlan:
+    """`search`: factors of learning rates, each of which is tried with the first seed.
+
+    Raises UserError where the rows or the models can't be read.
+    """
     import torch
 
     from moslim_core.baselines.measure import method_of
@@ -62,7 +67,7 @@ def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[in
     speed = cost.measured_speed(device, getattr(torch, dtype))
     base, judge = size_of(settings.model.base, cache), size_of(settings.reward.backbone, cache)
     systems: list[PlannedSystem] = []
-    shared, disk = 0.0, RECORDS_GB
+    shared, searched, disk = 0.0, 0.0, RECORDS_GB
     for seed in seeds:
         own = changed(settings, seed=seed)
         stages = dict(reused_stages(own))
@@ -77,17 +82,40 @@ def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[in
             training = method_of(name).training(own.policy)
             of = cost.compared_cost(facts, training, own.evaluation, own.preferences, base, judge, counts, speed)
             systems.append(PlannedSystem(name=name, seed=seed, reused=name in there, seconds=round(of.seconds, 1)))
-            disk += adapter_gb(own, base) if facts.trained and name not in there else 0.0
-    left = sum(system.seconds for system in systems if not system.reused)
-    return ComparisonPlan(systems=systems, shared_seconds=round(shared, 1), seconds=round(shared + left, 1), disk_gb=round(disk, 2))
+            # One of the factors is the row's own.
+            trials = max(0, len(search) - 1) if facts.trained and seed == seeds[0] else 0
+            searched += trials * of.seconds
+            disk += _kept_gb(name, own, base) * (trials + (name not in there))
+    left = shared + searched + sum(system.seconds for system in systems if not system.reused)
+    return ComparisonPlan(
+        systems=systems,
+        shared_seconds=round(shared, 1),
+        search_seconds=round(searched, 1),
+        seconds=round(left, 1),
+        disk_gb=round(disk, 2),
+    )
+
+
+def _kept_gb(name: str, settings: Settings, base: cost.Size) -> float:
+    """GB of what a system's training leaves."""
+    import torch
+
+    from moslim_core.baselines.measure import method_of
+
+    method = method_of(name)
+    if not method.trained:
+        return 0.0
+    whole = base.parameters * getattr(torch, compute(settings)[1]).itemsize / 1e9
+    return method.kept(settings) * (whole if method.supervised else adapter_gb(settings, base))
 
 
 def work(job: Job) -> dict[str, Any]:
     """The question what the comparison of the job's systems would do."""
-    return plan_comparison(job.settings, job.stages, job.seeds).model_dump(mode="json")
+    return plan_comparison(job.settings, job.stages, job.seeds, job.search).model_dump(mode="json")
 
 
 def _facts(name: str, settings: Settings, counts: cost.Counts) -> cost.Trained:
+    from moslim_core.baselines.levels_by_weights import FINE_POINTS
     from moslim_core.baselines.measure import method_of
     from moslim_core.baselines.method import LevelBased, rollouts
 
@@ -97,7 +125,9 @@ def _facts(name: str, settings: Settings, counts: cost.Counts) -> cost.Trained:
     if name == "best_of_n":
         given = counts.evaluation_prompts * settings.evaluation.operating_points
         chosen_from = max(2, -(-rollouts(policy, policy.steps) // max(1, given)))
-    return cost.Trained(method.trained, method.supervised, issubclass(method, LevelBased), rows, chosen_from)
+    levels = issubclass(method, LevelBased)
+    fine_points = FINE_POINTS if method.free_points and not levels else 0
+    return cost.Trained(method.trained, method.supervised, levels, rows, chosen_from, fine_points)
 
 
 def _there(settings: Settings, names: Sequence[str], stages: Mapping[str, ArtifactRef]) -> Iterator[str]:

@@ -113,13 +113,14 @@ def test_the_speed_of_this_machine_is_one() -> None:
 
 def test_a_compared_system_costs_what_it_trains_and_answers() -> None:
     def seconds(**facts: int) -> float:
-        of = cost.Trained(**{"trained": False, "supervised": False, "levels": False, "rows": 1, "chosen_from": 1} | facts)  # type: ignore[arg-type]
+        usual = {"trained": False, "supervised": False, "levels": False, "rows": 1, "chosen_from": 1, "fine_points": 0}
+        of = cost.Trained(**usual | facts)  # type: ignore[arg-type]
         return cost.compared_cost(of, DEMO.policy, DEMO.evaluation, DEMO.preferences, BASE, BACKBONE, COUNTS, SPEED).seconds
 
     answering, drawing = seconds(), seconds(chosen_from=8)
     # Eight answers for each that is given take longer, and, as a larger batch shares its steps, at most eight times as long.
     assert 2 < (drawing - cost.START_SECONDS) / (answering - cost.START_SECONDS) <= 8
     assert seconds(trained=True) > costs()["train_policy"].seconds and seconds(levels=True) > answering
-    assert seconds(trained=True, rows=3) > seconds(trained=True)
+    assert seconds(trained=True, fine_points=13) > seconds(trained=True, rows=3) > seconds(trained=True)
     # Of the rated answers it learns four times as many as the others compare.
     assert seconds(trained=True, supervised=True) > 2 * seconds(trained=True)

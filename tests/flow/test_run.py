@@ -334,6 +334,8 @@ def test_systems_keep_the_learning_rate_that_suits_them(again: Finished, profile
     (run,) = [run for run in page["runs"] if run["variant"] == "moslim_rloo"]
     (stage,) = [of for of in after["compared_moslim_rloo"] if float(of.data.params["policy.learning_rate"]) == kept]
     assert run["figures"]["front/hypervolume"] == stage.data.metrics["moslim_rloo/front/hypervolume"]
+    spent = page["costs"]["seconds of search for the learning rate"]
+    assert spent["prompt_only"] == 0 < spent["moslim_rloo"] and "the rest takes about" in result.stderr
 
 
 def test_one_kind_of_comparison_at_a_time(profile: Path, tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def test_the_plan_of_a_comparison(tmp_path: Path, tiny_chat: Path, tiny_encoder:
     seconds = {s.name: s.seconds for s in found.systems}
     assert seconds["prompt_only"] < seconds["rlphf"] and seconds["prompt_only"] < seconds["best_of_n"]
     assert found.sentence.startswith("0 of 10 rows (5 systems, 2 seeds) are here; the rest takes about ")
+    # Two of three rates are tried for nothing, by what trains, with the first seed alone.
+    searching = plan_comparison(settings, names, [0, 1], [0.5, 1, 2])
+    trained = [s.seconds for s in searching.systems if s.seed == 0 and s.name not in ("prompt_only", "best_of_n")]
+    assert searching.search_seconds == pytest.approx(2 * sum(trained), abs=1)
+    whole = searching.search_seconds + searching.shared_seconds + sum(s.seconds for s in searching.systems)
+    assert searching.seconds == pytest.approx(whole, abs=1)
     assert not (tmp_path / "work" / "mlflow").exists()
 
 

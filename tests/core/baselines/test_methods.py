@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,13 +19,14 @@ from safetensors.torch import load_file, save_file
 from moslim_core import models
 from moslim_core.baselines import OWN, START, best_of_n, bone_soups, clp, methods, mo_odpo, modpo, ours, rewarded_soups, rlphf, steerlm2
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
-from moslim_core.baselines.measure import by_level, measure, method_of, read_answers, read_rows, suitability
+from moslim_core.baselines.levels_by_weights import LevelsByWeights
+from moslim_core.baselines.measure import measure, method_of, read_answers, read_rows, suitability
 from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Asked, Context, Method, rollouts
 from moslim_core.errors import UserError
-from moslim_core.evaluation.controllability import Obtained
 from moslim_core.evaluation.joint_requests import requests_together
 from moslim_core.policy import training
+from moslim_core.policy.generation import Answer
 from moslim_core.preferences import PreferenceSchema, Targets, parse
 from moslim_core.registry import baseline, optimiser
 from moslim_core.reward.mapping import RewardMapping
@@ -49,6 +53,12 @@ def test_the_budget_is_shared_out_and_never_less_than_the_settings(context: Make
     own = expert_settings(made.settings, made.schema, np.array([0.5, 0.5]), 3, "none").policy
     assert own.steps == 2 and 3 * rollouts(own, own.steps) >= rollouts(made.settings.policy, 5)
     assert rollouts(own, 1) == rollouts(made.settings.policy, 1)
+
+
+def test_an_expert_is_the_mean_of_as_large_a_part_of_its_steps(context: Make) -> None:
+    made = context(steps=12, average_steps=6)
+    shares = {k: expert_settings(made.settings, made.schema, np.array([0.5, 0.5]), k, "none").policy for k in (1, 3, 4, 12)}
+    assert {k: (own.steps, own.average_steps) for k, own in shares.items()} == {1: (12, 6), 3: (4, 2), 4: (3, 2), 12: (1, 1)}
 
 
 def test_the_best_level_is_the_one_that_scores_highest() -> None:
@@ -85,16 +95,41 @@ def test_an_expert_reads_no_instruction(context: Make) -> None:
     assert example.prompt == [{"role": "user", "content": "Rain?"}] and example.targets == Targets({"length": 3, "warmth": 2})
 
 
-def test_a_level_is_asked_of_a_weighted_method_where_it_is_nearest(context: Make) -> None:
-    schema = context().schema
-    points = [
-        [Obtained(prompt=0, targets={}, text=text, tokens=1, truncated=False, levels={"length": float(place)})]
-        for place, text in enumerate("abc")
-    ]
-    typical = [{"length": 1.2, "warmth": 1.9}, {"length": 2.6, "warmth": 1.4}, {"length": 2.9, "warmth": 1.0}]
-    found = {(*row.targets.items(),): row.text for row in by_level(points, typical, schema)}
+class AtWeights:
+    """Says at which weights of its first preference it answers."""
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.first = round(weights[0], 2)
+
+    def answers(self, what: str, conversations: Sequence[Any], sampling: Any) -> list[Answer | None]:
+        return [Answer(text=f"{self.first}", tokens=1, truncated=False)] * len(conversations)
+
+
+@pytest.mark.parametrize("free_points", [False, True])
+def test_a_level_is_asked_of_a_weighted_method_where_it_is_nearest(
+    context: Make, monkeypatch: pytest.MonkeyPatch, free_points: bool
+) -> None:
+    """The operating points 1, 0.5 and 0 are 3, 1.5 and 1 long: 2 is nearest to 0.5, and, where points are free, to 0.67."""
+    made = context()
+    monkeypatch.setattr(Context, "typical_levels", lambda self, who, what: {"length": 1 + 2 * who.first**2, "warmth": 2 - who.first})
+    operating = [AtWeights(weights) for weights in made.weights.tolist()]
+    answers = [made.judged_answers(who, "point", Targets()) for who in operating]
+    asked: list[float] = []
+
+    def at(row: str, weights: np.ndarray) -> AtWeights:
+        asked.append(round(weights[0], 2))
+        return AtWeights(weights.tolist())
+
+    method = cast(Method, SimpleNamespace(free_points=free_points, at=at))
+    levels = LevelsByWeights(method, "row", made, answers, [made.typical_levels(who, "") for who in operating])
+    middle = "0.67" if free_points else "0.5"
     one = ("length", 1), ("length", 2), ("length", 3), ("warmth", 1), ("warmth", 2)
-    assert found == dict(zip(((pair,) for pair in one), "abcca", strict=True))
+    expected = dict(zip(one, ["0.0", middle, "1.0", "1.0", "0.0"], strict=True))
+    assert {next(iter(a.targets.items())): a.text for a in levels.alone()} == expected
+    (both,) = levels.together([(1, Targets({"length": 2, "warmth": 1}))])
+    assert (both.prompt, both.targets) == (1, {"length": 2, "warmth": 1})
+    # Ten more points are looked at, and what is chosen is asked once.
+    assert len(asked) == (10 + len({middle, both.text} - {"0.0", "0.5", "1.0"}) if free_points else 0)
 
 
 def test_what_is_known_for_calibration_is_no_evaluation_prompt(context: Make) -> None:
@@ -158,7 +193,7 @@ def test_modpo_learns_one_preference_with_the_others_as_a_margin() -> None:
     generator = torch.Generator().manual_seed(0)
     ratios, utilities = torch.randn(3, 1, generator=generator), torch.rand(3, 1, 2, generator=generator)
     weights, beta = torch.tensor([0.5, 1.5]), 0.1
-    losses = modpo.margin_losses(ratios, utilities, weights, beta)
+    losses = modpo.margin_losses(ratios, utilities @ weights, utilities, weights, beta)
     strength, share = 2.0, 0.75
     for first in range(3):
         expected = []
@@ -169,8 +204,10 @@ def test_modpo_learns_one_preference_with_the_others_as_a_margin() -> None:
             better = 1 / (1 + math.exp(-strength * own))
             expected.append(-better * math.log(chance) - (1 - better) * math.log(1 - chance))
         assert float(losses[first, 0]) == pytest.approx(sum(expected) / 2, rel=1e-5)
-    best = (utilities @ weights / beta).requires_grad_()
-    modpo.margin_losses(best, utilities, weights, beta).sum().backward()
+    # What an answer loses besides comes off each r_i and once off their sum.
+    lost = torch.tensor([[0.0], [1.0], [0.0]])
+    best = ((utilities @ weights - lost) / beta).requires_grad_()
+    modpo.margin_losses(best, utilities @ weights - lost, utilities - lost.unsqueeze(2), weights, beta).sum().backward()
     assert best.grad is not None and best.grad.abs().max() < 1e-6
 
 
@@ -346,12 +383,23 @@ def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make)
     targets = Targets({"length": 3, "warmth": 2})
     found = []
     for n in (1, 4, 16):
-        best = best_of_n.BestOf(
-            method.start.under(targets), n, made.scorer, made.settings.mapping.model_copy(update={"standardisation": "none"})
-        )
+        mapping = made.settings.mapping.model_copy(update={"standardisation": "none"})
+        best = best_of_n.BestOf(method.start.under(targets), n, made.scorer, mapping, made.penalties)
         answers = [a for a in best.answers(f"best of {n}", made.prompts, made.sampling) if a is not None]
-        found.append(best.rewards([p[0]["content"] for p in made.prompts], [a.text for a in answers]).mean())
+        found.append(best.rewards([p[0]["content"] for p in made.prompts], answers).mean())
     assert found[0] < min(found[1:])
+
+
+def test_best_of_n_picks_less_penalties(context: Make) -> None:
+    made = context(truncation_penalty=2.0, restatement_penalty=1.0)
+    best = best_of_n.BestOfN(made).under(Targets({"length": 3}))
+    assert isinstance(best, best_of_n.BestOf)
+    free = replace(best, penalties=context().penalties)
+    questions, answers = (
+        ["How do bees fly?"] * 3,
+        [Answer("They flap.", 3, False), Answer("They flap and", 3, True), Answer("Bees fly!", 3, False)],
+    )
+    assert best.rewards(questions, answers) == pytest.approx(free.rewards(questions, answers) - [0, 2, 1])
 
 
 def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Make) -> None:
@@ -368,8 +416,9 @@ def test_normalised_rewards_are_all_that_tells_the_two_morlhf_apart(context: Mak
 def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
     made = context()
     numbers = measure(name, made)
-    rows = read_rows(made.output)
-    assert {row.name for row in rows} == set(baseline[name].rows)
+    rows, method = read_rows(made.output), baseline[name]
+    assert {row.name for row in rows} == set(method.rows)
+    assert len({*made.work.rglob("adapter_config.json")}) == (method.kept(made.settings) if method.trained else 0)
     for row in rows:
         assert len(row.front.points) == 3 and f"{row.name}/front/hypervolume" in numbers
         assert row.control.preferences["length"].answers == 6

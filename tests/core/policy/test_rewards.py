@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moslim_core.policy import penalties
 from moslim_core.policy import rewards as module
 from moslim_core.policy.conditioning import Example, training_examples
 from moslim_core.policy.rewards import Judged, Rewards, apart, zero_variance
@@ -163,7 +164,7 @@ def test_answer_off_its_question_s_topic_loses_the_penalty_under_every_request(m
             assert set(questions) == {"Rain?"}
             return [answer == "3 1" for answer in answers]
 
-    monkeypatch.setattr(module, "Topic", Stub)
+    monkeypatch.setattr(penalties, "Topic", Stub)
     asked, drawn = [{"warmth": 3}, {"warmth": 1}], [("3 1", 0), ("2 1", 0), ("1 1", 1), ("1 2", 1)]
     free, held = (judged(made(off_topic_penalty=penalty)[0], asked, drawn, True, [True, False, False, False]) for penalty in (0.0, 0.75))
     assert (free.rewards - held.rewards).view(4, 2).tolist() == [[0.75, 0.75], [0, 0], [0, 0], [0, 0]]
@@ -172,7 +173,7 @@ def test_answer_off_its_question_s_topic_loses_the_penalty_under_every_request(m
 
 
 def test_answer_that_only_says_its_question_again_loses_the_penalty_under_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "restates", lambda question, answer: question == "Rain?" and answer == "2 1")
+    monkeypatch.setattr(penalties, "restates", lambda question, answer: question == "Rain?" and answer == "2 1")
     asked, drawn = [{"warmth": 3}, {"warmth": 1}], [("3 1", 0), ("2 1", 0), ("1 1", 1), ("1 2", 1)]
     free, held = (judged(made(restatement_penalty=penalty)[0], asked, drawn, True) for penalty in (0.0, 0.75))
     assert (free.rewards - held.rewards).view(4, 2).tolist() == [[0, 0], [0.75, 0.75], [0, 0], [0, 0]]
