@@ -17,7 +17,7 @@ from moslim_core.evaluation.fronts import simplex_grid
 from moslim_core.preferences import PreferenceSchema, Targets
 from moslim_core.settings_section import changed
 
-# Points to choose among where one costs no training, besides the operating points.
+# Points to choose among where one costs no training; corners and centre are operating points already.
 FINE_POINTS = 13
 
 

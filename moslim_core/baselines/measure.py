@@ -64,7 +64,7 @@ def measure(name: str, context: Context) -> dict[str, float]:
     wanted = requests_together(settings.preferences, [], len(context.prompts), settings.evaluation.together, settings.seed)
     metrics: dict[str, float] = {}
     for row in method.rows:
-        answers, requested, typical = _points(method, row, context, method.trained)
+        answers, requested, typical = _points(method, row, context)
         row_front = _front(answers, requested, context)
         if isinstance(method, LevelBased):
             rows, together = _under_requests(method, context), _together(method, wanted, context)
@@ -88,9 +88,7 @@ def measure(name: str, context: Context) -> dict[str, float]:
     return metrics
 
 
-def _points(
-    method: Method, row: str, context: Context, trained: bool
-) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
+def _points(method: Method, row: str, context: Context) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
     """(judged answers, requested targets, typical levels of what was trained) at every operating point."""
     answers, requested, typical = [], [], []
     for number, weights in enumerate(context.weights, start=1):
@@ -99,7 +97,7 @@ def _points(
             targets = levels_of(weights.tolist(), context.schema)
         answers.append(context.judged_answers(who, f"point {number}", targets))
         requested.append(targets)
-        if trained:
+        if method.trained:
             typical.append(context.typical_levels(who, f"typical {number}"))
     return answers, requested, typical
 

@@ -11,7 +11,7 @@ from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.system import System
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, PreferenceSchema, Targets, is_held_out
-from moslim_core.reward.restatement import restates
+from moslim_core.reward.empty_answers import empty_answers
 from moslim_core.reward.topic import Topic
 
 
@@ -78,7 +78,5 @@ def judged(
 
 
 def empty(rows: Sequence[Obtained], prompts: Sequence[Sequence[Message]], topic: Topic | None) -> dict[str, list[bool]]:
-    """Which of the answers tell nothing, by reason: they only say their prompts again or, where `topic` is there, are not about them."""
-    questions, texts = [plain_text(prompts[r.prompt]) for r in rows], [r.text for r in rows]
-    found = {"restated": [restates(question, text) for question, text in zip(questions, texts, strict=True)]}
-    return found | ({"off_topic": topic.off(questions, texts)} if topic else {})
+    """Which of the answers tell nothing, by reason (reward/empty_answers.py)."""
+    return empty_answers([plain_text(prompts[r.prompt]) for r in rows], [r.text for r in rows], topic)

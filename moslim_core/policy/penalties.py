@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.reward.restatement import restates
+from moslim_core.reward.empty_answers import empty_answers
 from moslim_core.reward.topic import Topic
 
 
@@ -26,7 +26,6 @@ class Penalties:
         self, questions: Sequence[str], texts: Sequence[str], unfinished: Sequence[bool]
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(what each of n answers loses, (n,); by reason 1 for those that tell nothing, (n,))."""
-        empty = {"restated": np.array([restates(q, text) for q, text in zip(questions, texts, strict=True)], dtype=float)}
-        empty |= {"off_topic": np.array(self.topic.off(questions, texts), dtype=float)} if self.topic else {}
+        empty = {reason: np.array(of, dtype=float) for reason, of in empty_answers(questions, texts, self.topic).items()}
         lost = self.policy.truncation_penalty * np.array(unfinished, dtype=float) + self.policy.restatement_penalty * empty["restated"]
         return lost + self.policy.off_topic_penalty * empty.get("off_topic", 0.0), empty

@@ -85,7 +85,7 @@ def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[in
             # One of the factors is the row's own.
             trials = max(0, len(search) - 1) if facts.trained and seed == seeds[0] else 0
             searched += trials * of.seconds
-            disk += _kept_gb(name, own, base) * (trials + (name not in there))
+            disk += _kept_gb(name, own, base, speed.bytes) * (trials + (name not in there))
     left = shared + searched + sum(system.seconds for system in systems if not system.reused)
     return ComparisonPlan(
         systems=systems,
@@ -96,17 +96,14 @@ def plan_comparison(settings: Settings, names: Sequence[str], seeds: Sequence[in
     )
 
 
-def _kept_gb(name: str, settings: Settings, base: cost.Size) -> float:
-    """GB of what a system's training leaves."""
-    import torch
-
+def _kept_gb(name: str, settings: Settings, base: cost.Size, bytes_each: int) -> float:
+    """GB of what a system's training leaves; `bytes_each`: of a number in the run's dtype."""
     from moslim_core.baselines.measure import method_of
 
     method = method_of(name)
     if not method.trained:
         return 0.0
-    whole = base.parameters * getattr(torch, compute(settings)[1]).itemsize / 1e9
-    return method.kept(settings) * (whole if method.supervised else adapter_gb(settings, base))
+    return method.kept(settings) * (base.parameters * bytes_each / 1e9 if method.supervised else adapter_gb(settings, base))
 
 
 def work(job: Job) -> dict[str, Any]:

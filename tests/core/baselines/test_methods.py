@@ -6,22 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from peft import get_peft_model_state_dict
-from safetensors.torch import load_file, save_file
 
-from moslim_core import models
-from moslim_core.baselines import OWN, START, best_of_n, bone_soups, clp, methods, mo_odpo, modpo, ours, rewarded_soups, rlphf, steerlm2
+from moslim_core.baselines import OWN, START, best_of_n, clp, methods, mo_odpo, modpo, ours, rlphf, steerlm2
 from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, expert_settings
 from moslim_core.baselines.levels_by_weights import LevelsByWeights
 from moslim_core.baselines.measure import measure, method_of, read_answers, read_rows, suitability
-from moslim_core.baselines.merging import averaged, exact, expert, interpolated, load_experts
 from moslim_core.baselines.method import Asked, Context, Method, rollouts
 from moslim_core.errors import UserError
 from moslim_core.evaluation.joint_requests import requests_together
@@ -32,12 +27,9 @@ from moslim_core.registry import baseline, optimiser
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.settings_section import changed
 from moslim_core.training.progress import Progress
+from tests.core.baselines.weights import weights_of
 
 Make = Callable[..., Context]
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter_model.safetensors")
 
 
 def test_every_name_has_a_method_and_every_row_one_name() -> None:
@@ -293,21 +285,6 @@ def test_steerlm2_is_asked_for_levels_and_learns_how_probable_they_are(context: 
         steerlm2.SteerLM2.require_fit(context(optimiser="rloo", beta=0.0).settings)
 
 
-def test_bone_soups_are_merged_so_that_their_mixtures_give_the_weights(context: Make) -> None:
-    method = bone_soups.BoneSoups(context())
-    assert np.allclose(method.rewards, [[0.7, 0.3], [0.3, 0.7]]) and np.allclose(bone_soups.backbones(3).sum(axis=1), 1)
-    assert [e.settings.mapping.weights for e in method.experts] == [
-        {"length": pytest.approx(0.7), "warmth": pytest.approx(0.3)},
-        {"length": pytest.approx(0.3), "warmth": pytest.approx(0.7)},
-    ]
-    method.train()
-    base, tokenizer = models.load_chat_model(method.context.settings.model.base, method.context.cache, "float32", "cpu")
-    del tokenizer
-    # B l = w at the corner: 0.7 l - 0.3 (l - 1) = 1.
-    wanted = interpolated(load_experts(base, [e.folder for e in method.experts]), [1.75, -0.75])
-    assert torch.allclose(logits(method.at("bone_soups", np.array([1.0, 0.0])).system.model), logits(wanted), atol=1e-5)
-
-
 def test_a_compared_method_has_preferences_as_certain_as_the_profile(context: Make) -> None:
     made = context()
     mapping = changed(made.settings.mapping, aggregation="sum", weights={"length": 3.0, "warmth": 1.0})
@@ -315,65 +292,6 @@ def test_a_compared_method_has_preferences_as_certain_as_the_profile(context: Ma
     one = expert_settings(strong, made.schema, np.array([0.25, 0.75]), 1, "none").mapping
     assert one.weights == {"length": pytest.approx(0.5), "warmth": pytest.approx(1.5)}
     assert expert_settings(strong, made.schema, np.array([0.25, 0.75]), 1, "running").mapping.weights == {"length": 0.25, "warmth": 0.75}
-
-
-@pytest.fixture
-def soups(context: Make) -> rewarded_soups.RewardedSoups:
-    method = rewarded_soups.RewardedSoups(context())
-    method.train()
-    return method
-
-
-def logits(model: torch.nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return model(torch.arange(10).unsqueeze(0)).logits
-
-
-def test_soups_change_with_their_weights_and_are_what_was_published(soups: rewarded_soups.RewardedSoups, tiny_chat: Path) -> None:
-    folders = [expert.folder for expert in soups.experts]
-    one, other = (weights_of(folder) for folder in folders)
-
-    def experts() -> torch.nn.Module:
-        return load_experts(models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0], folders)
-
-    at = {w: logits(interpolated(experts(), [w, 1 - w])) for w in (0.0, 0.25, 0.5, 1.0)}
-    assert (at[0.0] - at[0.5]).abs().max() > 1e-4 and (at[1.0] - at[0.5]).abs().max() > 1e-4
-    # By hand: scaling is alpha / r = 2.
-    base = models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0]
-    golden = {
-        (rule, w): models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0]
-        for rule in ("published", "exact")
-        for w in (0.25, 0.5)
-    }
-    for key in (k for k in one if "lora_A" in k):
-        up = key.replace("lora_A", "lora_B")
-        name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-        for w in (0.25, 0.5):
-            a, b = w * one[key] + (1 - w) * other[key], w * one[up] + (1 - w) * other[up]
-            golden["published", w].get_submodule(name).weight.data += 2 * b @ a
-            golden["exact", w].get_submodule(name).weight.data += 2 * (w * one[up] @ one[key] + (1 - w) * other[up] @ other[key])
-    for w in (0.25, 0.5):
-        torch.testing.assert_close(at[w], logits(golden["published", w]), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(logits(exact(experts(), [w, 1 - w])), logits(golden["exact", w]), atol=1e-5, rtol=1e-4)
-    assert (logits(golden["published", 0.5]) - logits(golden["exact", 0.5])).abs().max() > 1e-4
-    assert (at[1.0] - logits(base)).abs().max() > 1e-4
-    # Personalized Soups: a preference is wanted or not.
-    torch.testing.assert_close(logits(averaged(experts(), [0.1, 0.9])), at[0.5])
-    torch.testing.assert_close(logits(averaged(experts(), [0.0, 1.0])), at[0.0])
-
-
-def test_an_adapter_that_does_not_fit_is_an_error(soups: rewarded_soups.RewardedSoups, tiny_chat: Path) -> None:
-    """PEFT would only warn, and the expert be the starting model."""
-    folders = [expert.folder for expert in soups.experts]
-    model = load_experts(models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0], folders)
-    assert all(
-        torch.equal(value, weights_of(folder)[key])
-        for number, folder in enumerate(folders)
-        for key, value in get_peft_model_state_dict(model, adapter_name=expert(number)).items()
-    )
-    save_file({f"old.{key}": value for key, value in weights_of(folders[1]).items()}, folders[1] / "adapter_model.safetensors")
-    with pytest.raises(RuntimeError, match="does not fit the base"):
-        load_experts(models.load_chat_model(str(tiny_chat), tiny_chat, "float32", "cpu")[0], folders)
 
 
 def test_best_of_n_has_a_higher_training_reward_with_more_answers(context: Make) -> None:

@@ -19,6 +19,7 @@ from moslim_core.policy.rewards import Judged, Rewards, apart, zero_variance
 from moslim_core.policy.rollouts import Rollout, pair
 from moslim_core.policy.settings import PolicySettings
 from moslim_core.preferences import PreferenceSchema, Targets
+from moslim_core.reward import empty_answers
 from moslim_core.reward.mapping import RewardMapping
 from moslim_core.reward.settings import MappingSettings
 
@@ -173,7 +174,7 @@ def test_answer_off_its_question_s_topic_loses_the_penalty_under_every_request(m
 
 
 def test_answer_that_only_says_its_question_again_loses_the_penalty_under_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(penalties, "restates", lambda question, answer: question == "Rain?" and answer == "2 1")
+    monkeypatch.setattr(empty_answers, "restates", lambda question, answer: question == "Rain?" and answer == "2 1")
     asked, drawn = [{"warmth": 3}, {"warmth": 1}], [("3 1", 0), ("2 1", 0), ("1 1", 1), ("1 2", 1)]
     free, held = (judged(made(restatement_penalty=penalty)[0], asked, drawn, True) for penalty in (0.0, 0.75))
     assert (free.rewards - held.rewards).view(4, 2).tolist() == [[0, 0], [0.75, 0.75], [0, 0], [0, 0]]
