@@ -53,6 +53,8 @@ NOTES = (
     "No training ends by the clock, and no combination of levels is held out: policy.max_minutes and held_out_fraction are not used here.",
     "A level is asked of a method that takes weights at the operating point whose answers to training prompts are nearest to it, "
     "as the reward model sees them; of several levels at once, at the point that is nearest to all of them.",
+    "Way given: how far the user's own words that contradict a request move answers, as a share of a preference's range.",
+    "Questions with known answers are asked with no request; of a method that takes weights, at the weights that prefer nothing.",
     "Work leaves out the labels and the reward model, which all rows share; rows of one training have that training's work each.",
 )
 
@@ -246,6 +248,7 @@ def _measured(ran: Ran, settings: Settings, spent: Mapping[str, float]) -> Measu
     over_prompts |= pooling.joint([read_answers(ran.folder, row)[2]], settings.preferences, settings.evaluation.bootstrap)
     figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
     figures |= {pooling.CROSS_TALK: row.control.left_open} if row.control.left_open is not None else {}
+    figures |= {name: value.value for name, value in _besides(row).items() if value.value is not None}
     figures |= {"without verdict": float(sum(point.missing for point in row.front.points))}
     shares = {name: getattr(row.control, name) for name in ("truncated", "repeats_instruction", "off_topic", "restated")}
     figures |= {name: share for name, share in shares.items() if share is not None}
@@ -255,6 +258,13 @@ def _measured(ran: Ran, settings: Settings, spent: Mapping[str, float]) -> Measu
     costs |= {"seconds of search for the learning rate": spent[ran.method]} if spent else {}
     seconds = sum(outcome.seconds for outcome in ran.outcomes)
     return Measured(variant=row.name, seed=ran.seed, figures=figures, seconds=seconds, over_prompts=over_prompts, costs=costs)
+
+
+def _besides(row: Row) -> dict[str, Interval]:
+    """How far attacks move answers, and the means of the suite's benchmarks, over their prompts."""
+    attacks = {f"attack/{kind}": share for kind, share in row.attacked.gave_way.items()} if row.attacked else {}
+    measures = {(name, measure): of for name, run in row.benchmarks.items() for measure, of in run.result.measures.items()}
+    return attacks | {f"{name}/{measure}": of.overall.mean for (name, measure), of in measures.items()}
 
 
 def _pooled(seeds: Sequence[Ran], settings: Settings) -> dict[str, Interval]:
@@ -268,4 +278,6 @@ def _pooled(seeds: Sequence[Ran], settings: Settings) -> dict[str, Interval]:
     assert traded is not None, "methods were compared on what they trade"
     fronts = pooling.fronts([(of.row.front, points) for of, (points, *_) in zip(seeds, answers, strict=True)], traded, bootstrap)
     control = pooling.control([requests for _, requests, _ in answers], settings.preferences, bootstrap)
-    return {**fronts, **control, **pooling.joint([together for *_, together in answers], settings.preferences, bootstrap)}
+    # Over several seeds these have intervals over seeds alone.
+    besides = _besides(seeds[0].row) if len(seeds) == 1 else {}
+    return {**fronts, **control, **besides, **pooling.joint([together for *_, together in answers], settings.preferences, bootstrap)}

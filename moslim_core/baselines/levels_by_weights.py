@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moslim_core.baselines.method import Array, Context, Method
+from moslim_core.baselines.levels import Levels
+from moslim_core.baselines.method import Answering, Array, Context, Method
 from moslim_core.evaluation.answers import requests
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.evaluation.fronts import simplex_grid
@@ -21,35 +22,44 @@ from moslim_core.settings_section import changed
 FINE_POINTS = 13
 
 
-class LevelsByWeights:
-    """The answers of a row of a method under requests for levels; each point that is chosen is asked all evaluation prompts, once."""
+class LevelsByWeights(Levels):
+    """Of a row of a method that is steered by weights; each point that is chosen is asked all evaluation prompts, once."""
 
     def __init__(
         self, method: Method, row: str, context: Context, answers: Sequence[list[Obtained]], typical: Sequence[dict[str, float]]
     ) -> None:
         """`answers`, `typical` (`Context.typical_levels`): of the operating points."""
-        self.method, self.row, self.context = method, row, context
-        self.weights, self.typical, self.answers = list(context.weights), list(typical), dict(enumerate(answers))
+        super().__init__(context)
+        self.method, self.row = method, row
+        self.weights, self.typical, self.known = list(context.weights), list(typical), dict(enumerate(answers))
         if method.free_points:
             for weights in fine_points(context.weights):
                 self.typical.append(context.typical_levels(method.at(row, weights), f"fine typical {len(self.weights)}"))
                 self.weights.append(weights)
 
+    def under(self, targets: Targets) -> Answering:
+        return self.method.at(self.row, self.weights[self._point(targets)])
+
+    def name(self, targets: Targets) -> str:
+        return f"point {self._point(targets) + 1}"
+
     def alone(self) -> list[Obtained]:
-        """Under every requestable level alone."""
         schema = self.context.settings.preferences
-        return [changed(a, targets=dict(targets)) for targets in requests(schema, []) for a in self._under(targets)]
+        return [changed(a, targets=dict(targets)) for targets in requests(schema, []) for a in self._to_prompts(targets)]
 
     def together(self, wanted: Sequence[tuple[int, Targets]]) -> list[Obtained]:
-        """Under requests for several levels at once, (prompt, targets)."""
-        return [changed(self._under(targets)[prompt], targets=dict(targets)) for prompt, targets in wanted]
+        return [changed(self._to_prompts(targets)[prompt], targets=dict(targets)) for prompt, targets in wanted]
 
-    def _under(self, targets: Targets) -> list[Obtained]:
-        chosen = nearest(self.typical, targets, self.context.settings.preferences)
-        if chosen not in self.answers:
-            who = self.method.at(self.row, self.weights[chosen])
-            self.answers[chosen] = self.context.judged_answers(who, f"fine point {chosen}", Targets())
-        return self.answers[chosen]
+    def _to_prompts(self, targets: Targets) -> list[Obtained]:
+        chosen = self._point(targets)
+        if chosen not in self.known:
+            self.known[chosen] = self.context.judged_answers(self.under(targets), f"fine point {chosen}", Targets())
+        return self.known[chosen]
+
+    def _point(self, targets: Targets) -> int:
+        if not targets:
+            return most_even(self.weights)
+        return nearest(self.typical, targets, self.context.settings.preferences)
 
 
 def fine_points(operating: Array) -> list[Array]:
@@ -57,6 +67,11 @@ def fine_points(operating: Array) -> list[Array]:
     preferences = operating.shape[1]
     grid = simplex_grid(preferences, max(FINE_POINTS, preferences + 1))
     return [weights for weights in grid if not np.isclose(operating, weights).all(axis=1).any()]
+
+
+def most_even(points: Sequence[Array]) -> int:
+    """The point that prefers nothing the most; the first of equals."""
+    return min(range(len(points)), key=lambda n: float(points[n].max()))
 
 
 def nearest(typical: Sequence[dict[str, float]], targets: Targets, schema: PreferenceSchema) -> int:

@@ -2,12 +2,13 @@
 
 Files of a row: `front.<row>.json`, `controllability.<row>.json`, `cost.<row>.json`; the judged answers to the
 operating points, point by point, in `points.<row>.jsonl`, under every level alone in `requests.<row>.jsonl`, and under several at once in
-`together.<row>.jsonl`.
+`together.<row>.jsonl`. Control under attack and public benchmarks leave the files that an evaluation's suite has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,16 +16,20 @@ import numpy as np
 
 from moslim_core import registry
 from moslim_core.baselines import OWN, ours
+from moslim_core.baselines.levels import Levels, LevelsByRequest
 from moslim_core.baselines.levels_by_weights import LevelsByWeights
-from moslim_core.baselines.method import ByInstruction, Context, Cost, LevelBased, Method
+from moslim_core.baselines.method import Context, Cost, LevelBased, Method
 from moslim_core.data.rows import read_json_lines, write_json_lines
-from moslim_core.evaluation.answers import answer_pairs, empty, judged, requests
+from moslim_core.evaluation import attack
+from moslim_core.evaluation.answers import empty
+from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
 from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
 from moslim_core.evaluation.joint_requests import requests_together
+from moslim_core.evaluation.suite import CONTROL, Benchmarks, read_attack, read_benchmarks
 from moslim_core.models import pick_device
 from moslim_core.policy.generation import Answer
-from moslim_core.preferences import Targets
+from moslim_core.preferences import Message, Targets
 from moslim_core.reward.topic import Topic
 from moslim_core.settings_section import changed
 from moslim_core.training.distributed import is_first, join, take_own_device
@@ -34,12 +39,14 @@ SUITABILITY = "suitability"
 
 
 class Row(NamedTuple):
-    """What was measured of one row."""
+    """What was measured of one row. `attacked`: None where nothing was attacked; `benchmarks`: those of the suite, by name."""
 
     name: str
     front: Front
     control: Controllability
     cost: Cost
+    attacked: attack.UnderAttack | None = None
+    benchmarks: dict[str, Run] = {}
 
 
 def method_of(name: str) -> type[Method]:
@@ -63,14 +70,16 @@ def measure(name: str, context: Context) -> dict[str, float]:
     topic = Topic(context.cache) if settings.evaluation.topic else None
     wanted = requests_together(settings.preferences, [], len(context.prompts), settings.evaluation.together, settings.seed)
     metrics: dict[str, float] = {}
+    benchmarks = _benchmarks(context)
     for row in method.rows:
         answers, requested, typical = _points(method, row, context)
         row_front = _front(answers, requested, context)
+        levels: Levels
         if isinstance(method, LevelBased):
-            rows, together = _under_requests(method, context), _together(method, wanted, context)
+            levels = LevelsByRequest(method, context)
         else:
             levels = LevelsByWeights(method, row, context, answers, typical)
-            rows, together = levels.alone(), levels.together(wanted)
+        rows, together = levels.alone(), levels.together(wanted)
         nothing = empty(rows, context.prompts, topic)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed, nothing)
         cost = method.cost(row)
@@ -84,8 +93,56 @@ def measure(name: str, context: Context) -> dict[str, float]:
         numbers |= {f"{preference}/spearman": of.spearman.value for preference, of in control.preferences.items()}
         if typical:
             numbers[SUITABILITY] = suitability(typical, context)
+        numbers |= _attack(row, levels, rows, context)
+        if benchmarks:
+            numbers |= benchmarks.of_answers(row, partial(_respond, levels, benchmarks), settings.seed)
         metrics |= {f"{row}/{figure}": float(value) for figure, value in numbers.items() if value is not None}
+    if benchmarks and benchmarks.replies:
+        model, tokenizer = context.chat_model(settings.model.base)
+        for row in method.rows:
+            fluency = benchmarks.of_fluency(row, model, tokenizer, settings.seed)
+            metrics |= {f"{row}/{figure}": value for figure, value in fluency.items() if value is not None}
     return metrics
+
+
+def _benchmarks(context: Context) -> Benchmarks | None:
+    """Of the suite, None where it has none."""
+    settings = context.settings
+    if not set(settings.evaluation.suite) - {CONTROL}:
+        return None
+    return Benchmarks(
+        settings.evaluation,
+        settings.preferences,
+        settings.policy.max_new_tokens,
+        context.rows,
+        context.endpoint,
+        context.cache,
+        context.output,
+        settings.data.near_duplicates,
+    )
+
+
+def _respond(
+    levels: Levels, benchmarks: Benchmarks, what: str, conversations: list[list[Message]]
+) -> tuple[list[list[Message]], list[Answer | None]]:
+    """Read is the bare question: a row that states nothing in the prompt is measured as one that does."""
+    requested = [(place, benchmarks.targets) for place in range(len(conversations))]
+    return conversations, levels.answers(what, conversations, requested, benchmarks.sampling)
+
+
+def _attack(row: str, levels: Levels, alone: Sequence[Obtained], context: Context) -> dict[str, float | None]:
+    """How far each kind of attack moves answers, the figures being written to the output folder."""
+    settings, judge = context.settings, context.judge
+    prompts = context.prompts[: settings.evaluation.attack_prompts]
+    if not prompts:
+        return {}
+    tried = attack.attempts(settings.preferences, prompts, settings.seed)
+    given = levels.answers("attack", [of.conversation for of in tried], [(of.prompt, of.targets) for of in tried], context.sampling)
+    rows = attack.judged_attempts(tried, given, prompts, judge)
+    under = attack.under_attack(rows, alone, settings.preferences, len(prompts), settings.evaluation.bootstrap, settings.seed)
+    (context.output / f"attack.{row}.json").write_text(under.model_dump_json(indent=1), encoding="utf-8")
+    write_json_lines(context.output / f"attacked.{row}.jsonl", (a.model_dump() for a in rows))
+    return {f"attack/{kind}": share.value for kind, share in under.gave_way.items()}
 
 
 def _points(method: Method, row: str, context: Context) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
@@ -115,25 +172,6 @@ def _front(points: Sequence[list[Obtained]], requested: list[Targets], context: 
     return front(tables, context.weights, requested, context.schema.names, reference, settings.evaluation.bootstrap, settings.seed)
 
 
-def _under_requests(method: LevelBased, context: Context) -> list[Obtained]:
-    """Answers under every requestable level alone."""
-    return [
-        one
-        for targets in requests(context.settings.preferences, [])
-        for one in context.judged_answers(method.under(targets), f"request {', '.join(f'{n}={v}' for n, v in targets.items())}", targets)
-    ]
-
-
-def _together(method: LevelBased, wanted: Sequence[tuple[int, Targets]], context: Context) -> list[Obtained]:
-    """Answers to requests for several levels at once."""
-    if isinstance(method, ByInstruction):
-        return answer_pairs(method.system, "together", context.prompts, wanted, context.judge, context.sampling)
-    answers: list[Answer | None] = []
-    for number, (prompt, targets) in enumerate(wanted):
-        answers += method.under(targets).answers(f"together {number}", [context.prompts[prompt]], context.sampling)
-    return judged(answers, wanted, context.prompts, context.judge)
-
-
 def read_answers(folder: Path, row: Row) -> tuple[list[list[Obtained]], list[Obtained], list[Obtained]]:
     """(answers point by point, under every level alone, under several at once) that a row was measured from."""
     points, requests, together = (
@@ -155,6 +193,8 @@ def read_rows(folder: Path) -> Sequence[Row]:
                 Front.model_validate_json(file.read_bytes()),
                 Controllability.model_validate_json((folder / f"controllability.{name}.json").read_bytes()),
                 Cost.model_validate_json((folder / f"cost.{name}.json").read_bytes()),
+                read_attack(folder, name),
+                read_benchmarks(folder, name),
             )
         )
     return rows

@@ -29,6 +29,7 @@ from moslim_core.evaluation.fronts import levels_of, simplex_grid
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.operating_points import steered
 from moslim_core.evaluation.system import System
+from moslim_core.judging.endpoint import Endpoint
 from moslim_core.policy.artifact import load_policy
 from moslim_core.policy.generation import Answer, Sampling, generate
 from moslim_core.policy.penalties import Penalties
@@ -95,7 +96,8 @@ class Reworded:
 @dataclass(frozen=True)
 class Context:
     """All that a method may use. `rows`, `reward_model`, `policy` (this project's, for its own row alone): folders of earlier stages;
-    `work`: what is there is not done again; `reference`: the front's reference point, None for the starting model itself."""
+    `work`: what is there is not done again; `reference`: the front's reference point, None for the starting model itself; `endpoint`: the
+    language model that judges benchmarks, where there is one."""
 
     settings: Settings
     rows: Path
@@ -107,6 +109,7 @@ class Context:
     work: Path
     output: Path
     progress: Progress
+    endpoint: Endpoint | None = None
 
     @cached_property
     def schema(self) -> PreferenceSchema:

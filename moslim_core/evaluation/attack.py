@@ -6,10 +6,11 @@ stands in the user's turn. The targets of such a prompt can't be forged; how far
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
@@ -18,7 +19,7 @@ from moslim_core.evaluation.answers import judged
 from moslim_core.evaluation.controllability import Array, Obtained, mae, span
 from moslim_core.evaluation.judges import Judge
 from moslim_core.evaluation.system import System
-from moslim_core.policy.generation import Sampling
+from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, Preference, PreferenceSchema, Targets
 from moslim_core.preferences.distractors import ATTACKS, Attack, attacked
 from moslim_core.statistics.agreement import spearman
@@ -53,6 +54,15 @@ class Attacked(Obtained):
     attack: Attack
 
 
+class Attempt(NamedTuple):
+    """An attack on a request: `conversation` is evaluation prompt `prompt` with the attack in it, to be answered under `targets`."""
+
+    prompt: int
+    attack: Attack
+    targets: Targets
+    conversation: list[Message]
+
+
 class _Judged(BaseModel):
     """A judged answer of one preference: its level, and the way and length that it went from that without the attack."""
 
@@ -71,18 +81,29 @@ def ends(preference: Preference) -> dict[int, int]:
 def answers(
     system: System, schema: PreferenceSchema, prompts: Sequence[Sequence[Message]], judge: Judge, sampling: Sampling
 ) -> list[Attacked]:
-    """One judged answer for every prompt, attack, preference and end of it; a prompt without room for an attack is left out."""
-    requests = [(p, kind, of, level) for p in range(len(prompts)) for kind in ATTACKS for of in schema.preferences for level in ends(of)]
-    conversations = []
-    for p, kind, of, level in requests:
-        rng = random.Random(f"{system.seed}/{p}/{kind}/{of.name}/{level}")
-        said = attacked(prompts[p], kind, of, ends(of)[level], rng)
-        conversations.append(system.conditioned(said, Targets({of.name: level}), p))
-    given = system.answers("attack", conversations, sampling)
-    fitting = [n for n, answer in enumerate(given) if answer is not None]
-    pairs = [(requests[n][0], Targets({requests[n][2].name: requests[n][3]})) for n in fitting]
-    rows = judged([given[n] for n in fitting], pairs, prompts, judge)
-    return [Attacked(**row.model_dump(), attack=requests[n][1]) for n, row in zip(fitting, rows, strict=True)]
+    """One judged answer to each of `attempts`, as `judged_attempts` has them."""
+    tried = attempts(schema, prompts, system.seed)
+    given = system.answers("attack", [system.conditioned(of.conversation, of.targets, of.prompt) for of in tried], sampling)
+    return judged_attempts(tried, given, prompts, judge)
+
+
+def attempts(schema: PreferenceSchema, prompts: Sequence[Sequence[Message]], seed: int) -> list[Attempt]:
+    """One for every prompt, attack, preference and end of it."""
+    tried = []
+    for p, kind, of in itertools.product(range(len(prompts)), ATTACKS, schema.preferences):
+        for level, wanted in ends(of).items():
+            rng = random.Random(f"{seed}/{p}/{kind}/{of.name}/{level}")
+            tried.append(Attempt(p, kind, Targets({of.name: level}), attacked(prompts[p], kind, of, wanted, rng)))
+    return tried
+
+
+def judged_attempts(
+    tried: Sequence[Attempt], given: Sequence[Answer | None], prompts: Sequence[Sequence[Message]], judge: Judge
+) -> list[Attacked]:
+    """The answers to attempts with the judge's levels; an attempt that left no room for one is left out."""
+    answered = [(of, answer) for of, answer in zip(tried, given, strict=True) if answer is not None]
+    rows = judged([answer for _, answer in answered], [(of.prompt, of.targets) for of, _ in answered], prompts, judge)
+    return [Attacked(**row.model_dump(), attack=of.attack) for (of, _), row in zip(answered, rows, strict=True)]
 
 
 def under_attack(

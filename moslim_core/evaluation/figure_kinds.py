@@ -36,6 +36,11 @@ KINDS = {
     "off_topic": Kind("off the topic", "lower", 0.0, 1.0),
     "restated": Kind("only the question again", "lower", 0.0, 1.0),
     "without verdict": Kind("number of answers without a verdict", "lower", 0.0, headline=False),
+    "wish": Kind("way given to a contradicting wish", "lower"),
+    "forged": Kind("way given to a forged instruction", "lower"),
+    "contains_answer": Kind("known answers given", "higher", 0.0, 1.0),
+    "loops": Kind("answers that loop", "lower", 0.0, 1.0),
+    "surprise": Kind("surprise to the starting model", None, 0.0, headline=False),
     "accuracy": Kind("intensity accuracy", "higher", 0.0, 1.0),
     "preference_accuracy": Kind("preference accuracy", "higher", 0.0, 1.0),
     "macro_f1": Kind("macro F1", "higher", 0.0, 1.0),
@@ -44,7 +49,7 @@ KINDS = {
     "ece": Kind("calibration error", "lower", 0.0, 1.0),
 }
 # Labels leave these subjects out, as there is only one of each.
-UNNAMED = ("front", "left open")
+UNNAMED = ("front", "left open", "attack", "known_answers")
 
 
 def kind_of(name: str) -> Kind:

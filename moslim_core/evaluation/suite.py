@@ -27,8 +27,8 @@ from moslim_core.evaluation.settings import EvaluationSettings
 from moslim_core.evaluation.system import System
 from moslim_core.judging.endpoint import Endpoint
 from moslim_core.policy.artifact import PolicyCard
-from moslim_core.policy.generation import Sampling
-from moslim_core.preferences import Targets
+from moslim_core.policy.generation import Answer, Sampling
+from moslim_core.preferences import Message, PreferenceSchema, Targets
 from moslim_core.reward.topic import Topic
 from moslim_core.statistics.agreement import JudgeAgreement, judge_agreement
 
@@ -143,17 +143,19 @@ class Benchmarks:
     def __init__(
         self,
         settings: EvaluationSettings,
-        card: PolicyCard,
+        schema: PreferenceSchema,
+        longest: int,
         rows: Path,
         endpoint: Endpoint | None,
         cache: Path,
         output: Path,
         near_duplicates: float,
     ) -> None:
-        """`near_duplicates`: items as like as this to a prompt that was trained on are left out (data.near_duplicates)."""
+        """`longest`: tokens of an answer where the settings do not say it. `near_duplicates`: items as like as this to a prompt that was
+        trained on are left out (data.near_duplicates)."""
         self.settings, self.output = settings, output
-        self.targets = card.preferences.targets(self.settings.targets)
-        self.sampling = Sampling(self.settings.max_new_tokens or card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
+        self.targets = schema.targets(self.settings.targets)
+        self.sampling = Sampling(self.settings.max_new_tokens or longest, self.settings.temperature, self.settings.batch_size)
         trained = load_prompts(rows / "prompts.train.jsonl")
         trained += [row.prompt for row in load_rows(rows / "train.jsonl")]
         names = [name for name in self.settings.suite if name != CONTROL]
@@ -165,10 +167,20 @@ class Benchmarks:
 
     def of(self, name: str, system: System) -> Metrics:
         """Replies of one system to all benchmarks and their figures: written to the output folder, the key numbers returned."""
+
+        def respond(what: str, conversations: list[list[Message]]) -> tuple[list[list[Message]], list[Answer | None]]:
+            place = what.rpartition("-")[0]
+            read = [system.conditioned(c, self.targets, f"{place}/{n}") for n, c in enumerate(conversations)]
+            return read, system.answers(what, read, self.sampling)
+
+        return self.of_answers(name, respond, system.seed)
+
+    def of_answers(self, name: str, respond: benchmarks.Respond, seed: int) -> Metrics:
+        """As `of`, of whoever answers by `respond`."""
         runs: dict[str, benchmarks.Run] = {}
         metrics: Metrics = {}
         for benchmark, task in self.tasks.items():
-            runs[benchmark], records, replies = benchmarks.run(task, system, self.targets, self.sampling, self.settings.bootstrap)
+            runs[benchmark], records, replies = benchmarks.run(task, respond, self.targets, self.settings.bootstrap, seed)
             if task.benchmark.fluency:
                 self.replies.setdefault(name, {})[benchmark] = replies
             write_json_lines(self.output / f"answers.{benchmark}.{name}.jsonl", records)
@@ -177,7 +189,7 @@ class Benchmarks:
         return metrics
 
     def of_fluency(self, name: str, start: Any, tokenizer: Any, seed: int) -> Metrics:
-        """Adds to the result of the system `name` how much its answers surprise the starting model `start`."""
+        """Adds to the result of the system `name` how much its answers surprise the starting model `start`, where `replies` are."""
         runs = read_benchmarks(self.output, name)
         metrics: Metrics = {}
         for benchmark, replies in self.replies[name].items():

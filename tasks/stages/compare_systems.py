@@ -16,26 +16,36 @@ from tasks.execution.stage import Job, Stage, stage_task
 from tasks.ledger.references import ArtifactRef, Outcome
 from tasks.stage_list import COMPARED
 from tasks.stages import train_policy
-from tasks.stages.evaluate import UNCOUNTED, judge_of
+from tasks.stages.evaluate import UNCOUNTED, benchmark_digests, endpoint_of, judge_of
+
+# The benchmark that tells what a training has cost elsewhere.
+ELSEWHERE = "known_answers"
 
 
 def _section(name: str, settings: Settings) -> dict[str, Any]:
     from moslim_core.baselines.measure import method_of
 
     method = method_of(name)
-    chosen = {"judge", "endpoint", "operating_points", "temperature", "batch_size", "together", "topic", "bootstrap"}
-    evaluation = settings.evaluation.model_dump(mode="json", include=chosen, exclude={"endpoint": UNCOUNTED})
+    # Of judges and files the content counts, not the place; they are inputs, or digests.
+    left_out: dict[str, Any] = {"policy": True, "data_dir": True, "second_judge": True, "judge_backbone": True, "endpoint": UNCOUNTED}
+    evaluation = settings.evaluation.model_dump(mode="json", exclude=left_out)
+    digests = benchmark_digests(settings)
     learning = {"sft": settings.policy.sft.model_dump(mode="json")} if method.supervised else {}
     training = train_policy.section(settings)
     mapping = training["mapping"] if method.mapped else {name: training["mapping"][name] for name in ("weights", "aggregation")}
     own = {"baseline": name} if registry.baseline.plugged(name) else {}
-    return {**training, **learning, **own, "mapping": mapping, "evaluation": evaluation}
+    return {**training, **learning, **own, "mapping": mapping, "evaluation": evaluation, "benchmark_digests": digests}
 
 
 def comparable(settings: Settings) -> Settings:
-    """As systems are compared: what is cut off by the clock has fewer answers to learn from than the others, and held-out combinations are
-    not measured here."""
-    return changed(settings, policy=changed(settings.policy, max_minutes=None, held_out_fraction=0.0))
+    """As systems are compared: what is cut off by the clock has fewer answers to learn from than the others, held-out combinations are
+    not measured here, and questions with known answers tell what a training has cost elsewhere."""
+    suite = tuple(dict.fromkeys((*settings.evaluation.suite, ELSEWHERE)))
+    return changed(
+        settings,
+        policy=changed(settings.policy, max_minutes=None, held_out_fraction=0.0),
+        evaluation=changed(settings.evaluation, suite=suite),
+    )
 
 
 def trains(name: str) -> bool:
@@ -70,7 +80,7 @@ def stages() -> dict[str, Stage]:
 
 def stage_of(name: str) -> Stage:
     """The stage of a compared system."""
-    return Stage(COMPARED + name, version=22, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
+    return Stage(COMPARED + name, version=23, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:
@@ -95,6 +105,7 @@ def work(job: Job) -> dict[str, float]:
         work=job.checkpoints,
         output=job.output,
         progress=Progress(job.events if is_first() else None),
+        endpoint=endpoint_of(job),
     )
     return measure(name, context)
 

@@ -42,7 +42,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     )
     return {
         "evaluation": evaluation,
-        "benchmark_digests": _digests(settings),
+        "benchmark_digests": benchmark_digests(settings),
         "near_duplicates": settings.data.near_duplicates,
         "model": dumped["model"] | {"base": environment.model_of(settings.model.base, settings).id.digest},
         "preferences": dumped["preferences"],
@@ -50,7 +50,7 @@ def _section(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _digests(settings: Settings) -> dict[str, str | None]:
+def benchmark_digests(settings: Settings) -> dict[str, str | None]:
     """Of the files that the suite's benchmarks may read."""
     folder = settings.evaluation.data_dir
     if folder is None:
@@ -73,7 +73,7 @@ def work(job: Job) -> dict[str, float]:
 
     settings, rows = job.settings, job.inputs["rows"]
     chosen, card = settings.evaluation, PolicyCard.load(job.inputs["policy"])
-    endpoint = _endpoint(job)
+    endpoint = endpoint_of(job)
     job.output.mkdir(parents=True)
     parts: list[Part] = []
     benchmarks: Benchmarks | None = None
@@ -83,7 +83,9 @@ def work(job: Job) -> dict[str, float]:
         topic = Topic(job.cache) if chosen.topic else None
         parts.append(Control(settings.evaluation, card, rows, judges, job.output, topic))
     if set(chosen.suite) - {"controllability"}:
-        benchmarks = Benchmarks(settings.evaluation, card, rows, endpoint, job.cache, job.output, settings.data.near_duplicates)
+        benchmarks = Benchmarks(
+            chosen, card.preferences, card.max_new_tokens, rows, endpoint, job.cache, job.output, settings.data.near_duplicates
+        )
         parts.append(benchmarks)
     metrics: dict[str, float] = {}
     base = card.start(job.inputs["policy"], job.cache)
@@ -123,7 +125,8 @@ def _store(job: Job, content: list[str | None]) -> Path:
     return job.settings.work_dir / "cache" / "answers" / digest_of(drawn_by)
 
 
-def _endpoint(job: Job) -> Endpoint | None:
+def endpoint_of(job: Job) -> Endpoint | None:
+    """The language model that judges, None where the settings name none."""
     from moslim_core.judging.endpoint import Endpoint
 
     chosen = job.settings.evaluation.endpoint
@@ -132,7 +135,7 @@ def _endpoint(job: Job) -> Endpoint | None:
 
 def judge_of(job: Job) -> Judge:
     """The judge whose verdicts count, for a stage that has `judge` among its inputs where that is a reward model."""
-    return _judge(job.settings.evaluation.judge, job, job.settings.preferences, _endpoint(job))
+    return _judge(job.settings.evaluation.judge, job, job.settings.preferences, endpoint_of(job))
 
 
 def _judge(name: str, job: Job, schema: PreferenceSchema, endpoint: Endpoint | None) -> Judge:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,8 @@ from moslim_core import registry
 from moslim_core.evaluation.benchmarks import sources
 from moslim_core.evaluation.benchmarks.benchmark import Benchmark, Result, Verdict, ask, evaluate, less, limited, summed_up
 from moslim_core.evaluation.benchmarks.overlap import overlaps
-from moslim_core.evaluation.system import System
 from moslim_core.judging.endpoint import Endpoint
-from moslim_core.policy.generation import Answer, Sampling
+from moslim_core.policy.generation import Answer
 from moslim_core.preferences import Message, Targets
 
 
@@ -32,6 +31,9 @@ SURPRISE = "surprise"
 SURPRISE_MEANING = less("how much the answers' tokens surprise the starting model on average, in nats")
 
 Replies = list[tuple[list[Message], Answer]]
+
+# (what names this use of a system, conversations) -> (what it read for each, its answers, None where it had no room).
+Respond = Callable[[str, list[list[Message]]], tuple[Sequence[list[Message]], Sequence[Answer | None]]]
 
 
 class Run(BaseModel):
@@ -64,24 +66,24 @@ def tasks(
     return by_benchmark
 
 
-def run(task: Task, system: System, targets: Targets, sampling: Sampling, bootstrap: int) -> tuple[Run, list[dict[str, Any]], Replies]:
-    """(result, one record per item with the answers, what was read and answered in the first turn).
+def run(task: Task, respond: Respond, targets: Targets, bootstrap: int, seed: int) -> tuple[Run, list[dict[str, Any]], Replies]:
+    """(result, one record per item with the answers, what was read and answered in the first turn) of who answers by `respond`, under
+    `targets`.
 
     Where the model had no room, that answer is empty. A judge that can't be reached raises UserError; what is answered is kept.
     """
     turn, replies = 0, Replies()
 
-    def respond(conversations: list[list[Message]]) -> Sequence[Answer | None]:
+    def turn_by_turn(conversations: list[list[Message]]) -> Sequence[Answer | None]:
         nonlocal turn
         turn += 1
-        conditioned = [system.conditioned(c, targets, f"{task.benchmark.name}/{n}") for n, c in enumerate(conversations)]
-        given = system.answers(f"{task.benchmark.name}-{turn}", conditioned, sampling)
+        read, given = respond(f"{task.benchmark.name}-{turn}", conversations)
         if turn == 1:
-            replies.extend((read, answer or Answer("", 0, truncated=False)) for read, answer in zip(conditioned, given, strict=True))
+            replies.extend((c, answer or Answer("", 0, truncated=False)) for c, answer in zip(read, given, strict=True))
         return given
 
-    answers = ask(task.items, respond)
-    result = evaluate(task.benchmark, task.items, answers, bootstrap, system.seed)
+    answers = ask(task.items, turn_by_turn)
+    result = evaluate(task.benchmark, task.items, answers, bootstrap, seed)
     records = [
         {"id": item.id, "group": item.group, "answers": [answer._asdict() for answer in given]}
         for item, given in zip(task.items, answers, strict=True)

@@ -45,7 +45,13 @@ def context(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> Callable[..
                 "preferences": PREFERENCES,
                 "model": {"base": str(tiny_chat), "dtype": "float32", "device": "cpu"},
                 "policy": common | policy,
-                "evaluation": {"operating_points": 3, "bootstrap": 100, "temperature": 1.0},
+                "evaluation": {
+                    "operating_points": 3,
+                    "bootstrap": 100,
+                    "temperature": 1.0,
+                    "suite": ["controllability", "known_answers"],
+                    "limit": 3,
+                },
             }
         )
         judge = AnnotatorJudge(settings.preferences)

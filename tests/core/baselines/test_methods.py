@@ -18,6 +18,7 @@ from moslim_core.baselines.experts import Expert, PlainExamples, best_levels, ex
 from moslim_core.baselines.levels_by_weights import LevelsByWeights
 from moslim_core.baselines.measure import measure, method_of, read_answers, read_rows, suitability
 from moslim_core.baselines.method import Asked, Context, Method, rollouts
+from moslim_core.data.rows import read_json_lines
 from moslim_core.errors import UserError
 from moslim_core.evaluation.joint_requests import requests_together
 from moslim_core.policy import training
@@ -346,4 +347,10 @@ def test_every_row_has_a_front_and_a_cost(name: str, context: Make) -> None:
         several = {"morlhf": 3, "modpo": 3, "rewarded_soups": 2, "bone_soups": 2, "prompt_only": 0, "best_of_n": 0}
         assert row.cost.policies == several.get(name, 1)
         assert row.cost.rollouts == 0 if row.cost.policies == 0 else row.cost.rollouts >= 16
+        # Two prompts, two attacks, two preferences, both ends of each.
+        assert row.attacked is not None and row.attacked.prompts == 2
+        assert len([*read_json_lines(made.output / f"attacked.{row.name}.jsonl")]) == 16
+        known = row.benchmarks["known_answers"].result
+        assert known.items == 3 and known.measures["contains_answer"].overall.judged == 3
+        assert known.measures["surprise"].overall.mean.value == numbers[f"{row.name}/known_answers/surprise"]
     assert measure(name, made) == numbers, "what is there is not done again, and gives the same"
