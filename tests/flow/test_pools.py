@@ -242,7 +242,8 @@ def test_stages_run_on_their_pools_and_hand_over_through_the_ledger(service: Ser
 def test_compared_systems_train_side_by_side_where_there_are_workers(service: Service) -> None:
     workers = [service.worker(pool) for pool in ("cpu", "gpu", "gpu")]
     deployment = ask(service.api, "/deployments/name/compare_systems/compare_systems")["id"]
-    parameters = {"settings": service.settings, "baselines": ["rlphf", "rewarded_soups"], "seeds": [0]}
+    settings = {**service.settings, "policy": {**service.settings["policy"], "steps": 20}}
+    parameters = {"settings": settings, "baselines": ["rlphf", "rewarded_soups"], "seeds": [0]}
     service.completed(str(ask(service.api, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]))
     for worker in workers:
         lose(worker)
