@@ -245,7 +245,10 @@ def _measured(ran: Ran, settings: Settings, spent: Mapping[str, float]) -> Measu
     row = ran.row
     over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
     over_prompts |= row.control.following | row.control.distances
-    over_prompts |= pooling.joint([read_answers(ran.folder, row)[2]], settings.preferences, settings.evaluation.bootstrap)
+    _, requests, together = read_answers(ran.folder, row)
+    over_prompts |= pooling.joint([together], settings.preferences, settings.evaluation.bootstrap)
+    control = pooling.control([requests], settings.preferences, settings.evaluation.bootstrap)
+    over_prompts |= {name: of for name, of in control.items() if name.endswith("/spread")}
     figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
     figures |= {pooling.CROSS_TALK: row.control.left_open} if row.control.left_open is not None else {}
     figures |= {name: value.value for name, value in _besides(row).items() if value.value is not None}

@@ -144,6 +144,11 @@ def span(requested: Array, obtained: Array, low: int, high: int) -> float:
     return float(top.mean() - bottom.mean()) if len(top) and len(bottom) else float("nan")
 
 
+def spread(requested: Array, obtained: Array) -> float:
+    """Standard deviation of the obtained levels (n,) under one request, in levels, mean over the requests; NaN where there is none."""
+    return _mean(np.array([obtained[requested == level].std() for level in np.unique(requested)]))
+
+
 def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else float("nan")
 

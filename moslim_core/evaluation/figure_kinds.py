@@ -30,6 +30,7 @@ KINDS = {
     "exact": Kind("level met", "higher", 0.0, 1.0, headline=False),
     "within_one": Kind("within one level", "higher", 0.0, 1.0, headline=False),
     "span": Kind("span in levels", "higher", headline=False),
+    "spread": Kind("spread under one request, in levels", "lower", 0.0, headline=False),
     "cross-talk": Kind("cross-talk", "lower", 0.0),
     "truncated": Kind("cut off", "lower", 0.0, 1.0),
     "repeats_instruction": Kind("answers that repeat their instruction", "lower", 0.0, 1.0, headline=False),

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from moslim_core.evaluation.controllability import Obtained, exact_level, left_open, mae, scores_alone, span, within_one_level
+from moslim_core.evaluation.controllability import Obtained, exact_level, left_open, mae, scores_alone, span, spread, within_one_level
 from moslim_core.evaluation.fronts import FIGURES, Front, quality, score_table
 from moslim_core.preferences import PreferenceSchema
 from moslim_core.statistics.agreement import spearman
@@ -25,8 +25,8 @@ TOGETHER = {2: "two at once", 3: "three at once"}
 
 
 def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstrap: int) -> dict[str, Interval]:
-    """`preference/spearman`, `/mae`, `/exact`, `/within_one`, `/span`, and `left open/cross-talk` of each run's answers, by `bootstrap`
-    resamples."""
+    """`preference/spearman`, `/mae`, `/exact`, `/within_one`, `/span`, `/spread`, and `left open/cross-talk` of each run's answers, by
+    `bootstrap` resamples."""
     intervals = {}
     for preference in schema.preferences:
         name = preference.name
@@ -41,6 +41,7 @@ def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootst
             "exact": exact_level,
             "within_one": within_one_level,
             "span": partial(span, low=preference.requestable[0], high=preference.requestable[-1]),
+            "spread": spread,
         }
         for figure, statistic in statistics.items():
             intervals[f"{name}/{figure}"] = interval(_over_runs(statistic, len(runs)), columns, draws)

@@ -43,6 +43,12 @@ def test_the_mean_is_that_of_the_runs_own_figures() -> None:
     assert found["warmth/spearman"].value is None, "nothing was asked of it"
 
 
+def test_spread_is_that_of_answers_to_one_request() -> None:
+    """Levels 1 and 2 under a request for 1, 3 and 3 under one for 3: 0.5 and 0, whatever way the means go."""
+    rows = [answer(p, {"length": level}, length=got) for p, level, got in ((0, 1, 1), (1, 1, 2), (0, 3, 3), (1, 3, 3))]
+    assert control([rows], SCHEMA, 100)["length/spread"].value == 0.25
+
+
 def test_a_run_said_twice_is_as_sure_as_once() -> None:
     once, twice = control([run(0)], SCHEMA, 300), control([run(0), run(0)], SCHEMA, 300)
     assert twice["length/mae"] == once["length/mae"]
