@@ -5,12 +5,15 @@ python benchmarks/policy_step.py [--rounds 2] [--base MODEL] [--prompts 2] [--to
 Both have the same base (SmolLM2-135M unless --base names another), LoRA rank, dtype, prompts, answers, tokens and KL weight, and
 gradient checkpointing off; a step draws 8 answers a prompt. Reward models of the compared system are as large as the base, one output
 each. With --against, another checkout of this project runs the same settings, too. Systems take turns, each in a process of its own;
-figures are medians over the rounds of medians over the steps after the first.
+figures are medians over the rounds of medians over the steps between the first and the last. The last step is not timed: in it the
+operations of the update are counted, to say which share they are of what products of matrices reach here, and what is held in memory
+after it: weights, the optimiser's state, and what drawing keeps.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -20,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -118,6 +122,55 @@ class Clock:
         return call
 
 
+class Held:
+    """Bytes of all tensors that live after the last update, on whatever device."""
+
+    def __init__(self) -> None:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        self.bytes, self.steps = 0, 0
+        register_optimizer_step_post_hook(self.count)
+
+    def count(self, *_: Any) -> None:
+        import torch
+
+        self.steps += 1
+        if self.steps < STEPS:
+            return
+        # A library's lazy module may raise when it is looked at.
+        tensors = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+        storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided and tensor.device.type != "meta"]
+        self.bytes = sum({(of.device, of.data_ptr()): of.nbytes() for of in storages}.values())
+
+
+@contextmanager
+def counted_update(training: Any) -> Iterator[list[float]]:
+    """Puts the operations of the last step's update in the list; nothing where the checkout has no such phase."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    operations: list[float] = []
+    if not hasattr(training, "TrainingLog"):
+        yield operations
+        return
+    phase, updates = training.TrainingLog.phase, 0
+
+    @contextmanager
+    def counting(self: Any, name: str) -> Iterator[None]:
+        nonlocal updates
+        updates += name == "update"
+        if name != "update" or updates < STEPS:
+            with phase(self, name):
+                yield
+            return
+        with FlopCounterMode(display=False) as counter, phase(self, name):
+            yield
+        operations.append(float(counter.get_total_flops()))
+
+    training.TrainingLog.phase = counting
+    yield operations
+    training.TrainingLog.phase = phase
+
+
 def ours(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     """The stage as it is, in whatever checkout is on the path: seconds of a step, and of its reward model, from its own record."""
     from moslim_core.policy import training
@@ -127,10 +180,12 @@ def ours(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     rows = [json.dumps({"prompt": [{"role": "user", "content": q}]}) for q in QUESTIONS]
     (folder / "prompts.train.jsonl").write_text("\n".join(rows) + "\n")
     record = Progress(folder / "events.jsonl")
-    training.train(settings, folder, folder / "reward", cache, folder / "checkpoints", folder / "out", record)
+    with counted_update(training) as operations:
+        training.train(settings, folder, folder / "reward", cache, folder / "checkpoints", folder / "out", record)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    steps = [e["values"] for e in events if e["event"] == "metrics"][1:]
-    return {name: statistics.median(step[f"seconds/{name}"] for step in steps) for name in ("step", "rollout", "reward", "update")}
+    steps = [e["values"] for e in events if e["event"] == "metrics"][1:-1]
+    figures = {name: statistics.median(step[f"seconds/{name}"] for step in steps) for name in ("step", "rollout", "reward", "update")}
+    return figures | dict(zip(["operations"], operations, strict=False))
 
 
 def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
@@ -173,18 +228,32 @@ def trl(settings: Any, cache: Path, folder: Path) -> dict[str, float]:
     )  # fmt: skip
     trainer._calculate_rewards = clock.timed(trainer._calculate_rewards)
     trainer.train()
-    return {"step": statistics.median(clock.steps[1:]), "reward": statistics.median(clock.rewards[1:])}
+    return {"step": statistics.median(clock.steps[1:-1]), "reward": statistics.median(clock.rewards[1:-1])}
 
 
 def child(system: str, count: int, base: str, prompts: int, tokens: int, cache: Path, result: Path) -> None:
     import torch
 
+    held = Held()
     with tempfile.TemporaryDirectory() as name:
-        figures: dict[str, Any] = (trl if system == "trl" else ours)(settings_of(count, base, prompts, tokens), cache, Path(name))
+        settings = settings_of(count, base, prompts, tokens)
+        figures: dict[str, Any] = (trl if system == "trl" else ours)(settings, cache, Path(name))
+    figures["held"] = held.bytes
+    if "operations" in figures:
+        figures["reached"] = figures["operations"] / figures["update"] / products(settings, cache)
     figures["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     figures["device_peak"] = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     figures["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     result.write_text(json.dumps(figures))
+
+
+def products(settings: Any, cache: Path) -> float:
+    """Operations a second of products of matrices here, in the dtype of the run."""
+    from moslim_core import models
+    from moslim_core.cost import measured_speed
+
+    device = models.pick_device(settings.model.device)
+    return measured_speed(device, models.pick_dtype(settings.model.dtype, device, cache)).operations
 
 
 def processor() -> str:
@@ -224,11 +293,14 @@ def main(options: argparse.Namespace, cache: Path) -> None:
                 print(f"  round {number + 1}: {system}: {turns[-1][system]['step']:.2f} s a step", flush=True)
         print(f"\n{count} preferences ({turns[0]['ours']['device']})")
         for other in others:
-            for key, unit, scale in (("step", "s", 1), ("rollout", "s", 1), ("reward", "s", 1), ("update", "s", 1), ("resident", "GB", 1e9),
-                                     ("device_peak", "GB", 1e9)):  # fmt: skip
+            for key, unit, scale in (("step", "s", 1), ("rollout", "s", 1), ("reward", "s", 1), ("update", "s", 1), ("held", "GB", 1e9),
+                                     ("resident", "GB", 1e9), ("device_peak", "GB", 1e9)):  # fmt: skip
                 if turns[0][other].get(key):
                     a, b = (statistics.median(turn[system][key] for turn in turns) / scale for system in ("ours", other))
                     print(f"  {key}: {a:.3f} {unit} against {b:.3f} {unit} of {other}: {a / b:.2f}x", flush=True)
+        if "reached" in turns[0]["ours"]:
+            share = statistics.median(turn["ours"]["reached"] for turn in turns)
+            print(f"  update: {share:.0%} of what products of matrices reach", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,32 @@
-"""Requests for levels to a compared system, and its answers to them. (ours)"""
+"""A compared system's answers at the operating points, and to requests for levels. (ours)"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from moslim_core.baselines.method import Answering, ByInstruction, Context, LevelBased
 from moslim_core.evaluation.answers import judged, requests
 from moslim_core.evaluation.controllability import Obtained
+from moslim_core.evaluation.fronts import levels_of
 from moslim_core.policy.generation import Answer, Sampling
 from moslim_core.preferences import Message, Targets
 
 
+class Points(NamedTuple):
+    """Of every operating point: judged answers to the evaluation prompts, the requested targets, {} where weights steer, and, of what
+    was trained, its typical levels (`Context.typical_levels`)."""
+
+    answers: list[list[Obtained]]
+    requested: list[Targets]
+    typical: list[dict[str, float]]
+
+
 class Levels(ABC):
     """One row of a method, asked for levels."""
+
+    points: Points
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -32,9 +45,13 @@ class Levels(ABC):
 
     def together(self, wanted: Sequence[tuple[int, Targets]]) -> list[Obtained]:
         """Judged answers under requests for several levels at once, (evaluation prompt, targets)."""
+        return self.judged("together", wanted)
+
+    def judged(self, what: str, requested: Sequence[tuple[int, Targets]]) -> list[Obtained]:
+        """Judged answers to requests, (evaluation prompt, targets). Raises UserError where a prompt leaves no room for one."""
         context = self.context
-        answers = self.answers("together", [context.prompts[prompt] for prompt, _ in wanted], wanted, context.sampling)
-        return judged(answers, wanted, context.prompts, context.judge)
+        answers = self.answers(what, [context.prompts[prompt] for prompt, _ in requested], requested, context.sampling)
+        return judged(answers, requested, context.prompts, context.judge)
 
     def answers(
         self, what: str, conversations: Sequence[Sequence[Message]], requested: Sequence[tuple[int, Targets]], sampling: Sampling
@@ -58,6 +75,15 @@ class LevelsByRequest(Levels):
     def __init__(self, method: LevelBased, context: Context) -> None:
         super().__init__(context)
         self.method = method
+        requested = [levels_of(weights.tolist(), context.schema) for weights in context.weights]
+        each, known = len(context.prompts), context.known_prompts
+        rows = self.judged("points", [(prompt, targets) for targets in requested for prompt in range(each)])
+        typical: list[dict[str, float]] = []
+        if method.trained:
+            told = [(place, targets) for targets in requested for place in range(len(known))]
+            given = self.answers("typical", known * len(requested), told, context.sampling)
+            typical = [context.expected_levels(given[start : start + len(known)]) for start in range(0, len(given), len(known))]
+        self.points = Points([rows[start : start + each] for start in range(0, len(rows), each)], requested, typical)
 
     def under(self, targets: Targets) -> Answering:
         return self.method.under(targets)
@@ -67,7 +93,7 @@ class LevelsByRequest(Levels):
 
     def alone(self) -> list[Obtained]:
         wanted = requests(self.context.settings.preferences, [])
-        return [one for targets in wanted for one in self.context.judged_answers(self.under(targets), self.name(targets), targets)]
+        return self.judged("alone", [(prompt, targets) for targets in wanted for prompt in range(len(self.context.prompts))])
 
     def answers(
         self, what: str, conversations: Sequence[Sequence[Message]], requested: Sequence[tuple[int, Targets]], sampling: Sampling

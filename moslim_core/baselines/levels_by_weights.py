@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moslim_core.baselines.levels import Levels
+from moslim_core.baselines.levels import Levels, Points
 from moslim_core.baselines.method import Answering, Array, Context, Method
 from moslim_core.evaluation.answers import requests
 from moslim_core.evaluation.controllability import Obtained
@@ -25,13 +25,16 @@ FINE_POINTS = 13
 class LevelsByWeights(Levels):
     """Of a row of a method that is steered by weights; each point that is chosen is asked all evaluation prompts, once."""
 
-    def __init__(
-        self, method: Method, row: str, context: Context, answers: Sequence[list[Obtained]], typical: Sequence[dict[str, float]]
-    ) -> None:
-        """`answers`, `typical` (`Context.typical_levels`): of the operating points."""
+    def __init__(self, method: Method, row: str, context: Context) -> None:
         super().__init__(context)
         self.method, self.row = method, row
-        self.weights, self.typical, self.known = list(context.weights), list(typical), dict(enumerate(answers))
+        self.points = Points([], [Targets()] * len(context.weights), [])
+        for number, weights in enumerate(context.weights, start=1):
+            who = method.at(row, weights)
+            self.points.answers.append(context.judged_answers(who, f"point {number}", Targets()))
+            if method.trained:
+                self.points.typical.append(context.typical_levels(who, f"typical {number}"))
+        self.weights, self.typical, self.known = list(context.weights), list(self.points.typical), dict(enumerate(self.points.answers))
         if method.free_points:
             for weights in fine_points(context.weights):
                 self.typical.append(context.typical_levels(method.at(row, weights), f"fine typical {len(self.weights)}"))

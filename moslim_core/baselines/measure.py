@@ -24,7 +24,7 @@ from moslim_core.evaluation import attack
 from moslim_core.evaluation.answers import empty
 from moslim_core.evaluation.benchmarks.run import Run
 from moslim_core.evaluation.controllability import Controllability, Obtained, controllability
-from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, levels_of, reference_of, score_table
+from moslim_core.evaluation.fronts import FIGURES, Front, front, inner_product, reference_of, score_table
 from moslim_core.evaluation.joint_requests import requests_together
 from moslim_core.evaluation.suite import CONTROL, Benchmarks, read_attack, read_benchmarks
 from moslim_core.models import pick_device
@@ -72,13 +72,10 @@ def measure(name: str, context: Context) -> dict[str, float]:
     metrics: dict[str, float] = {}
     benchmarks = _benchmarks(context)
     for row in method.rows:
-        answers, requested, typical = _points(method, row, context)
-        row_front = _front(answers, requested, context)
         levels: Levels
-        if isinstance(method, LevelBased):
-            levels = LevelsByRequest(method, context)
-        else:
-            levels = LevelsByWeights(method, row, context, answers, typical)
+        levels = LevelsByRequest(method, context) if isinstance(method, LevelBased) else LevelsByWeights(method, row, context)
+        answers, requested, typical = levels.points
+        row_front = _front(answers, requested, context)
         rows, together = levels.alone(), levels.together(wanted)
         nothing = empty(rows, context.prompts, topic)
         control = controllability(rows, settings.preferences, [], settings.evaluation.bootstrap, settings.seed, nothing)
@@ -143,20 +140,6 @@ def _attack(row: str, levels: Levels, alone: Sequence[Obtained], context: Contex
     (context.output / f"attack.{row}.json").write_text(under.model_dump_json(indent=1), encoding="utf-8")
     write_json_lines(context.output / f"attacked.{row}.jsonl", (a.model_dump() for a in rows))
     return {f"attack/{kind}": share.value for kind, share in under.gave_way.items()}
-
-
-def _points(method: Method, row: str, context: Context) -> tuple[list[list[Obtained]], list[Targets], list[dict[str, float]]]:
-    """(judged answers, requested targets, typical levels of what was trained) at every operating point."""
-    answers, requested, typical = [], [], []
-    for number, weights in enumerate(context.weights, start=1):
-        who, targets = method.at(row, weights), Targets()
-        if isinstance(method, LevelBased):
-            targets = levels_of(weights.tolist(), context.schema)
-        answers.append(context.judged_answers(who, f"point {number}", targets))
-        requested.append(targets)
-        if method.trained:
-            typical.append(context.typical_levels(who, f"typical {number}"))
-    return answers, requested, typical
 
 
 def suitability(typical: Sequence[dict[str, float]], context: Context) -> float:

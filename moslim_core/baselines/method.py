@@ -163,8 +163,11 @@ class Context:
 
     def typical_levels(self, who: Answering, what: str) -> dict[str, float]:
         """{preference: mean expected level} of answers to training prompts, as the reward model sees them."""
-        prompts = self.known_prompts
-        given = [(p, a) for p, a in zip(prompts, who.answers(what, prompts, self.sampling), strict=True) if a is not None]
+        return self.expected_levels(who.answers(what, self.known_prompts, self.sampling))
+
+    def expected_levels(self, answers: Sequence[Answer | None]) -> dict[str, float]:
+        """As `typical_levels`, of one answer to each of `known_prompts`."""
+        given = [(p, a) for p, a in zip(self.known_prompts, answers, strict=True) if a is not None]
         probabilities = self.scorer([plain_text(p) for p, _ in given], [a.text for _, a in given])
         return {name: float(expected_level(p).mean()) for name, p in probabilities.items()}
 

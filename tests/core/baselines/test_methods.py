@@ -105,24 +105,21 @@ def test_a_level_is_asked_of_a_weighted_method_where_it_is_nearest(
     """The operating points 1, 0.5 and 0 are 3, 1.5 and 1 long: 2 is nearest to 0.5, and, where points are free, to 0.67."""
     made = context()
     monkeypatch.setattr(Context, "typical_levels", lambda self, who, what: {"length": 1 + 2 * who.first**2, "warmth": 2 - who.first})
-    operating = [AtWeights(weights) for weights in made.weights.tolist()]
-    answers = [made.judged_answers(who, "point", Targets()) for who in operating]
     asked: list[float] = []
 
     def at(row: str, weights: np.ndarray) -> AtWeights:
         asked.append(round(weights[0], 2))
         return AtWeights(weights.tolist())
 
-    method = cast(Method, SimpleNamespace(free_points=free_points, at=at))
-    levels = LevelsByWeights(method, "row", made, answers, [made.typical_levels(who, "") for who in operating])
+    levels = LevelsByWeights(cast(Method, SimpleNamespace(trained=True, free_points=free_points, at=at)), "row", made)
     middle = "0.67" if free_points else "0.5"
     one = ("length", 1), ("length", 2), ("length", 3), ("warmth", 1), ("warmth", 2)
     expected = dict(zip(one, ["0.0", middle, "1.0", "1.0", "0.0"], strict=True))
     assert {next(iter(a.targets.items())): a.text for a in levels.alone()} == expected
     (both,) = levels.together([(1, Targets({"length": 2, "warmth": 1}))])
     assert (both.prompt, both.targets) == (1, {"length": 2, "warmth": 1})
-    # Ten more points are looked at, and what is chosen is asked once.
-    assert len(asked) == (10 + len({middle, both.text} - {"0.0", "0.5", "1.0"}) if free_points else 0)
+    # Beside the operating points ten more are looked at, and what is chosen is asked once.
+    assert len(asked) == 3 + (10 + len({middle, both.text} - {"0.0", "0.5", "1.0"}) if free_points else 0)
 
 
 def test_what_is_known_for_calibration_is_no_evaluation_prompt(context: Make) -> None:
