@@ -6,6 +6,7 @@
 #   benchmarks/real_size.sh BASE [OUT]            all of it
 #   PARTS="engines step" benchmarks/real_size.sh BASE [OUT]   some parts: engines step scoring rows plan control seeds ratings several vllm
 #   RATINGS=DIR PROMPTS=FILE ...                  for `ratings`: rated answers, and prompts to train and evaluate on (docs/evidence.md)
+#   BENCHMARKS=DIR ...                            beside these: the folder with xstest's files, whose prompts people labelled
 #   VLLM_URL=http://HOST:8000 ...                 for `vllm`: a server that serves BASE (moslim_core/policy/engines/vllm.py)
 #   SMALL=1 benchmarks/real_size.sh BASE [OUT]    the same at the scale of two CPU cores
 #
@@ -19,10 +20,10 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
 if [ -n "${SMALL:-}" ]; then
   # The demo's data, and its encoder as the backbone of the reward model.
-  SIZES=(2) STEP=(--prompts 2 --tokens 32) TOKENS=32
+  SIZES=(2) STEP=(--prompts 2 --tokens 32) TOKENS=32 SCORED=40
   RUN=(--profile demo --set "model.base=$BASE" --set "work_dir=$OUT/work")
 else
-  SIZES=(8 32) STEP=(--prompts 8 --tokens 96) TOKENS=96
+  SIZES=(8 32) STEP=(--prompts 8 --tokens 96) TOKENS=96 SCORED=600
   RUN=(--profile gpu-small --set "model.base=$BASE" --set "reward.backbone=$BASE" --set data.source=jsonl --set "data.path=$OUT/rows.jsonl"
     --set "work_dir=$OUT/work")
 fi
@@ -36,7 +37,7 @@ engines() {
 
 step() { "$PYTHON" benchmarks/policy_step.py --base "$BASE" --rounds 2 --preferences 3 6 "${STEP[@]}"; }
 
-scoring() { "$PYTHON" benchmarks/scoring.py; }
+scoring() { "$PYTHON" benchmarks/scoring.py --base "$BASE" --rows "$SCORED"; }
 
 # Rated answers of the model itself, at its own length, where the hub's are out of reach.
 rows() {
@@ -54,11 +55,17 @@ control() { "$PYTHON" -m flows.cli run "${RUN[@]}"; }
 
 seeds() { "$PYTHON" -m flows.cli compare "${RUN[@]}" --over policy.optimiser=online_dpo,rloo --seeds 0,1,2; }
 
-# Helpfulness, honesty and harmlessness as people rate them, with three seeds; the judge is a second reward model.
+# Helpfulness, honesty and harmlessness as people rate them, with three seeds; the judge is a second reward model, of other prompts and on
+# another backbone, and what is refused of people's safe and unsafe prompts stands beside it.
 ratings() {
   if [ -z "${RATINGS:-}" ] || [ -z "${PROMPTS:-}" ]; then echo "RATINGS and PROMPTS name no files: nothing to do"; return; fi
+  local people=()
+  if [ -n "${BENCHMARKS:-}" ]; then
+    people=(--set evaluation.suite=controllability,xstest --set "evaluation.data_dir=$BENCHMARKS" --set evaluation.max_new_tokens=96)
+  fi
   "$PYTHON" -m flows.cli compare --profile three-h --over policy.optimiser=online_dpo,rloo --seeds 0,1,2 --set "model.base=$BASE" \
-    --set "data.path=$RATINGS" --set "policy.prompts=$PROMPTS" --set "work_dir=$OUT/ratings"
+    --set "data.path=$RATINGS" --set "policy.prompts=$PROMPTS" --set "work_dir=$OUT/ratings" \
+    --set "evaluation.judge_backbone=$BASE" "${people[@]}"
 }
 
 # The same run as `control`, on every GPU that is there.

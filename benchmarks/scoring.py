@@ -1,10 +1,13 @@
-"""What scoring costs: six heads against one, batches by length against batches as they come, memory for a long file.
+"""What scoring costs: six heads against one and against six models, batches by length against batches as they come, memory for a long file.
 
-MOSLIM_DATA_DIR=DIR python benchmarks/scoring.py     (DIR holds unified_3h/test.jsonl.gz; without it the starter rows are scored)
+MOSLIM_DATA_DIR=DIR python benchmarks/scoring.py [--base MODEL] [--rows 600]
+
+DIR holds unified_3h/test.jsonl.gz; without it the starter rows are scored. MODEL is the backbone, minilm-l6 unless one is named.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -14,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,22 +30,22 @@ from moslim_core.reward.model import create, encode
 from moslim_core.reward.scorer import RewardScorer
 
 ROUNDS = 5
-ROWS = 600
 NAIVE_BATCH = 32
 LONG = 200_000
 
 
-def texts() -> tuple[list[str], list[str]]:
+def texts(count: int) -> tuple[list[str], list[str]]:
     folder = os.environ.get("MOSLIM_DATA_DIR")
     path = Path(folder) / "unified_3h" / "test.jsonl.gz" if folder else starter.ROWS
-    rows = [value for _, value in read_json_lines(path)][:ROWS]
+    rows = [value for _, value in read_json_lines(path)][:count]
     print(f"{len(rows)} rows of {'unified_3h' if folder else 'the starter set'}")
     return [row["prompt"] for row in rows], [row["response"] for row in rows]
 
 
 def scorer(heads: int, source: str) -> RewardScorer:
     schema = PreferenceSchema.model_validate([{"name": f"p{i}", "levels": ["a", "b", "c"]} for i in range(heads)])
-    return RewardScorer(*create(source, schema, None, 192))
+    model, tokenizer = create(source, schema, None, 192)
+    return RewardScorer(model.to(models.pick_device()), tokenizer)
 
 
 def naive(one: RewardScorer, questions: list[str], answers: list[str]) -> None:
@@ -50,7 +54,7 @@ def naive(one: RewardScorer, questions: list[str], answers: list[str]) -> None:
         part = slice(start, start + NAIVE_BATCH)
         encoded = encode(one.tokenizer, questions[part], answers[part], one.model.config.max_tokens)
         with torch.inference_mode():
-            one.model(**one.tokenizer.pad(encoded, return_tensors="pt"))
+            one.model(**one.tokenizer.pad(encoded, return_tensors="pt").to(one.model.device))
 
 
 def alternately(systems: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -83,14 +87,24 @@ def peak_of_scoring(rows: int, folder: Path, questions: list[str], answers: list
     return max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1e6
 
 
-def main() -> None:
-    questions, answers = texts()
+def main(base: str, count: int) -> None:
+    questions, answers = texts(count)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = models.resolve("minilm-l6", folder)
-        one, six = scorer(1, source), scorer(6, source)
-        seconds = alternately({"one": lambda: one(questions, answers), "six": lambda: six(questions, answers)})
-        print(f"six heads take {seconds['six'] / seconds['one']:.3f} times as long as one ({seconds['one']:.1f} s)")
+        source = models.resolve(base, folder)
+        one, three, six = (scorer(heads, source) for heads in (1, 3, 6))
+        others = [scorer(1, source) for _ in range(6)]
+        systems = {"one": [one], "three": [three], "six": [six], "three models": others[:3], "six models": others}
+
+        def score(scorers: list[RewardScorer]) -> None:
+            for each in scorers:
+                each(questions, answers)
+
+        seconds = alternately({name: partial(score, scorers) for name, scorers in systems.items()})
+        print(f"on {one.model.device}: six heads take {seconds['six'] / seconds['one']:.3f} times as long as one ({seconds['one']:.1f} s)")
+        for heads in ("three", "six"):
+            print(f"{heads} heads take {seconds[heads] / seconds[f'{heads} models']:.3f} times as long as {heads} models")
+        del others, systems
         seconds = alternately({"by length": lambda: one(questions, answers), "naive": lambda: naive(one, questions, answers)})
         print(f"batches as they come take {seconds['naive'] / seconds['by length']:.2f} times as long as batches by length")
         # The smallest model there is: the memory of the rows is what counts here.
@@ -102,4 +116,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="minilm-l6")
+    parser.add_argument("--rows", type=int, default=600)
+    options = parser.parse_args()
+    main(options.base, options.rows)

@@ -59,7 +59,7 @@ def benchmark_digests(settings: Settings) -> dict[str, str | None]:
     return {file.name: path_digest(folder / file.name) for of in benchmarks for file in (*of.files, *of.judged_files)}
 
 
-STAGE = Stage("evaluate", version=15, kind="evaluation", section=_section)
+STAGE = Stage("evaluate", version=16, kind="evaluation", section=_section)
 
 
 def work(job: Job) -> dict[str, float]:

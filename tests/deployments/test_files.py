@@ -66,3 +66,12 @@ def test_the_kubernetes_worker_serves_the_pool_that_flows_are_deployed_to() -> N
     assert container["command"][:5] == ["prefect", "worker", "start", "--pool", "gpu"]
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     assert mounts == {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}
+
+
+def test_workers_elsewhere_have_the_addresses_that_operations_tell() -> None:
+    """What `export` sets on a machine of one's own, a Ray job and a Kubernetes Job have too."""
+    told = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MOSLIM_WORK_DIR"}
+    (container,) = read("kubernetes/gpu-worker.yaml")["spec"]["template"]["spec"]["containers"]
+    assert told <= {variable["name"] for variable in container["env"]}
+    variables = read("ray/gpu-worker.yaml")["env_vars"]
+    assert told <= set(variables) and all(isinstance(value, str) for value in variables.values()), "Ray takes strings alone"

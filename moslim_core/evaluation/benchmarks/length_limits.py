@@ -67,6 +67,7 @@ LIMITS = (
     Limit("exactly two sentences", "sentences", 2, 2),
     Limit("at most two sentences", "sentences", 1, 2),
     Limit("at least three sentences", "sentences", 3, None),
+    Limit("between two and four sentences", "sentences", 2, 4),
 )
 
 
