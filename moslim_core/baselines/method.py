@@ -104,7 +104,7 @@ class Context:
     reward_model: Path
     policy: Path | None
     judge: Judge
-    reference: dict[str, float] | None
+    reference: dict[str, float | None] | None
     cache: Path
     work: Path
     output: Path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from moslim_core.models import end_tokens
 from moslim_core.policy.generation import Answer
 from moslim_core.policy.log_probs import completion_log_probs
 from moslim_core.policy.rollouts import padded
@@ -20,11 +22,11 @@ BATCH = 32
 def surprise(model: Any, tokenizer: Any, replies: Sequence[tuple[list[Message], Answer]]) -> list[float | None]:
     """Of each (conversation, answer to it) the mean of -log p over the answer's tokens, in nats; None where it has no token."""
     values: list[float | None] = [None] * len(replies)
-    rows = []
+    rows, ends = [], set(end_tokens(model, tokenizer))
     for number, (conversation, answer) in enumerate(replies):
         ids, prompt_length = answered_tokens(tokenizer, conversation, answer.text)
-        # Without what the template adds after an answer that was cut off, or after its end.
-        if given := ids[prompt_length:][: answer.tokens]:
+        # Without its end, and what the template adds after that; a model's thoughts count as tokens, and stand in no text.
+        if given := list(itertools.takewhile(lambda token: token not in ends, ids[prompt_length:][: answer.tokens])):
             rows.append((number, ids[:prompt_length], given))
     for start in range(0, len(rows), BATCH):
         numbers, prompts, answers = zip(*rows[start : start + BATCH], strict=True)

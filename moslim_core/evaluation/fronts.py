@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import moocore
 import numpy as np
@@ -40,10 +40,11 @@ class OperatingPoint(BaseModel):
 
 
 class Front(BaseModel):
-    """Of one system. A figure is null where a preference has no score at all at some operating point."""
+    """Of one system. A figure is null where a preference has no score at all at some operating point; `reference` where the starting
+    model has none of it."""
 
     points: list[OperatingPoint]
-    reference: dict[str, float]
+    reference: dict[str, float | None]
     hypervolume: Interval
     inner_product: Interval
     sparsity: Interval
@@ -121,17 +122,18 @@ def reference_point(points: Array) -> Array:
     return points.min(axis=0) - MARGIN
 
 
-def reference_of(tables: Sequence[Array], names: Sequence[str], start: dict[str, float] | None) -> Array:
-    """(m,) the starting model's reference point, `start`; None: these are its own score tables (prompts, m)."""
+def reference_of(tables: Sequence[Array], names: Sequence[str], start: Mapping[str, float | None] | None) -> Array:
+    """(m,) the starting model's reference point, `start`; None: these are its own score tables (prompts, m). NaN where it has no score."""
     if start is None:
-        return reference_point(np.array([np.nanmean(table, axis=0) for table in tables]))
-    return np.array([start[name] for name in names])
+        return reference_point(np.array([_means(table) for table in tables]))
+    return np.array([start[name] for name in names], dtype=float)
 
 
 def hypervolume(points: Array, reference: Array) -> float:
     """Volume that the points dominate above `reference` (m,) (Zitzler & Thiele 1999); a point not above it in everything adds none."""
     # moocore takes a NaN for a point below the reference.
-    return float("nan") if np.isnan(points).any() else float(moocore.hypervolume(points, ref=reference, maximise=True))
+    unknown = np.isnan(points).any() or np.isnan(reference).any()
+    return float("nan") if unknown else float(moocore.hypervolume(points, ref=reference, maximise=True))
 
 
 def inner_product(points: Array, weights: Array) -> float:

@@ -26,7 +26,7 @@ def measure(
     prompts: Sequence[Sequence[Message]],
     judge: Judge,
     sampling: Sampling,
-    reference: dict[str, float] | None,
+    reference: dict[str, float | None] | None,
     bootstrap: int,
 ) -> tuple[Front, list[Obtained]]:
     """(front, judged answers, prompt by prompt) over the steered preferences `schema`.

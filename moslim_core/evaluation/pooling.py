@@ -81,7 +81,7 @@ def fronts(runs: Sequence[tuple[Front, Sequence[Sequence[Obtained]]]], schema: P
     """Of each run its front and the answers that it was made from, point by point: `front/` and the figures of a front."""
     scores = np.stack([np.stack([score_table(answers, schema) for answers in points], axis=1) for _, points in runs], axis=1)
     weights = np.array([list(point.weights.values()) for point in runs[0][0].points])
-    references = [np.array(list(front.reference.values())) for front, _ in runs]
+    references = [np.array(list(front.reference.values()), dtype=float) for front, _ in runs]
     draws = resamples(np.arange(len(scores)), bootstrap, 0)
 
     def mean(figure: str) -> Callable[[Array], float]:

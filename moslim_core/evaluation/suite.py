@@ -57,7 +57,7 @@ class Control:
         self.sampling = Sampling(card.max_new_tokens, self.settings.temperature, self.settings.batch_size)
         self.topic = topic
         # The starting model's reference point serves every system.
-        self.reference: dict[str, float] | None = None
+        self.reference: dict[str, float | None] | None = None
         write_json_lines(output / "prompts.jsonl", ({"prompt": p} for p in self.prompts))
 
     def of(self, name: str, system: System) -> Metrics:

@@ -80,7 +80,7 @@ def _recorded(preference: Preference, level: int, part: Sequence[Mapping[str, An
 
 
 def _mean(values: list[float]) -> str:
-    return f"{np.mean(values):.2f}" if values else "not asked"
+    return f"{np.mean(values):.2f}" if values else "not drawn"
 
 
 def _pairs(card: PolicyCard) -> str:

@@ -13,13 +13,18 @@ from moslim_core.policy.rollouts import RolloutBatch
 
 
 def best_answers_loss(batch: RolloutBatch, log_probs: Tensor) -> Tensor:
-    """Of the answers with the highest reward under each request of a table: nats per token, their sum over the step's rows.
+    """Of the answer with the highest reward under each request of a table, of equals their mean: nats per token, by the step's rows.
 
-    `log_probs` (r, c); a scalar, this process's part of it.
+    Where all rewards are alike, as where nothing was requested, no answer is the best. `log_probs` (r, c); a scalar, this process's part.
     """
     nats = -(log_probs * batch.mask).sum(dim=1) / batch.mask.sum(dim=1).clamp(min=1)
-    best = batch.pairs.by_table(lambda n, rewards: n * (rewards == rewards.amax(dim=0)), nats, batch.rewards)
-    return best.sum() / batch.rows
+    return (nats * batch.pairs.by_table(_best, batch.rewards)).sum() / batch.rows
+
+
+def _best(rewards: Tensor) -> Tensor:
+    """Of rewards (a, t) of answers under requests: 1 for the best answer to each, shared out among equals; 0 where none is better."""
+    best = (rewards == rewards.amax(dim=0)) & (rewards.amax(dim=0) > rewards.amin(dim=0))
+    return best / best.sum(dim=0).clamp(min=1)
 
 
 def with_imitation(loss: Loss, weight: float) -> Loss:

@@ -60,21 +60,22 @@ class Rewards:
         """`questions`, `texts`, `unfinished` (whether it was cut off, or ends as no rated answer does), `repeated` (whether it repeats its
         instruction): of n answers; `targets`: of the examples.
 
-        The mapping's statistics are those of answers under the requests that they were drawn under, or of all where none were drawn.
+        The mapping's statistics are those of answers under the requests that they were drawn under, and of rated ones under all.
         Raises RuntimeError where a reward is not finite.
         """
         probabilities = self.scorer(list(questions), list(texts))
         answers, wanted = pairs.rollouts.numpy(), [targets[request] for request in pairs.requests.tolist()]
         own = pairs.own.nonzero().flatten().tolist()
-        measured = own or range(len(wanted))
+        measured = (pairs.home == torch.arange(len(pairs.home))).nonzero().flatten().tolist()
         try:
-            first = self._mapped(probabilities, answers[measured], [wanted[row] for row in measured], True)
+            self._mapped(probabilities, answers[measured], [wanted[row] for row in measured], True)
             every = self._mapped(probabilities, answers, wanted, False)
         except ValueError as error:
             raise RuntimeError(f"no reward for an answer to {questions[0]!r}...: {error}") from error
         of_answers, empty = self.penalties(questions, texts, unfinished)
         lost = of_answers[answers]
         rewards, standardised = every.rewards, every.standardised
+        first = Mapped(rewards[own], _of(every.utilities, own), _of(standardised, own))
         if self.policy.centred:
             levels = {name: torch.tensor([float(t.get(name, 0)) for t in wanted]) for name in standardised}
             standardised = {n: pairs.by_table(apart, torch.from_numpy(u), levels[n]).numpy() for n, u in standardised.items()}
@@ -128,13 +129,13 @@ class Rewards:
         """Of what all processes drew. `own`: its rows under the requests that it was drawn under; `mapped`: of these; `lost` (r,);
         `empty`: (n,) each, of answers, which of them tell nothing, by reason."""
         answers, requests = pairs.rollouts[own].tolist(), pairs.requests[own].tolist()
-        columns: dict[str, Any] = {"reward": mapped.rewards[: len(own)] - lost[own], "group": np.array(requests, dtype=int)}
+        columns: dict[str, Any] = {"reward": mapped.rewards - lost[own], "group": np.array(requests, dtype=int)}
         columns |= {reason: of[answers] for reason, of in empty.items()}
         for preference in self.scorer.schema.preferences:
             name = preference.name
             levels = np.array([targets[r].get(name, 0) for r in requests], dtype=int)
-            columns |= {f"level/{name}": levels, f"utility/{name}": mapped.utilities[name][: len(own)]}
-            columns[f"standardised/{name}"] = mapped.standardised[name][: len(own)]
+            columns |= {f"level/{name}": levels, f"utility/{name}": mapped.utilities[name]}
+            columns[f"standardised/{name}"] = mapped.standardised[name]
             columns[f"expected/{name}"] = expected_level(probabilities[name][answers])
             if preference.annotator is not None:
                 # Nothing learns from it: where it parts from the utility, the reward model is being gamed.
@@ -148,8 +149,8 @@ class Rewards:
         return figures(of, self.scorer.schema.names) if len(of["reward"]) else {}
 
 
-def _of(probabilities: Mapping[str, np.ndarray], answers: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: p[answers] for name, p in probabilities.items()}
+def _of(columns: Mapping[str, np.ndarray], rows: np.ndarray | list[int]) -> dict[str, np.ndarray]:
+    return {name: values[rows] for name, values in columns.items()}
 
 
 def apart(utilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -87,7 +87,7 @@ def train(
     last = last_complete(checkpoints)
     mapping = RewardMapping(schema, settings.mapping, gather)
     wanted = REFERENCE_ROLLOUTS if settings.mapping.standardisation == "reference" and last is None else 0
-    measured = [examples[n % len(examples)] for n in range(wanted)]
+    measured = [examples[n % len(examples)] for n in range(wanted)][share(wanted)]
     plain = generate(model, tokenizer, [e.prompt for e in measured], Sampling(policy.max_new_tokens, policy.temperature), seed)
     optimiser = (optimiser_of or optimiser_class(policy.optimiser))(policy, mapping)
     learner = learner_of(model, policy, optimiser.critic)

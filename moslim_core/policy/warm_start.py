@@ -103,12 +103,22 @@ def fine_tune(
 ) -> None:
     """Train an adapter of `base` on conversations that `learner` reads, by the warm start's settings; save it merged.
 
-    Resumes from the last checkpoint in `checkpoints`; `output` is there only when all of it is.
+    Resumes from the last checkpoint in `checkpoints`; `output` is there only when all of it is. Conversations that are too long are left
+    out. Raises UserError where none is left.
     """
     policy = settings.policy
     set_seed(settings.seed)
     model, tokenizer = models.load_chat_model(base, cache, settings.model.dtype, settings.model.device)
-    dataset = Dataset.from_list([learner.tokenised(tokenizer, row) for row in data])
+    longest = policy.max_prompt_tokens + policy.max_new_tokens
+    tokenised = [learner.tokenised(tokenizer, row) for row in data]
+    if learner.takes_tokens:
+        # Cut off, an answer would have no end to learn.
+        tokenised = [row for row in tokenised if len(row["input_ids"]) <= longest]
+    if not tokenised:
+        raise UserError(
+            f"no rated answer fits with its prompt into policy.max_prompt_tokens + policy.max_new_tokens = {longest} tokens.\nRaise them."
+        )
+    dataset = Dataset.from_list(tokenised)
     trainer: Any = learner.trainer(
         model=model,
         processing_class=tokenizer,
@@ -116,10 +126,10 @@ def fine_tune(
         peft_config=adapter_config(model, policy.lora_rank, policy.lora_layers, "CAUSAL_LM"),
         args=learner.arguments(
             output_dir=str(checkpoints),
-            max_steps=max(1, round(policy.sft.epochs * len(data) / policy.sft.batch_size / processes())),
+            max_steps=max(1, round(policy.sft.epochs * len(dataset) / policy.sft.batch_size / processes())),
             learning_rate=policy.sft.learning_rate,
             per_device_train_batch_size=policy.sft.batch_size,
-            max_length=policy.max_prompt_tokens + policy.max_new_tokens,
+            max_length=longest,
             gradient_checkpointing=policy.gradient_checkpointing,
             save_steps=50,
             save_total_limit=2,
@@ -134,7 +144,8 @@ def fine_tune(
         ),
         callbacks=[_Report(progress), MarkComplete()],
     )
-    trainer.train_dataset = dataset
+    if not learner.takes_tokens:
+        trainer.train_dataset = dataset
     last = last_complete(checkpoints)
     trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
     merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()

@@ -82,7 +82,8 @@ def _plane(fronts: Both[Front]) -> Figure:
         ax.plot(across, up, color=colour, ls=line, lw=1, alpha=0.7)
         ax.plot(across[best], up[best], marker, color=colour, ms=6, label=name)
         ax.plot(across[~best], up[~best], marker, color=colour, ms=6, mfc="none")
-    ax.plot(*fronts.after.reference.values(), "+", color=INK, ms=9, label="reference point")
+    # A coordinate that is not known draws nothing.
+    ax.plot(*np.array([*fronts.after.reference.values()], dtype=float), "+", color=INK, ms=9, label="reference point")
     dress(ax, "", f"mean score: {x}", f"mean score: {y}")
     legend(figure, ax)
     return figure

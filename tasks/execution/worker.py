@@ -20,6 +20,7 @@ def main(path: Path) -> int:
 
     # A launcher (torchrun, accelerate) may stand in between, and starts sessions of their own: what kills it must reach this one.
     die_with(os.getppid())
+    see_one_gpu()
     try:
         job = Job.model_validate_json(path.read_bytes())
         metrics = importlib.import_module(module_of(job.stage)).work(job)
@@ -29,6 +30,12 @@ def main(path: Path) -> int:
     if is_first():
         (path.parent / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     return 0
+
+
+def see_one_gpu() -> None:
+    """Hide all GPUs but the first from a worker that works alone: transformers' trainer would share its rows out among those it sees."""
+    if "WORLD_SIZE" not in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def stages() -> dict[str, Stage]:
 
 def stage_of(name: str) -> Stage:
     """The stage of a compared system."""
-    return Stage(COMPARED + name, version=24, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
+    return Stage(COMPARED + name, version=25, kind="compared", section=partial(_section, name), launch=partial(launch, name), pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:

@@ -38,7 +38,7 @@ def section(settings: Settings) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("train_policy", version=21, kind="policy", section=section, launch=machine.launch, pool="gpu")
+STAGE = Stage("train_policy", version=22, kind="policy", section=section, launch=machine.launch, pool="gpu")
 
 
 def work(job: Job) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from moslim_core.errors import UserError
 from moslim_core.settings import Settings
 from tasks.execution.launcher import Launch, run_worker
 from tasks.execution.stage import Job
+from tasks.execution.worker import see_one_gpu
 
 ACCELERATE = "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nuse_cpu: true\n"
 
@@ -54,6 +56,19 @@ def test_commands(tmp_path: Path) -> None:
     assert Launch(2).command(file) == [sys.executable, *torchrun, *worker]
     launch = ["-m", "accelerate.commands.launch", "--config_file", "own.yaml", "--num_processes", "2", "--log_dir", logs]
     assert Launch(2, Path("own.yaml")).command(file) == [sys.executable, *launch, *worker]
+
+
+def test_a_worker_that_works_alone_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before, after in ((None, "0"), ("3,5", "3"), ("", ""), ("GPU-8f2e", "GPU-8f2e")):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if before is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+        see_one_gpu()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == after
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    see_one_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5", "of several processes each takes its own"
 
 
 @pytest.mark.integration

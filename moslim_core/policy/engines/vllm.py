@@ -49,25 +49,44 @@ class VLLMEngine(Engine):
         self._ask("GET", "/v1/models")
 
     def draw(self, prompts: Sequence[list[int]]) -> Drawn:
-        name = self._hand_over()
+        name, seed = self._hand_over(), int(torch.randint(2**31, ()))
+        # The server seeds each prompt of a call alike: one that is there twice would get the same answer twice.
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, ids in enumerate(prompts):
+            places.setdefault(tuple(ids), []).append(place)
+        calls: dict[int, list[tuple[int, ...]]] = {}
+        for prompt, same in places.items():
+            calls.setdefault(len(same) if self.config.do_sample else 1, []).append(prompt)
+        choice_of: dict[int, Any] = {}
+        for count, distinct in calls.items():
+            choices = self._complete(name, distinct, count, seed)
+            for number, prompt in enumerate(distinct):
+                # Without sampling one answer is that of all.
+                own = itertools.cycle(choices[number * count : (number + 1) * count])
+                choice_of |= dict(zip(places[prompt], own, strict=False))
+        answers = cut_at_ends([choice_of[place]["token_ids"] for place in range(len(prompts))], self.config.eos_token_id)
+        chances = [choice_of[place]["logprobs"]["token_logprobs"][: len(answer)] for place, answer in enumerate(answers)]
+        return Drawn(answers, chances)
+
+    def _complete(self, name: str, prompts: Sequence[tuple[int, ...]], count: int, seed: int) -> list[Any]:
+        """`count` answers to each of the distinct prompts, prompt by prompt."""
         body = {
             "model": name,
             "prompt": [list(prompt) for prompt in prompts],
+            "n": count,
             "max_tokens": self.config.max_new_tokens,
             "temperature": self.config.temperature if self.config.do_sample else 0.0,
             # The model's own settings would change what is learnt from.
             "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
             "stop_token_ids": list(self.config.eos_token_id),
-            "seed": int(torch.randint(2**31, ())),
+            "seed": seed,
             "logprobs": 0,
             "return_token_ids": True,
         }  # fmt: skip
         choices = sorted(self._ask("POST", "/v1/completions", body)["choices"], key=lambda choice: choice["index"])
-        if len(choices) != len(prompts) or any(not choice.get("token_ids") for choice in choices):
+        if len(choices) != count * len(prompts) or any(not choice.get("token_ids") for choice in choices):
             raise UserError(f"policy.vllm_url={self.policy.vllm_url}: the server gives no token ids.\nServe with vLLM 0.10.2 or later.")
-        answers = cut_at_ends([choice["token_ids"] for choice in choices], self.config.eos_token_id)
-        chances = [choice["logprobs"]["token_logprobs"][: len(ids)] for choice, ids in zip(choices, answers, strict=True)]
-        return Drawn(answers, chances)
+        return choices
 
     def _hand_over(self) -> str:
         """The server's name for the adapter as it is now."""

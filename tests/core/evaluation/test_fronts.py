@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from moslim_core.errors import UserError
 from moslim_core.evaluation.controllability import Obtained
 from moslim_core.evaluation.fronts import (
+    Front,
     front,
     hypervolume,
     inner_product,
     levels_of,
     non_dominated,
+    reference_of,
     reference_point,
     score_table,
     simplex_grid,
@@ -130,6 +132,18 @@ def test_hypervolume_by_hand() -> None:
     assert hypervolume(np.array([[2.0, 1, 1], [1, 2, 1]]), np.zeros(3)) == pytest.approx(3)
     assert hypervolume(np.array([[0.5], [0.7]]), np.array([0.2])) == pytest.approx(0.5)
     assert np.isnan(hypervolume(np.array([[1.0, np.nan]]), np.zeros(2)))
+    assert np.isnan(hypervolume(np.array([[1.0, 1.0]]), np.array([0.0, np.nan])))
+
+
+def test_a_front_without_a_reference_says_so_and_is_read_again() -> None:
+    """The judge told nothing of one preference at one of the starting model's points: no volume can be measured for anybody."""
+    told, untold = np.full((3, 2), 0.5), np.array([[0.5, np.nan]] * 3)
+    weights, names = np.array([[1.0, 0.0], [0.0, 1.0]]), ("a", "b")
+    start = front([told, untold], weights, [Targets(), Targets()], names, reference_of([told, untold], names, None), 100, 0)
+    again = Front.model_validate_json(start.model_dump_json())
+    assert again.reference["a"] == pytest.approx(0.49) and again.reference["b"] is None
+    after = front([told, told], weights, [Targets(), Targets()], names, reference_of([told, told], names, again.reference), 100, 0)
+    assert after.hypervolume.value is None and after.inner_product.value == 0.5
 
 
 @given(clouds(), st.integers(0, 2))

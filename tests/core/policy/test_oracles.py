@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moslim_core.policy.conditioning import Example
-from moslim_core.policy.imitation import with_imitation
+from moslim_core.policy.imitation import best_answers_loss, with_imitation
 from moslim_core.policy.optimisers import Optimiser, optimiser_class
 from moslim_core.policy.relabelling import weights
 from moslim_core.policy.rollouts import Rollout, RolloutBatch, pair
@@ -129,3 +130,14 @@ def test_imitation(seed: int, relabel: bool) -> None:
         best = max(rows, key=lambda row: float(batch.rewards[row]))
         expected -= now[best][batch.mask[best].numpy() == 1].mean()
     assert found[1] - found[0] == pytest.approx(0.3 * expected / len(batch.rewards), rel=1e-6)
+
+
+def test_equally_good_answers_are_imitated_as_one_and_nothing_where_all_are_alike() -> None:
+    batch, now, _ = made(0, True, critic=False)
+    (rows, *_), rewards = tables(batch), torch.zeros_like(batch.rewards)
+    assert float(best_answers_loss(replace(batch, rewards=rewards), torch.tensor(now))) == 0, "as where nothing was requested"
+    best = rows[:2]
+    rewards[best] = 1.0
+    nats = [-now[row][batch.mask[row].numpy() == 1].mean() for row in best]
+    found = float(best_answers_loss(replace(batch, rewards=rewards), torch.tensor(now)))
+    assert len(rows) > 2 and found == pytest.approx(sum(nats) / 2 / len(rewards), rel=1e-6)

@@ -115,18 +115,34 @@ def test_metrics_are_per_preference_and_level() -> None:
     }
 
 
+# Figures that no statistics have a part in.
+UTILITIES = ("utility/", "expected_level/", "judged/", "zero_variance/")
+
+
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2)), min_size=4, max_size=4), st.integers(0, 3))
-def test_what_was_not_drawn_under_a_request_moves_no_figure_and_no_statistic(levels: list[tuple[int, int]], known: int) -> None:
-    """Relabelled rows and rated answers: neither figures nor the mapping's statistics know of them."""
+def test_what_was_not_drawn_under_a_request_moves_no_utility(levels: list[tuple[int, int]], known: int) -> None:
+    """Of relabelled rows neither figures nor the mapping's statistics know; of rated answers, which have every request, the statistics."""
     asked = [{"warmth": 3, "length": 1}, {"warmth": 1}]
     drawn: Drawn = [(f"{a} {b}", n // 2) for n, (a, b) in enumerate(levels)]
     rated: Drawn = [("1 2", None)] * known
     states, figures = [], []
     for relabel, more in ((False, []), (True, rated)):
         rewards, _ = made(standardisation="running")
-        figures.append(judged(rewards, asked, [*drawn, *more], relabel).figures)
+        found = judged(rewards, asked, [*drawn, *more], relabel).figures
+        figures.append({name: value for name, value in found.items() if name.startswith(UTILITIES)})
         states.append(rewards.mapping.state())
-    assert figures[0] == figures[1] and states[0] == states[1]
+    assert figures[0] == figures[1]
+    assert (states[0] == states[1]) == (known == 0)
+    assert dict(zip(("warmth", "length"), (p[-1] for p in states[1]["pooled"]), strict=True)) == {
+        "warmth": len(drawn) + 2 * known, "length": len(drawn) // 2 + known,
+    }  # fmt: skip
+
+
+def test_a_lone_drawn_answer_does_not_say_what_rated_ones_are_worth() -> None:
+    """Two of one kind have no spread: by them alone every other answer would be five deviations away."""
+    drawn: Drawn = [("2 1", 0), *((f"{1 + n % 3} 1", None) for n in range(9))]
+    rewards, _ = made(standardisation="batch")
+    assert judged(rewards, [{"warmth": 3}], drawn).rewards.abs().max() < 2
 
 
 def test_rated_answers_alone_are_measured() -> None:

@@ -75,6 +75,17 @@ def test_answers_are_those_of_the_adapted_weights_with_their_probabilities(tiny_
             assert chances == pytest.approx(expected[row, : len(chances)].tolist(), abs=1e-4)
 
 
+def test_answers_to_one_prompt_differ(tiny_chat: Path) -> None:
+    """The server begins each prompt of a call with the same random numbers: those to one prompt are asked for together."""
+    one, other, third = [5, 6, 7], [9, 10], [8]
+    with serving(tiny_chat) as server:
+        found = drawing(server, tiny_chat, temperature=1.0).draw([one, other, one, third, one, other])
+        asked = {body["n"]: body["prompt"] for body in server.asked if body["path"] == "/v1/completions"}
+        assert asked == {3: [one], 2: [other], 1: [third]}
+    assert len({tuple(found.answers[n]) for n in (0, 2, 4)}) == 3 and found.answers[1] != found.answers[5]
+    assert [len(chances) for chances in found.log_probs or ()] == [len(ids) for ids in found.answers]
+
+
 @pytest.mark.parametrize("off", [0.0, -50.0, 50.0])
 def test_an_answer_counts_by_how_probable_the_policy_finds_it(
     off: float, tiny_chat: Path, reward_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

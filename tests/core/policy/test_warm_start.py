@@ -15,8 +15,10 @@ from moslim_core.errors import UserError
 from moslim_core.policy.artifact import BASE, PolicyCard, load_policy
 from moslim_core.policy.conditioning import held_out_combinations
 from moslim_core.policy.settings import PolicySettings
-from moslim_core.policy.warm_start import conditioned_rows, supervised
+from moslim_core.policy.warm_start import conditioned_rows, fine_tune, supervised
 from moslim_core.preferences import PreferenceSchema
+from moslim_core.settings import Settings
+from moslim_core.training.progress import Progress
 from tests.conftest import naming
 from tests.core.policy.runs import PREFERENCES, metrics, train
 
@@ -75,6 +77,22 @@ def test_training_starts_from_the_warm_start(tiny_chat: Path, reward_folder: Pat
     policy, _, _ = load_policy(tmp_path / "output", tmp_path, "float32", "cpu")
     with torch.no_grad():
         assert (policy(ids).logits - base(ids).logits).abs().max() > 1e-4
+
+
+def test_rows_that_are_too_long_are_left_out(tiny_chat: Path, tmp_path: Path) -> None:
+    """Cut off, an answer would have no end to learn; whole, it might not fit in memory."""
+    policy = {"max_prompt_tokens": 24, "max_new_tokens": 8, "lora_rank": 2, "sft": {"epochs": 1, "batch_size": 2}}
+    made = Settings.model_validate(
+        {"preferences": PREFERENCES, "model": {"base": str(tiny_chat), "dtype": "float32", "device": "cpu"}, "policy": policy}
+    )
+    data = [
+        {"prompt": [{"role": "user", "content": "Rain?"}], "completion": [{"role": "assistant", "content": "no " * n}]} for n in (1, 99)
+    ]
+    record = Progress(tmp_path / "events.jsonl")
+    fine_tune(str(tiny_chat), data, made, tmp_path, tmp_path / "checkpoints", tmp_path / "short", record)
+    assert (tmp_path / "short").is_dir()
+    with pytest.raises(UserError, match="max_prompt_tokens"):
+        fine_tune(str(tiny_chat), data[1:], made, tmp_path, tmp_path / "none", tmp_path / "output", record)
 
 
 def test_rows_without_levels_are_refused(tiny_chat: Path, reward_folder: Path, tmp_path: Path) -> None:

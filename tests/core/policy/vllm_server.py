@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,9 +39,10 @@ class Server(ThreadingHTTPServer):
         return 200, f"Success: LoRA adapter '{name}' added successfully."
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        model, generator = self.adapted[body["model"]], torch.Generator().manual_seed(body["seed"])
-        choices = []
-        for index, prompt in enumerate(body["prompt"]):
+        model, choices = self.adapted[body["model"]], []
+        # As vLLM has it: every prompt of a call begins with the same random numbers, and the answers to one with numbers of their own.
+        for index, (prompt, number) in enumerate(itertools.product(body["prompt"], range(body["n"]))):
+            generator = torch.Generator().manual_seed(body["seed"] + number)
             ids, chances = list(prompt), []
             while len(chances) < body["max_tokens"] and not (chances and ids[-1] in body["stop_token_ids"]):
                 with torch.no_grad():

@@ -105,6 +105,13 @@ def test_every_head_type_learns(trained: tuple[Path, Any], tiny_encoder: Path, t
     assert RewardScorer.load(tmp_path / "output").model.config.head_types() == [head, head]
 
 
+def test_rows_that_share_no_words_have_no_words_to_tell_them_by() -> None:
+    """Too few of them, or of a language without spaces between words: the reward model is trained all the same."""
+    pairs = (("什么是雨？", "雨是从云里落下来的水。"), ("猫为什么睡觉？", "它们需要休息。"), ("面包怎么做？", "用面粉和水。"))
+    rows = [Row([{"role": "user", "content": asked}], said, {"quality": 1 + n % 2}, "made") for n, (asked, said) in enumerate(pairs)]
+    assert TfidfClassifier(SCHEMA, rows)(rows) == TfidfClassifier(SCHEMA, rows[:1])(rows) == {}
+
+
 def test_measured_is_what_the_saved_model_gives(trained: tuple[Path, Any]) -> None:
     folder, metrics = trained
     scorer = RewardScorer.load(folder / "output")
