@@ -35,7 +35,7 @@ from tasks.stages.train_reward import train_judge
 from tasks.surroundings import progress
 
 if TYPE_CHECKING:
-    from moslim_core.baselines.measure import Row
+    from moslim_core.baselines.measure import Answers, Row
 
 KEY = "compared systems"
 # What a row's cost is called on the page.
@@ -129,24 +129,24 @@ def _in_order(ran: Sequence[Ran], baselines: Sequence[str]) -> list[Ran]:
 
 def _sample(ran: Sequence[Ran], settings: Settings) -> SamplePrompt | None:
     """One prompt under the seed that most rows have by now."""
-    from moslim_core.baselines.measure import read_answers
     from moslim_core.data.rows import load_prompts, plain_text
     from moslim_core.report import side_by_side
 
     seed = Counter(of.seed for of in ran).most_common(1)[0][0]
     shown = [of for of in ran if of.seed == seed]
     prompts = [plain_text(prompt) for prompt in load_prompts(shown[0].rows / "prompts.evaluation.jsonl")]
-    answers = {of.row.name: read_answers(of.folder, of.row)[1] for of in shown}
+    answers = {of.row.name: of.answers.requests for of in shown}
     return side_by_side(answers, prompts, settings.preferences, seed)
 
 
 class Ran(NamedTuple):
-    """A row under a seed, with the stages that are its method's own, the output of the last one, and the rows that it learnt from."""
+    """A row under a seed, with the stages that are its method's own, the answers that it was measured from, and the rows that it learnt
+    from."""
 
     seed: int
     row: Row
     outcomes: list[Outcome]
-    folder: Path
+    answers: Answers
     rows: Path
 
     @property
@@ -156,7 +156,7 @@ class Ran(NamedTuple):
 
 def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger: Ledger) -> Iterator[list[Ran]]:
     """The rows of each method under the settings' seed as they end, each with its learning rates times its factor."""
-    from moslim_core.baselines.measure import read_rows
+    from moslim_core.baselines.measure import read_answers, read_rows
 
     shared, start = _shared(settings, run_id)
     rows = ledger.download(shared["rows"].uri)
@@ -164,7 +164,7 @@ def _under(settings: Settings, factors: Mapping[str, float], run_id: str, ledger
     with closing(all_of(others, settings.placement)) as ended:
         for outcomes in chain([[start]], ended):
             folder = ledger.download(outcomes[-1].ref.uri)
-            yield [Ran(settings.seed, row, outcomes, folder, rows) for row in read_rows(folder)]
+            yield [Ran(settings.seed, row, outcomes, read_answers(folder, row), rows) for row in read_rows(folder)]
 
 
 def _searched(settings: Settings, baselines: Sequence[str], factors: Sequence[float], run_id: str) -> Iterator[tuple[str, float, float]]:
@@ -237,7 +237,6 @@ def _optimised_by(settings: Settings, optimiser: str) -> Settings:
 
 def _measured(ran: Ran, settings: Settings, spent: Mapping[str, float]) -> Measured:
     """`spent`: seconds of each method's search for its learning rate, if there was one."""
-    from moslim_core.baselines.measure import read_answers
     from moslim_core.baselines.method import PHASES
     from moslim_core.evaluation import pooling
     from moslim_core.evaluation.fronts import FIGURES
@@ -245,9 +244,8 @@ def _measured(ran: Ran, settings: Settings, spent: Mapping[str, float]) -> Measu
     row = ran.row
     over_prompts = {f"front/{figure}": getattr(row.front, figure) for figure in FIGURES}
     over_prompts |= row.control.following | row.control.distances
-    _, requests, together = read_answers(ran.folder, row)
-    over_prompts |= pooling.joint([together], settings.preferences, settings.evaluation.bootstrap)
-    control = pooling.control([requests], settings.preferences, settings.evaluation.bootstrap)
+    over_prompts |= pooling.joint([ran.answers.together], settings.preferences, settings.evaluation.bootstrap)
+    control = pooling.control([ran.answers.requests], settings.preferences, settings.evaluation.bootstrap)
     over_prompts |= {name: of for name, of in control.items() if name.endswith("/spread")}
     figures = {name: of.value for name, of in over_prompts.items() if of.value is not None}
     figures |= {pooling.CROSS_TALK: row.control.left_open} if row.control.left_open is not None else {}
@@ -272,15 +270,14 @@ def _besides(row: Row) -> dict[str, Interval]:
 
 def _pooled(seeds: Sequence[Ran], settings: Settings) -> dict[str, Interval]:
     """Means of a row over its seeds, with intervals over their prompts."""
-    from moslim_core.baselines.measure import read_answers
     from moslim_core.evaluation import pooling
     from moslim_core.evaluation.operating_points import steered
 
-    answers = [read_answers(of.folder, of.row) for of in seeds]
     traded, bootstrap = steered(settings.preferences), settings.evaluation.bootstrap
     assert traded is not None, "methods were compared on what they trade"
-    fronts = pooling.fronts([(of.row.front, points) for of, (points, *_) in zip(seeds, answers, strict=True)], traded, bootstrap)
-    control = pooling.control([requests for _, requests, _ in answers], settings.preferences, bootstrap)
+    fronts = pooling.fronts([(of.row.front, of.answers.points) for of in seeds], traded, bootstrap)
+    control = pooling.control([of.answers.requests for of in seeds], settings.preferences, bootstrap)
     # Over several seeds these have intervals over seeds alone.
     besides = _besides(seeds[0].row) if len(seeds) == 1 else {}
-    return {**fronts, **control, **besides, **pooling.joint([together for *_, together in answers], settings.preferences, bootstrap)}
+    joint = pooling.joint([of.answers.together for of in seeds], settings.preferences, bootstrap)
+    return {**fronts, **control, **besides, **joint}

@@ -49,6 +49,14 @@ class Row(NamedTuple):
     benchmarks: dict[str, Run] = {}
 
 
+class Answers(NamedTuple):
+    """What a row was measured from: judged answers point by point, under every level alone, and under several at once."""
+
+    points: list[list[Obtained]]
+    requests: list[Obtained]
+    together: list[Obtained]
+
+
 def method_of(name: str) -> type[Method]:
     """Raises UserError where there is none."""
     return registry.baseline[OWN if name in ours() else name]
@@ -155,14 +163,14 @@ def _front(points: Sequence[list[Obtained]], requested: list[Targets], context: 
     return front(tables, context.weights, requested, context.schema.names, reference, settings.evaluation.bootstrap, settings.seed)
 
 
-def read_answers(folder: Path, row: Row) -> tuple[list[list[Obtained]], list[Obtained], list[Obtained]]:
-    """(answers point by point, under every level alone, under several at once) that a row was measured from."""
+def read_answers(folder: Path, row: Row) -> Answers:
+    """Of a row that was measured into a folder."""
     points, requests, together = (
         [Obtained.model_validate(value) for _, value in read_json_lines(folder / f"{what}.{row.name}.jsonl")]
         for what in ("points", "requests", "together")
     )
     each = len(points) // len(row.front.points)
-    return [points[start : start + each] for start in range(0, len(points), each)], requests, together
+    return Answers([points[start : start + each] for start in range(0, len(points), each)], requests, together)
 
 
 def read_rows(folder: Path) -> Sequence[Row]:
