@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassification
 
 from moslim_core import registry
 from moslim_core.errors import UserError
@@ -145,3 +145,19 @@ def test_scale_divides_the_logits_of_its_head(tiny_encoder: Path) -> None:
     # x: logits 0, 2 -> e^2 / (1 + e^2); y: logits 0, 1, 0, 1 -> e / (2 + 2e).
     assert found["x"][0, 1].item() == pytest.approx(np.e**2 / (1 + np.e**2))
     assert found["y"][0, 1].item() == pytest.approx(np.e / (2 + 2 * np.e))
+
+
+def test_a_published_reward_model_is_a_backbone_too(tiny_chat: Path, tmp_path: Path) -> None:
+    """Of the kind of Skywork-Reward-V2-Qwen3-0.6B: a sequence classifier with one output, which is left out."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
+    config = Qwen3Config(vocab_size=len(tokenizer), head_dim=8, pad_token_id=tokenizer.pad_token_id, num_labels=1, **sizes)
+    published = Qwen3ForSequenceClassification(config)
+    published.save_pretrained(tmp_path / "published")
+    tokenizer.save_pretrained(tmp_path / "published")
+    model, own = create(str(tmp_path / "published"), SCHEMA, None, 64)
+    trained = published.model.state_dict()
+    assert trained.keys() == (found := model.backbones[0].state_dict()).keys()
+    assert all(torch.equal(found[name], values) for name, values in trained.items())
+    scores = RewardScorer(model, own)(QUESTIONS, ANSWERS)
+    assert {name: p.shape for name, p in scores.items()} == {"x": (4, 2), "y": (4, 4)}
