@@ -193,5 +193,6 @@ def _measured(variant: str, seed: int, until: StageName, pipeline: Pipeline, of:
 
         control = read_control(ledger.download(outcomes[until].ref.uri), of.removesuffix("/"))
         figures |= {CROSS_TALK: control.left_open} if control.left_open is not None else {}
+        figures |= {f"{n}/spearman": of.followed.value for n, of in control.preferences.items() if of.followed.value is not None}
         over_prompts = {f"{name}{end}": getattr(c, end[1:]) for name, c in control.preferences.items() for end in FIGURES[until][:3]}
     return Measured(variant=variant, seed=seed, figures=figures, seconds=work, over_prompts=over_prompts)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+from contextlib import suppress
 from importlib.resources import files
 from typing import NamedTuple
 
+# In Python 3.11 a thread that parses may find the count of another one that does (python/cpython#106905): then it parses again.
+PARSE_TRIES = 20
 LIBRARY = __name__.partition(".")[0]
 
 
@@ -20,7 +23,7 @@ def declared(source: str, kind: str) -> dict[str, str]:
     """{name: what it is} of what stands under `@kind(name)` in the text of a module."""
     if f"@{kind}(" not in source:
         return {}
-    tree = ast.parse(source)
+    tree = _parsed(source)
     return {
         ast.literal_eval(call.args[0]): first_line(ast.get_docstring(node) or ast.get_docstring(tree))
         for node in tree.body
@@ -28,6 +31,13 @@ def declared(source: str, kind: str) -> dict[str, str]:
         for call in node.decorator_list
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == kind
     }
+
+
+def _parsed(source: str) -> ast.Module:
+    for _ in range(PARSE_TRIES - 1):
+        with suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
 
 
 def first_line(docstring: str | None) -> str:

@@ -203,7 +203,7 @@ def test_what_uses_a_plug_in_is_made_again_when_that_changes_and_nothing_else_is
         ({"mapping": {"utility": "squared"}}, {"train_policy", "compared_best_of_n", "compared_unasked"}),
         ({"reward": {"backbone": str(tiny_encoder), "head": "smoothed"}}, {"train_reward", *fed, "compared_unasked"}),
         ({"data": {"source": "reviews", "path": str(tmp_path / "rows")}}, {"label", "compared_unasked"}),
-        ({"evaluation": {"suite": "capitals"}}, {"evaluate", "compared_unasked"}),
+        ({"evaluation": {"suite": "capitals"}}, {"evaluate", "compared_best_of_n", "compared_cpo", "compared_unasked"}),
         ({"preferences": PREFERENCES}, {*stages, *fed, "compared_unasked"}),
     ]
     without, found = prints(), []

@@ -55,6 +55,13 @@ class Control(BaseModel):
     violations: int
     levels: list[LevelMean]
 
+    @property
+    def followed(self) -> Interval:
+        """The Spearman; 0 where it is undefined as answers to different requests are all alike: what follows nothing must not drop out of a
+        mean over runs. (ours)"""
+        alike = self.spearman.value is None and self.answers > 2 and sum(level.answers > 0 for level in self.levels) > 1
+        return Interval(value=0.0, low=None, high=None) if alike else self.spearman
+
 
 class Controllability(BaseModel):
     """Of one system. `cross_talk[i][j]` is the slope of the obtained score of j on the requested score of i.
@@ -77,7 +84,7 @@ class Controllability(BaseModel):
     @property
     def following(self) -> dict[str, Interval]:
         """`preference/spearman`, or of a guard, whose one level has no order, `preference/mae`."""
-        return {f"{n}/mae" if of.guard else f"{n}/spearman": of.mae if of.guard else of.spearman for n, of in self.preferences.items()}
+        return {f"{n}/mae" if of.guard else f"{n}/spearman": of.mae if of.guard else of.followed for n, of in self.preferences.items()}
 
     @property
     def distances(self) -> dict[str, Interval]:
@@ -134,6 +141,12 @@ def scores_alone(rows: Sequence[Obtained], schema: PreferenceSchema) -> tuple[Ar
 
     steered = {p.name for p in schema.preferences if not p.is_guard}
     return table(lambda row: row.targets if len(row.targets) == 1 and row.targets.keys() <= steered else {}), table(lambda row: row.levels)
+
+
+def following(requested: Array, obtained: Array) -> float:
+    """The Spearman correlation of levels (n,), 0 where requests differ and all answers are alike (`Control.followed`)."""
+    alike = len(requested) > 2 and np.ptp(requested) > 0 and np.ptp(obtained) == 0
+    return 0.0 if alike else spearman(requested, obtained)
 
 
 def span(requested: Array, obtained: Array, low: int, high: int) -> float:

@@ -11,10 +11,19 @@ from functools import partial
 
 import numpy as np
 
-from moslim_core.evaluation.controllability import Obtained, exact_level, left_open, mae, scores_alone, span, spread, within_one_level
+from moslim_core.evaluation.controllability import (
+    Obtained,
+    exact_level,
+    following,
+    left_open,
+    mae,
+    scores_alone,
+    span,
+    spread,
+    within_one_level,
+)
 from moslim_core.evaluation.fronts import FIGURES, Front, quality, score_table
 from moslim_core.preferences import PreferenceSchema
-from moslim_core.statistics.agreement import spearman
 from moslim_core.statistics.bootstrap import Interval, interval, resamples
 
 Array = np.ndarray
@@ -36,7 +45,7 @@ def control(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootst
         draws = resamples(np.array([row.prompt for _, row in judged], dtype=int), bootstrap, 0)
         columns = (np.array([run for run, _ in judged], dtype=int), requested, obtained)
         statistics: dict[str, Callable[[Array, Array], float]] = {
-            "spearman": spearman,
+            "spearman": following,
             "mae": mae,
             "exact": exact_level,
             "within_one": within_one_level,
@@ -69,7 +78,7 @@ def joint(runs: Sequence[Sequence[Obtained]], schema: PreferenceSchema, bootstra
         if told:
             which, requested, obtained, prompts = (np.array(column, dtype=float) for column in zip(*told, strict=True))
             draws = resamples(prompts.astype(int), bootstrap, 0)
-            intervals[f"{together}/spearman"] = interval(_over_runs(spearman, len(runs) * len(names)), (which, requested, obtained), draws)
+            intervals[f"{together}/spearman"] = interval(_over_runs(following, len(runs) * len(names)), (which, requested, obtained), draws)
     return intervals
 
 

@@ -57,14 +57,9 @@ def judge_agreement(first: Array, second: Array, prompts: Array, bootstrap: int,
 
 
 def spearman(requested: Array, obtained: Array) -> float:
-    """Rank correlation of levels (n,), mid-ranks for ties; NaN where one level was requested.
-
-    0 where requests differ and all answers are alike, which is no following: left undefined, it would drop out of means. (ours)
-    """
+    """Rank correlation of levels (n,), mid-ranks for ties; NaN where one side is constant."""
     from scipy.stats import rankdata
 
-    if len(requested) > 2 and np.ptp(requested) > 0 and np.ptp(obtained) == 0:
-        return 0.0
     return _correlation(rankdata(requested), rankdata(obtained)) if len(requested) > 2 else float("nan")
 
 

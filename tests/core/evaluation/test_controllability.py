@@ -35,8 +35,7 @@ def test_spearman_is_that_of_scipy_and_pools_all_answers() -> None:
     for noise in (0, 1, 4):
         obtained = np.clip(np.rint(requested + rng.normal(0, noise, 200)), 1, 5)
         assert spearman(requested, obtained) == pytest.approx(scipy.stats.spearmanr(requested, obtained).statistic)
-    assert spearman(requested, np.ones(200)) == 0, "answers that are all alike follow nothing"
-    assert np.isnan(spearman(np.ones(200), requested))
+    assert np.isnan(spearman(requested, np.ones(200)))
     # Level means that rise perfectly over noisy answers: their correlation is 1, that of the answers is not.
     requested, obtained = np.repeat([1, 2], 4), np.array([1, 1, 1, 2, 2, 1, 2, 1])
     assert spearman(requested, obtained) == pytest.approx(scipy.stats.spearmanr(requested, obtained).statistic)

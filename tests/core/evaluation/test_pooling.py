@@ -72,6 +72,19 @@ def test_requests_for_several_preferences_count_by_how_many_they_name() -> None:
     assert joint([alone], SCHEMA, 100) == {}
 
 
+def test_a_run_whose_answers_are_all_alike_does_not_drop_out_of_the_mean() -> None:
+    """It follows nothing: without it the mean would be that of the runs that do."""
+    alike = [answer(p, {"length": level}, length=2.0) for p in range(10) for level in LEVELS]
+    follows = [answer(p, {"length": level}, length=level) for p in range(10) for level in LEVELS]
+    assert control([follows, alike], SCHEMA, 100)["length/spearman"].value == pytest.approx(0.5)
+    found = controllability(alike, SCHEMA, [], 100, 0)
+    assert found.preferences["length"].spearman.value is None and found.following["length/spearman"].value == 0
+    assert found.following["warmth/spearman"].value is None, "nothing was asked of it"
+    one = [answer(p, {"length": 1, "warmth": b}, length=2.0, warmth=b) for p in range(10) for b in LEVELS]
+    every = [answer(p, {"length": a, "warmth": b}, length=2.0, warmth=b) for p in range(10) for a in LEVELS for b in LEVELS]
+    assert joint([one + every], SCHEMA, 100)["two at once/spearman"].value == pytest.approx(0.5)
+
+
 def test_fronts_of_several_runs() -> None:
     weights = simplex_grid(2, 3)
     rng = np.random.default_rng(3)
