@@ -31,7 +31,7 @@ def parse_over(over: str) -> tuple[str, list[str]]:
 def parse_seeds(text: str) -> list[int]:
     """Seeds of '0,1,2'. Raises UserError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
+    if not parts or not all(part.isascii() and part.isdigit() for part in parts) or len(set(parts)) < len(parts):
         raise UserError(f"--seeds {text}: write different whole numbers, e.g. 0,1,2")
     return [int(part) for part in parts]
 

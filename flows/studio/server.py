@@ -111,7 +111,7 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         listener = bound(host, port)
         listener.listen(128)
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:
         raise UserError(
             f"--host {host} --port {port}: nothing can listen there ({getattr(error, 'strerror', None) or error}).\n"
             "Give another --port, 0 for any that is free, or an address of this machine with --host."

@@ -20,7 +20,7 @@ def test_one_value_is_no_comparison(over: str) -> None:
         parse_over(over)
 
 
-@pytest.mark.parametrize("seeds", ["", "a", "1,1", "-1"])
+@pytest.mark.parametrize("seeds", ["", "a", "1,1", "-1", "²", "٣,1"])
 def test_bad_seeds(seeds: str) -> None:
     with pytest.raises(UserError, match="different whole numbers"):
         parse_seeds(seeds)
